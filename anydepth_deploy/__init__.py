@@ -1,0 +1,71 @@
+"""Any-depth object detectors in production.
+
+One trained network, its depth chosen at run time: open a bundle, start a session, run images at
+any depth. Opening and running bundles needs neither torch nor onnx::
+
+    import anydepth_deploy as ad
+
+    bundle = ad.open_bundle("engines/r50")
+    session = bundle.session()
+    found = session.run(images, depth="FTFT-T-5")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from anydepth_deploy.bundle import Bundle, open_bundle
+    from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
+    from anydepth_deploy.detections import Detections
+    from anydepth_deploy.errors import AnyDepthError, CheckFailedError
+    from anydepth_deploy.export import export_bundle
+    from anydepth_deploy.images import load_image, prepare, prepare_batch
+    from anydepth_deploy.session import Session
+
+_PUBLIC = {
+    "AnyDepthError": "errors",
+    "Bundle": "bundle",
+    "CheckFailedError": "errors",
+    "Depth": "depth",
+    "DepthSpace": "depth",
+    "DepthTable": "depth",
+    "Detections": "detections",
+    "Session": "session",
+    "export_bundle": "export",
+    "load_image": "images",
+    "open_bundle": "bundle",
+    "prepare": "images",
+    "prepare_batch": "images",
+}
+
+__all__ = [
+    "AnyDepthError",
+    "Bundle",
+    "CheckFailedError",
+    "Depth",
+    "DepthSpace",
+    "DepthTable",
+    "Detections",
+    "Session",
+    "__version__",
+    "export_bundle",
+    "load_image",
+    "open_bundle",
+    "prepare",
+    "prepare_batch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: importing the package stays fast and never imports torch.
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

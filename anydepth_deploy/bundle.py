@@ -1,0 +1,356 @@
+"""A bundle: a folder with a manifest and every artifact exported from one checkpoint.
+
+The manifest is the only commit point. An artifact is written to a temporary name, flushed, renamed
+to a name that no earlier manifest uses for other bytes, and only then named by a new manifest,
+which replaces the old one in one step. Whatever happens in between, the bundle on disk is the old
+one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.errors import BundleError, shorten
+from anydepth_deploy.manifest import Artifact, Manifest
+
+if TYPE_CHECKING:
+    from anydepth_deploy.session import Session
+
+__all__ = ["MANIFEST", "Bundle", "BundleWriter", "file_sha256", "open_bundle"]
+
+MANIFEST = "manifest.json"
+NEXT_MANIFEST = ".manifest.next.json"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Bundle:
+    """An opened bundle; see :func:`open_bundle`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.table: DepthTable = manifest.table()
+
+    def __repr__(self) -> str:
+        found = self.manifest
+        return (
+            f"<Bundle {self.path} {found.family} {found.config}, {len(found.artifacts)} artifacts>"
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network input in pixels."""
+        return self.manifest.preprocess.size
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest.classes
+
+    def macs(self, depth: Depth | str | int) -> dict[str, int]:
+        """Multiply-adds at ``depth``: ``total`` and one entry per part."""
+        return self.manifest.depths[self.table.row(depth)].macs
+
+    def artifacts(
+        self,
+        layout: str | None = None,
+        precision: str | None = None,
+        *,
+        weights: str | None = None,
+        depth: Depth | None = None,
+    ) -> list[Artifact]:
+        """The artifacts that match, in the order they were built."""
+        return [
+            artifact
+            for artifact in self.manifest.artifacts
+            if layout in (None, artifact.layout)
+            and precision in (None, artifact.precision)
+            and weights in (None, artifact.weights)
+            and (depth is None or artifact.depth == str(depth))
+        ]
+
+    def file(self, artifact: Artifact, *, check: bool = True) -> Path:
+        """The path of an artifact; with ``check`` its bytes are compared with the manifest.
+
+        Raises :class:`BundleError` when the file is missing or was altered.
+        """
+        path = self.path / artifact.file
+        if not path.is_file():
+            raise BundleError(
+                f"bundle {self.path}: the artifact {artifact.file} is missing; export it again"
+            )
+        size = path.stat().st_size
+        if size != artifact.bytes:
+            raise BundleError(
+                f"bundle {self.path}: {artifact.file} has {size} bytes, the manifest says "
+                f"{artifact.bytes}; the file was altered or cut short: export it again"
+            )
+        if check and (digest := file_sha256(path)) != artifact.sha256:
+            raise BundleError(
+                f"bundle {self.path}: {artifact.file} was altered (sha256 {digest[:12]}…, the "
+                f"manifest says {artifact.sha256[:12]}…): export it again"
+            )
+        return path
+
+    def session(
+        self,
+        runtime: str = "onnxruntime",
+        artifact: str | None = None,
+        precision: str = "fp32",
+        *,
+        weights: str | None = None,
+        threads: int | None = None,
+        raw: bool = False,
+        check: bool = True,
+    ) -> Session:
+        """Open artifacts for running.
+
+        ``artifact``: ``gated`` (all depths in one graph), ``set`` (one static graph per depth,
+        opened when first used); by default the first of them that the bundle has. ``raw`` makes
+        :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of a
+        copy in memory. ``check`` compares the files' hashes with the manifest.
+
+        Raises :class:`BundleError` and :class:`RuntimeUnavailableError`.
+        """
+        from anydepth_deploy.session import open_session
+
+        return open_session(
+            self,
+            runtime=runtime,
+            layout=artifact,
+            precision=precision,
+            weights=weights,
+            threads=threads,
+            raw=raw,
+            check=check,
+        )
+
+    def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
+        """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay."""
+        manifest = _read_manifest(self.path)
+        results = dict(manifest.results)
+        results[kind] = [*results.get(kind, []), result][-keep:]
+        self.manifest = manifest.model_copy(update={"results": results})
+        _write_manifest(self.path, self.manifest)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open the bundle in folder ``path``; needs no torch.
+
+    Raises :class:`BundleError` when there is none, or its manifest is damaged or of another
+    version.
+    """
+    folder = Path(path)
+    return Bundle(folder, _read_manifest(folder))
+
+
+class BundleWriter:
+    """Builds a bundle, or adds to one, artifact by artifact; see the module's promise.
+
+    A new bundle grows in a folder beside its destination and is renamed when it is whole. Adding
+    to a bundle commits each artifact as it is done. Replacing one (``force``) grows under a second
+    manifest inside the folder, which takes the first one's place at the end. In all three cases an
+    interrupted export is taken up again where it stopped. Use as a context manager.
+
+    Raises :class:`BundleError` when the folder holds something else, or another export.
+    """
+
+    def __init__(self, path: str | Path, manifest: Manifest, *, force: bool = False) -> None:
+        self.path = Path(path)
+        existing = self._existing()
+        if existing is None:
+            self.folder = self.path.parent / f".{self.path.name}.partial"
+            self._file = MANIFEST
+        elif _same_export(existing, manifest):
+            self.folder, self._file = self.path, MANIFEST
+        elif force:
+            self.folder, self._file = self.path, NEXT_MANIFEST
+        else:
+            raise BundleError(_difference(self.path, existing, manifest))
+        self._kept = existing.artifacts if existing is not None else []
+        self.manifest = manifest
+        with contextlib.suppress(BundleError):
+            begun = _read_manifest(self.folder, self._file)
+            if _same_export(begun, manifest):
+                self.manifest = begun
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_manifest(self.folder, self.manifest, self._file)
+        except OSError as error:
+            raise _disk_error(self.folder, error) from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._publish()
+
+    def find(self, name: str) -> Artifact | None:
+        """The artifact of this name, if it is there and whole."""
+        for artifact in self.manifest.artifacts:
+            if artifact.name == name:
+                with contextlib.suppress(BundleError):
+                    Bundle(self.folder, self.manifest).file(artifact)
+                    return artifact
+        return None
+
+    def add(self, name: str, write: Callable[[Path], Artifact]) -> Artifact:
+        """Write the artifact ``name`` and commit it.
+
+        ``write(path)`` makes the file ``path`` and describes it; ``file``, ``bytes`` and
+        ``sha256`` are filled in here.
+        """
+        temporary = self.folder / f".{name}.partial"
+        try:
+            described = write(temporary)
+            _flush(temporary)
+            digest = file_sha256(temporary)
+            file = self._free_name(name, digest)
+            described = described.model_copy(
+                update={"file": file, "bytes": temporary.stat().st_size, "sha256": digest}
+            )
+            temporary.replace(self.folder / file)
+            others = [item for item in self.manifest.artifacts if item.name != name]
+            self.manifest = self.manifest.model_copy(update={"artifacts": [*others, described]})
+            _write_manifest(self.folder, self.manifest, self._file)
+        except OSError as error:
+            raise _disk_error(self.folder, error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        return described
+
+    def _free_name(self, name: str, digest: str) -> str:
+        """A file name that no manifest in the folder uses for other bytes."""
+        file = f"{name}.onnx"
+        taken = {item.file: item.sha256 for item in (*self._kept, *self.manifest.artifacts)}
+        return file if taken.get(file, digest) == digest else f"{name}-{digest[:8]}.onnx"
+
+    def _existing(self) -> Manifest | None:
+        """The manifest of the bundle to add to; None when there is nothing yet."""
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir():
+            raise BundleError(f"{self.path} is a file; expected a folder to write a bundle into")
+        if not any(self.path.iterdir()):
+            return None
+        if not (self.path / MANIFEST).is_file():
+            raise BundleError(
+                f"folder {self.path} is not empty and not a bundle (no {MANIFEST}; it holds "
+                f"{shorten(sorted(p.name for p in self.path.iterdir()), 3)}): choose another --out"
+            )
+        return _read_manifest(self.path)
+
+    def _publish(self) -> None:
+        try:
+            if self._file != MANIFEST:
+                (self.folder / self._file).replace(self.folder / MANIFEST)
+            for file in self._unnamed():
+                file.unlink(missing_ok=True)
+            if self.folder != self.path:
+                self.folder.replace(self.path)
+        except OSError as error:
+            raise _disk_error(self.path, error) from None
+        self.folder, self._file = self.path, MANIFEST
+
+    def _unnamed(self) -> Iterator[Path]:
+        """Files of earlier artifacts that the manifest no longer names."""
+        named = {artifact.file for artifact in self.manifest.artifacts}
+        for file in self.folder.glob("*.onnx"):
+            if file.name not in named:
+                yield file
+        yield from self.folder.glob(".*.partial")
+
+
+def _same_export(one: Manifest, other: Manifest) -> bool:
+    """Whether artifacts of both fit into one bundle."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "checkpoint": manifest.source.sha256,
+        "network": f"{manifest.family} {manifest.config}",
+        "input size": "x".join(map(str, manifest.preprocess.size)),
+        "ladder": ",".join(manifest.ladder),
+        "classes": ",".join(manifest.classes),
+    }
+
+
+def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:
+    one, other = _identity(found), _identity(wanted)
+    changed = [
+        f"{key} {str(one[key])[:40]} (now {str(other[key])[:40]})"
+        for key in one
+        if one[key] != other[key]
+    ]
+    return (
+        f"bundle {path} holds another export: {'; '.join(changed)}. Choose another --out, or "
+        "replace it with --force"
+    )
+
+
+def _read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
+    path = folder / file
+    if not folder.is_dir():
+        raise BundleError(f"bundle {folder} does not exist; make one with 'anydepth-deploy export'")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(f"folder {folder} is not a bundle: it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{path} is damaged ({error}): export the bundle again") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version != 1:
+        raise BundleError(
+            f"{path} has manifest version {version}, this anydepth-deploy reads version 1: "
+            "export the bundle again, or install the version that made it"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise BundleError(
+            f"{path} is not a valid manifest: {where}: {first['msg']}: export the bundle again"
+        ) from None
+
+
+def _write_manifest(folder: Path, manifest: Manifest, file: str = MANIFEST) -> None:
+    temporary = folder / f".{file.lstrip('.')}.partial"
+    temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _flush(temporary)
+    temporary.replace(folder / file)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _disk_error(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{path} cannot be written: {error.strerror or error}; free space or choose another --out "
+        "(what was complete before is unchanged)"
+    )

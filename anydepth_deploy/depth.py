@@ -1,0 +1,278 @@
+"""Gates, depths and ladders: value objects with one text form each.
+
+A *gate* is one run-time choice. A *depth* is a full setting of all gates of a model, written as
+text: ``FFTT-F-6`` (groups of gates joined by dashes, ``F`` = runs in full, ``T`` = refinement
+skipped, a number = that many layers run). A *ladder* is an ordered tuple of depths from ``base``
+(everything skipped) to ``super`` (nothing skipped); each rung is a *level*.
+
+Nothing here knows a model family: a family describes its gates as a :class:`DepthSpace`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from anydepth_deploy.errors import DepthError, shorten
+
+__all__ = ["Depth", "DepthSpace", "DepthTable", "Gate", "parse_ladder"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One run-time choice.
+
+    A gate with ``layers == 0`` is a skip gate: 0 = the stage runs in full, 1 = its refinement is
+    skipped. A gate with ``layers == n`` says how many of n layers run, 1..n.
+    """
+
+    name: str
+    group: int
+    layers: int = 0
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """All legal settings, from the fullest to the cheapest."""
+        return (0, 1) if self.layers == 0 else tuple(range(self.layers, 0, -1))
+
+    @property
+    def fullest(self) -> int:
+        return self.choices[0]
+
+    def letter(self, setting: int) -> str:
+        """The text of one setting: ``F``, ``T`` or the number of layers."""
+        return "FT"[setting] if self.layers == 0 else str(setting)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A full setting of all gates; ``str(depth)`` is its text form."""
+
+    settings: tuple[int, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class DepthSpace:
+    """All gates of a model, and what ``base`` means for it.
+
+    ``base_settings`` skips everything that can be skipped; how many layers it keeps is the
+    family's choice (AnyDepth-DETR evaluates its base with 4 of 6 decoder layers).
+    """
+
+    gates: tuple[Gate, ...]
+    base_settings: tuple[int, ...]
+
+    def depth(self, settings: Sequence[int]) -> Depth:
+        """The depth with these settings; raises :class:`DepthError` if a gate has no such one."""
+        values = tuple(int(setting) for setting in settings)
+        if len(values) != len(self.gates):
+            raise DepthError(
+                f"a depth of this model sets {len(self.gates)} gates, {len(values)} were given"
+            )
+        for gate, value in zip(self.gates, values, strict=True):
+            if value not in gate.choices:
+                raise DepthError(
+                    f"gate '{gate.name}' cannot be {value}: expected one of {sorted(gate.choices)}"
+                )
+        return Depth(values, self._format(values))
+
+    @cached_property
+    def super(self) -> Depth:
+        """Nothing skipped."""
+        return self.depth([gate.fullest for gate in self.gates])
+
+    @cached_property
+    def base(self) -> Depth:
+        """Everything skipped."""
+        return self.depth(self.base_settings)
+
+    @cached_property
+    def every(self) -> tuple[Depth, ...]:
+        """All legal depths, in a fixed order that begins with the fullest."""
+        return tuple(
+            self.depth(settings)
+            for settings in itertools.product(*(gate.choices for gate in self.gates))
+        )
+
+    @property
+    def example(self) -> str:
+        """A text that shows how depths of this model are written."""
+        return str(self.super)
+
+    def parse(self, text: str) -> Depth:
+        """The depth written as ``text``: its settings, ``super`` or ``base``.
+
+        Levels and rows need a :class:`DepthTable`. Raises :class:`DepthError`.
+        """
+        word = text.strip()
+        if word.lower() == "super":
+            return self.super
+        if word.lower() == "base":
+            return self.base
+        groups = word.upper().split("-")
+        gates = [list(group) for _, group in itertools.groupby(self.gates, lambda gate: gate.group)]
+        problem = DepthError(
+            f"unknown depth '{text}': this model's depths are written like '{self.example}' "
+            "(F = runs in full, T = refinement skipped, a number = layers that run); "
+            "'super', 'base' and 'level:K' are accepted too"
+        )
+        if len(groups) != len(gates):
+            raise problem
+        settings: list[int] = []
+        for letters, members in zip(groups, gates, strict=True):
+            if members[0].layers:
+                if not re.fullmatch(r"[0-9]{1,3}", letters):
+                    raise problem
+                settings.append(int(letters))
+            elif len(letters) == len(members) and set(letters) <= {"F", "T"}:
+                settings.extend("FT".index(letter) for letter in letters)
+            else:
+                raise problem
+        try:
+            return self.depth(settings)
+        except DepthError as error:
+            raise DepthError(f"unknown depth '{text}': {error}") from None
+
+    def _format(self, settings: tuple[int, ...]) -> str:
+        pairs = zip(self.gates, settings, strict=True)
+        groups = itertools.groupby(pairs, lambda pair: pair[0].group)
+        return "-".join(
+            "".join(gate.letter(setting) for gate, setting in members) for _, members in groups
+        )
+
+
+@dataclass(frozen=True)
+class DepthTable:
+    """The rows an exported graph's ``depth`` input counts: the ladder first, then all others.
+
+    Row k < ``levels`` is level k of the ladder (0 = base, ``levels - 1`` = super). The rest of
+    the legal depths follow in the order of :attr:`DepthSpace.every`, so every depth is reachable.
+    """
+
+    space: DepthSpace
+    ladder: tuple[Depth, ...]
+
+    def __post_init__(self) -> None:
+        ladder = self.ladder
+        if len(ladder) < 2 or ladder[0] != self.space.base or ladder[-1] != self.space.super:
+            raise DepthError(
+                f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
+                f"found: {shorten(ladder)}"
+            )
+        if len(set(ladder)) != len(ladder):
+            raise DepthError(f"a ladder names each depth once; found: {shorten(ladder, 12)}")
+
+    @cached_property
+    def rows(self) -> tuple[Depth, ...]:
+        chosen = set(self.ladder)
+        return self.ladder + tuple(depth for depth in self.space.every if depth not in chosen)
+
+    @property
+    def levels(self) -> int:
+        return len(self.ladder)
+
+    def level(self, depth: str | int | Depth) -> int | None:
+        """The level of ``depth``, or None when the ladder does not name it."""
+        row = self.row(depth)
+        return row if row < self.levels else None
+
+    def row(self, depth: str | int | Depth) -> int:
+        """The row of ``depth``: what an exported graph takes as its ``depth`` input."""
+        return self._row_of[self.find(depth)]
+
+    def find(self, depth: str | int | Depth) -> Depth:
+        """The depth that a person means: text, ``level:k``, a row index or a depth.
+
+        Raises :class:`DepthError` when there is no such depth; negative indices are refused.
+        """
+        if isinstance(depth, Depth):
+            if depth not in self._row_of:
+                raise DepthError(f"depth '{depth}' is not one of this model's {len(self.rows)}")
+            return depth
+        if isinstance(depth, str):
+            match = re.fullmatch(r"level:(-?[0-9]+)", depth.strip(), re.IGNORECASE)
+            if match is None:
+                return self.space.parse(depth)
+            level = int(match.group(1))
+            if not 0 <= level < self.levels:
+                raise DepthError(
+                    f"unknown depth '{depth}': the ladder has levels 0 to {self.levels - 1} "
+                    f"({shorten(self.ladder, 12)})"
+                )
+            return self.ladder[level]
+        if isinstance(depth, bool) or not 0 <= operator.index(depth) < len(self.rows):
+            raise DepthError(
+                f"unknown depth row {depth}: rows go from 0 to {len(self.rows) - 1}, "
+                f"of which 0 to {self.levels - 1} are the ladder"
+            )
+        return self.rows[depth]
+
+    def select(self, text: str) -> tuple[Depth, ...]:
+        """The depths that ``text`` names: a comma-separated list of depths, ``all`` or ``every``.
+
+        ``all`` is the ladder, ``every`` all legal settings. Order is kept, repeats are dropped.
+        """
+        chosen: dict[Depth, None] = {}
+        for word in text.split(","):
+            name = word.strip().lower()
+            if name == "all":
+                found: Iterator[Depth] = iter(self.ladder)
+            elif name == "every":
+                found = iter(self.rows)
+            else:
+                found = iter((self.find(word.strip()),))
+            chosen.update(dict.fromkeys(found))
+        return tuple(chosen)
+
+    @cached_property
+    def _row_of(self) -> dict[Depth, int]:
+        return {depth: row for row, depth in enumerate(self.rows)}
+
+
+def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:
+    """A ladder from the command line: depths joined by commas, or a file that holds them.
+
+    A file is JSON (a list, or an object with the key ``ladder``) or plain text with one depth a
+    line (``#`` starts a comment). Order is from base to super. Raises :class:`DepthError`.
+    """
+    path = Path(source)
+    if "," in source or not path.suffix:
+        words = source.split(",")
+        origin = "the ladder"
+    else:
+        words = _read_ladder_file(path)
+        origin = f"ladder file {path}"
+    try:
+        return DepthTable(space, tuple(space.parse(word) for word in words)).ladder
+    except DepthError as error:
+        raise DepthError(f"{origin}: {error}") from None
+
+
+def _read_ladder_file(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DepthError(f"ladder file {path} cannot be read: {error}") from None
+    if path.suffix.lower() != ".json":
+        lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
+        return [line for line in lines if line]
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DepthError(f"ladder file {path} is not valid JSON: {error}") from None
+    words = content.get("ladder") if isinstance(content, dict) else content
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise DepthError(
+            f"ladder file {path}: expected a list of depths, or an object with the list 'ladder'"
+        )
+    return words

@@ -1,0 +1,94 @@
+"""Every error this package raises on purpose.
+
+A message is one line for the person at the keyboard: it names the file, says what was found and
+what was expected, and ends with what to do.
+
+    AnyDepthError                   exit status 2: bad use or bad input
+    ├── MissingExtraError           an optional dependency is not installed
+    ├── UsageError                  options that do not go together
+    ├── DepthError                  an unknown depth, level, row or ladder
+    ├── CheckpointError             a checkpoint that cannot be read or does not fit
+    ├── ImageError                  a picture or a data set that cannot be used
+    ├── InputError                  an array of the wrong type, shape or range
+    ├── ExportError                 a model that cannot be turned into the wanted graph
+    ├── BundleError                 a bundle that is missing, damaged or of another version
+    └── RuntimeUnavailableError     a runtime or artifact that cannot run here
+    CheckFailedError                exit status 1: the input was fine, the result was not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AnyDepthError",
+    "BundleError",
+    "CheckFailedError",
+    "CheckpointError",
+    "DepthError",
+    "ExportError",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "RuntimeUnavailableError",
+    "UsageError",
+    "shorten",
+]
+
+
+class AnyDepthError(Exception):
+    """Root of the hierarchy; the command line prints it as one line and exits with 2."""
+
+
+class MissingExtraError(AnyDepthError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed: "
+            f"pip install 'anydepth-deploy[{extra}]'"
+        )
+
+
+class UsageError(AnyDepthError):
+    """Options that do not go together, or a value that no option takes."""
+
+
+class DepthError(AnyDepthError):
+    """A depth, level, row or ladder that the model does not have."""
+
+
+class CheckpointError(AnyDepthError):
+    """A checkpoint that cannot be read safely or does not fit a known network."""
+
+
+class ImageError(AnyDepthError):
+    """A picture, or a set of annotated pictures, that cannot be used."""
+
+
+class InputError(AnyDepthError):
+    """An array given to a session has the wrong type, shape or range."""
+
+
+class ExportError(AnyDepthError):
+    """A model cannot be turned into the wanted graph."""
+
+
+class BundleError(AnyDepthError):
+    """A bundle is missing, damaged, altered or of another version."""
+
+
+class RuntimeUnavailableError(AnyDepthError):
+    """A runtime is not installed, or an artifact cannot run on this device."""
+
+
+class CheckFailedError(Exception):
+    """A check ran to its end and failed: parity, accuracy. The command line exits with 1."""
+
+
+def shorten(items: Iterable[object], limit: int = 6) -> str:
+    """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest."""
+    texts = [str(item) for item in items]
+    if len(texts) <= limit:
+        return ", ".join(texts)
+    return ", ".join(texts[:limit]) + f" and {len(texts) - limit} more"

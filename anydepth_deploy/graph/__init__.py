@@ -1,0 +1,1 @@
+"""From torch stages to ONNX: export pieces, fold them, assemble gated and static graphs."""

@@ -1,0 +1,269 @@
+"""Put pieces together: one gated graph for all depths, or a static graph of one depth.
+
+The gated graph has the inputs ``images`` and ``depth`` (int64 scalar, a row of the table of gate
+settings stored in the graph). The predicates of all If nodes are looked up once, at the top. A
+stage becomes one If: its full piece in one branch, its skipped piece (or a pass-through of the
+tensors it would have changed) in the other. Decoder layers are flat, not nested: nested Ifs were
+measured 2-3 % slower.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from anydepth_deploy import __version__
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
+from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
+from anydepth_deploy.graph.weights import fingerprints, hoist, shared_weights
+from anydepth_deploy.models.stages import DETECTIONS, Stage
+
+__all__ = ["RAW_METADATA", "TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
+
+Weights = Literal["shared", "folded"]
+
+IR_VERSION = 8
+"""What opset 18 came with; every runtime that reads the opset reads this."""
+
+INT64, BOOL = ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.BOOL)
+
+RAW_METADATA = "anydepth.raw_outputs"
+"""Model metadata: public names of the raw outputs and the tensors that hold them."""
+
+TABLE_METADATA = "anydepth.depths"
+"""Model metadata: the depths by row, so that a graph explains itself without its bundle."""
+
+
+def assemble_gated(
+    pieces: Pieces, table: DepthTable, weights: Weights = "shared", *, raw: bool = False
+) -> ir.Model:
+    """One graph that holds every depth of ``table``; ``raw`` adds the heads' raw outputs."""
+    builder = _Builder(pieces)
+    predicates = builder.add_predicates(table)
+    for stage, variants in pieces.stages():
+        graphs = _prepare(variants, weights)
+        if stage.gate is None:
+            builder.inline(stage, graphs["full"])
+        else:
+            if weights == "shared":
+                builder.initializers.extend(hoist(graphs, stage.name))
+            builder.branch(stage, graphs, predicates[stage.name])
+    depths = [str(depth) for depth in table.rows]
+    metadata = {TABLE_METADATA: json.dumps({"levels": table.levels, "rows": depths})}
+    return builder.finish("gated", raw=raw, metadata=metadata)
+
+
+def assemble_static(pieces: Pieces, depth: Depth, *, raw: bool = False) -> ir.Model:
+    """A graph of one depth, norms folded; its tensors are named as in the gated graph."""
+    builder = _Builder(pieces)
+    for stage, variants in pieces.stages():
+        variant = stage.variant(depth)
+        if variant is not None:
+            builder.inline(stage, _prepare({variant: variants[variant]}, "folded")[variant])
+    return builder.finish(str(depth), raw=raw, metadata={"anydepth.depth": str(depth)})
+
+
+def _prepare(variants: Mapping[str, Piece], weights: Weights) -> dict[str, ir.Graph]:
+    """Fresh copies of a stage's graphs, folded as far as the weight layout allows."""
+    graphs = {name: piece.graph.clone() for name, piece in variants.items()}
+    shared = shared_weights(graphs) if weights == "shared" else set()
+    for graph in graphs.values():
+        hashes = fingerprints(graph)
+        kept = {name for name, digest in hashes.items() if digest in shared}
+        fold_batch_norms(graph, keep=kept)
+        merge_parallel_convolutions(graph)
+    return graphs
+
+
+class _Builder:
+    """The flow of tensors while stages are added one after the other."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+        images = _value("images", ir.DataType.FLOAT, [BATCH, 3, *pieces.size])
+        self.inputs = [images]
+        self.flow: dict[str, ir.Value] = {"images": images}
+
+    def add_predicates(self, table: DepthTable) -> dict[str, ir.Value]:
+        """A bool scalar for every gated stage, looked up in the table by the input ``depth``."""
+        gates = [stage for stage, _ in self.pieces.stages() if stage.gate is not None]
+        depth = _value("depth", ir.DataType.INT64, [])
+        self.inputs.append(depth)
+        settings = [[int(_gate_runs(stage, row)) for stage in gates] for row in table.rows]
+        rows = self._constant("gates/table", np.asarray(settings, np.int64))
+        count = self._constant("gates/rows", np.asarray(len(settings), np.int64))
+        zero = self._constant("gates/zero", np.asarray(0, np.int64))
+        # A negative index would count from the end of the table; sent past the end instead, it
+        # is refused by the Gather like any other row that does not exist.
+        negative = self._node("Less", [depth, zero], "gates/negative", BOOL, [])
+        row = self._node("Where", [negative, count, depth], "gates/row", INT64, [])
+        settings_of_row = self._node(
+            "Gather", [rows, row], "gates/settings", INT64, [len(gates)], axis=0
+        )
+        predicates = {}
+        for index, stage in enumerate(gates):
+            position = self._constant(f"gates/index{index}", np.asarray(index, np.int64))
+            setting = self._node(
+                "Gather",
+                [settings_of_row, position],
+                f"gates/{stage.name}/setting",
+                INT64,
+                [],
+                axis=0,
+            )
+            predicates[stage.name] = self._node(
+                "Cast",
+                [setting],
+                f"gates/{stage.name}/runs",
+                BOOL,
+                [],
+                to=int(ir.DataType.BOOL),
+            )
+        return predicates
+
+    def inline(self, stage: Stage, graph: ir.Graph) -> None:
+        """Add an ungated piece to the main graph."""
+        outputs = list(graph.outputs)
+        nodes, initializers = self._take(stage, graph)
+        self.nodes.extend(nodes)
+        self.initializers.extend(initializers)
+        self.flow.update(zip(stage.outputs, outputs, strict=True))
+
+    def branch(self, stage: Stage, graphs: Mapping[str, ir.Graph], predicate: ir.Value) -> None:
+        """Add a gated stage as an If whose branches own their constants."""
+        bodies = {}
+        for variant, graph in graphs.items():
+            outputs = list(graph.outputs)
+            nodes, initializers = self._take(stage, graph)
+            bodies[variant] = ir.Graph(
+                [], outputs, nodes=nodes, initializers=initializers, name=f"{stage.name}.{variant}"
+            )
+        if "skipped" not in bodies:
+            bodies["skipped"] = self._pass_through(stage)
+        node = ir.Node(
+            "",
+            "If",
+            [predicate],
+            [
+                ir.AttrGraph("then_branch", bodies["full"]),
+                ir.AttrGraph("else_branch", bodies["skipped"]),
+            ],
+            num_outputs=len(stage.outputs),
+            name=f"{stage.name}/If",
+        )
+        for value, tensor, source in zip(
+            node.outputs, stage.outputs, bodies["full"].outputs, strict=True
+        ):
+            value.name, value.type, value.shape = (
+                f"{stage.name}/{tensor}",
+                source.type,
+                source.shape,
+            )
+        self.nodes.append(node)
+        self.flow.update(zip(stage.outputs, node.outputs, strict=True))
+
+    def finish(self, name: str, *, raw: bool, metadata: Mapping[str, str]) -> ir.Model:
+        raw_tensors = {
+            public: self.flow[tensor].name for public, tensor in self.pieces.raw_outputs.items()
+        }
+        outputs = []
+        for public, tensor in DETECTIONS.items():
+            value = self.flow[tensor]
+            value.name = public
+            outputs.append(value)
+        if raw:
+            for public, tensor in self.pieces.raw_outputs.items():
+                source = self.flow[tensor]
+                outputs.append(
+                    self._node("Identity", [source], f"raw_{public}", source.type, source.shape)
+                )
+        graph = ir.Graph(
+            self.inputs,
+            outputs,
+            nodes=self.nodes,
+            initializers=self.initializers,
+            opset_imports={"": OPSET},
+            name=f"anydepth_{name}",
+        )
+        model = ir.Model(
+            graph,
+            ir_version=IR_VERSION,
+            producer_name="anydepth-deploy",
+            producer_version=__version__,
+            metadata_props={**metadata, RAW_METADATA: json.dumps(raw_tensors)},
+        )
+        common.RemoveUnusedNodesPass()(model)
+        return model
+
+    def _take(self, stage: Stage, graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:
+        """Connect a piece to the flow and take its nodes and constants out of it."""
+        for value, tensor in zip(graph.inputs, stage.inputs, strict=True):
+            ir.convenience.replace_all_uses_with(value, self.flow[tensor])
+        nodes, initializers = list(graph), list(graph.initializers.values())
+        graph.initializers.clear()
+        graph.outputs.clear()
+        graph.remove(nodes)
+        return nodes, initializers
+
+    def _pass_through(self, stage: Stage) -> ir.Graph:
+        nodes = [
+            ir.Node(
+                "", "Identity", [self.flow[tensor]], name=f"{stage.name}.skipped/{tensor}/Identity"
+            )
+            for tensor in stage.outputs
+        ]
+        for node, tensor in zip(nodes, stage.outputs, strict=True):
+            source, value = self.flow[tensor], node.outputs[0]
+            value.name, value.type, value.shape = (
+                f"{stage.name}.skipped/{tensor}",
+                source.type,
+                source.shape,
+            )
+        outputs = [node.outputs[0] for node in nodes]
+        return ir.Graph([], outputs, nodes=nodes, name=f"{stage.name}.skipped")
+
+    def _constant(self, name: str, array: np.ndarray) -> ir.Value:
+        tensor = ir.tensor(array, name=name)
+        value = _value(name, ir.DataType(tensor.dtype), list(array.shape))
+        value.const_value = tensor
+        self.initializers.append(value)
+        return value
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        output: str,
+        kind: ir.TypeProtocol | None,
+        shape: ir.Shape | list[int] | None,
+        **attributes: int,
+    ) -> ir.Value:
+        node = ir.Node(
+            "",
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),
+            name=f"{output}/{op_type}",
+        )
+        value = node.outputs[0]
+        value.name, value.type = output, kind
+        value.shape = ir.Shape(shape) if isinstance(shape, list) else shape
+        self.nodes.append(node)
+        return value
+
+
+def _gate_runs(stage: Stage, depth: Depth) -> bool:
+    assert stage.gate is not None
+    return stage.gate.runs(depth)
+
+
+def _value(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
+    return ir.val(name, dtype, shape)

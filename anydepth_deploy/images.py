@@ -1,0 +1,129 @@
+"""Pictures in, network input out; and boxes back to the picture.
+
+The recipe is data (:class:`Preprocess`, stored in the manifest), so that C++ and Triton can repeat
+it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict
+
+from anydepth_deploy.errors import ImageError
+
+__all__ = ["Geometry", "Preprocess", "find_images", "load_image", "prepare", "prepare_batch"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+class Preprocess(BaseModel):
+    """How a picture becomes the input of the network, step by step.
+
+    1. decode to 8-bit ``channels``; 2. ``resize``: ``stretch`` to width x height, ignoring the
+    aspect ratio, with Pillow's ``interpolation`` (antialiased when it shrinks), in 8 bits;
+    3. multiply by ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    resize: Literal["stretch"] = "stretch"
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: bool = True
+    channels: Literal["RGB"] = "RGB"
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW"] = "NCHW"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a prepared picture maps back: ``picture = (input - offset) * scale`` per axis."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[int, int]
+    """Height and width of the original picture in pixels."""
+
+    def to_picture(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes [..., 4] (x1, y1, x2, y2) from input pixels to picture pixels, clipped to it."""
+        height, width = self.size
+        x = (boxes[..., 0::2] - self.offset[0]) * self.scale[0]
+        y = (boxes[..., 1::2] - self.offset[1]) * self.scale[1]
+        found = np.empty_like(boxes)
+        found[..., 0::2] = np.clip(x, 0, width)
+        found[..., 1::2] = np.clip(y, 0, height)
+        return found
+
+
+def load_image(path: str | Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """Decode a picture to RGB, uint8 [H, W, 3].
+
+    ``upright`` applies the EXIF orientation, as viewers do; annotations of data sets refer to the
+    stored pixels, so evaluation leaves it off. Raises :class:`ImageError`.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.asarray(turned.convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(f"picture {path} does not exist") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"picture {path} is not a picture that Pillow can read; "
+            f"expected one of {', '.join(sorted(SUFFIXES))}"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"picture {path} cannot be read: {error}") from None
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """The pictures in a folder (sorted, subfolders included), or the one picture named.
+
+    Raises :class:`ImageError` when there is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ImageError(f"{path} is neither a picture nor a folder of pictures")
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise ImageError(f"folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.float32], Geometry]:
+    """One RGB picture uint8 [H, W, 3] -> float32 [3, h, w] and the way back.
+
+    Raises :class:`ImageError` for an array of another type or shape.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            f"a picture must be uint8 [H, W, 3] in RGB; found {image.dtype} {list(image.shape)}"
+        )
+    height, width = recipe.size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(resized, np.float32) * np.float32(recipe.scale)
+    if any(recipe.mean) or any(value != 1.0 for value in recipe.std):
+        array = (array - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
+    scale = (image.shape[1] / width, image.shape[0] / height)
+    geometry = Geometry(scale, (0.0, 0.0), (image.shape[0], image.shape[1]))
+    return np.ascontiguousarray(array.transpose(2, 0, 1)), geometry
+
+
+def prepare_batch(
+    images: Sequence[NDArray[np.uint8]], recipe: Preprocess
+) -> tuple[NDArray[np.float32], list[Geometry]]:
+    """Pictures of any sizes -> float32 [N, 3, h, w] and each one's way back."""
+    prepared = [prepare(image, recipe) for image in images]
+    return np.stack([array for array, _ in prepared]), [geometry for _, geometry in prepared]

@@ -1,0 +1,109 @@
+"""``manifest.json``: what a bundle holds, validated and versioned."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
+from anydepth_deploy.images import Preprocess
+
+__all__ = ["Artifact", "DepthRow", "GateSpec", "Manifest", "Source"]
+
+MANIFEST_VERSION = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Model):
+    """The checkpoint a bundle was exported from."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int
+    weights: str
+    """The entry of the file that was used: ``ema``, ``model`` or ``state dict``."""
+
+
+class GateSpec(_Model):
+    """One gate: ``layers == 0`` for a skip gate, else the number of layers it counts."""
+
+    name: str
+    group: int
+    layers: int = 0
+
+
+class DepthRow(_Model):
+    """One row of the table that the gated graph's ``depth`` input counts."""
+
+    index: int
+    depth: str
+    level: int | None
+    macs: dict[str, int]
+
+
+class Artifact(_Model):
+    """One file that a runtime can execute."""
+
+    name: str
+    file: str
+    format: Literal["onnx"] = "onnx"
+    layout: Literal["gated", "set"]
+    precision: Literal["fp32"] = "fp32"
+    weights: Literal["shared", "folded"]
+    depth: str | None = None
+    """The one depth of a static graph; None for a gated graph."""
+    row: int | None = None
+    level: int | None = None
+    raw: bool = False
+    """Whether the heads' raw outputs are among the outputs."""
+    opset: int
+    bytes: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    built_with: dict[str, str]
+    build_seconds: float
+
+
+class Manifest(_Model):
+    """Everything a program needs to run a bundle without the code that made it."""
+
+    format: Literal["anydepth-deploy bundle"] = "anydepth-deploy bundle"
+    version: Literal[1] = 1
+    tool_version: str
+    created: str
+    source: Source
+    family: str
+    config: str
+    parameters: int
+    classes: list[str]
+    preprocess: Preprocess
+    gates: list[GateSpec]
+    base: list[int]
+    ladder: list[str]
+    depths: list[DepthRow]
+    raw_outputs: dict[str, str]
+    max_detections: int
+    artifacts: list[Artifact] = Field(default_factory=list)
+    results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    """Records of verify, eval and bench, newest last."""
+
+    @model_validator(mode="after")
+    def _depths_agree(self) -> Manifest:
+        rows = [str(depth) for depth in self.table().rows]
+        if rows != [row.depth for row in self.depths]:
+            raise ValueError("the depth table does not follow from the gates and the ladder")
+        if any(row.index != index for index, row in enumerate(self.depths)):
+            raise ValueError("the rows of the depth table are not numbered from 0")
+        return self
+
+    def space(self) -> DepthSpace:
+        gates = tuple(Gate(gate.name, gate.group, gate.layers) for gate in self.gates)
+        return DepthSpace(gates, tuple(self.base))
+
+    def table(self) -> DepthTable:
+        space = self.space()
+        ladder: tuple[Depth, ...] = tuple(space.parse(text) for text in self.ladder)
+        return DepthTable(space, ladder)

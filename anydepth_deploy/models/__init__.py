@@ -1,0 +1,1 @@
+"""The families of any-depth detectors, as torch modules."""

@@ -1,0 +1,211 @@
+"""AnyDepth-DETR: the network, and how it falls into gated stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anydepth_deploy.models.detr.backbone import Backbone, BackboneStage, Stem
+from anydepth_deploy.models.detr.config import DetrConfig
+from anydepth_deploy.models.detr.decoder import Decoder, anchors, gather_tokens
+from anydepth_deploy.models.detr.encoder import HybridEncoder, position_embedding
+from anydepth_deploy.models.stages import AnyDepthModel, Predicate, Size, Stage
+
+__all__ = ["AnyDepthDETR"]
+
+STRIDES = (8, 16, 32)
+
+
+class AnyDepthDETR(AnyDepthModel):
+    """RT-DETR with skippable stages; parameter names are those of the authors' checkpoints.
+
+    Raw outputs: ``logits`` float32 [N, Q, classes], ``boxes`` float32 [N, Q, 4] (cx, cy, w, h in
+    0..1), ``queries`` int64 [N, Q] (the encoder token that each query came from, which is what
+    identifies a query across runtimes: the order of near-equal scores is nobody's promise).
+    """
+
+    family = "anydepth-detr"
+    optional_keys = ("decoder.denoising_class_embed.",)
+    raw_outputs = {"logits": "logits", "boxes": "boxes", "queries": "queries"}  # noqa: RUF012
+
+    def __init__(self, config: DetrConfig) -> None:
+        super().__init__()
+        self.config: DetrConfig = config
+        self.space = config.depth_space
+        self.ladder = config.default_ladder
+        self.backbone = Backbone(config.blocks, config.widths)
+        self.encoder = HybridEncoder(
+            self.backbone.out_channels,
+            config.hidden,
+            heads=config.heads,
+            feedforward=config.feedforward,
+            csp_blocks=config.csp_blocks,
+        )
+        self.decoder = Decoder(
+            [config.hidden] * len(STRIDES),
+            channels=config.decoder_hidden,
+            heads=config.decoder_heads,
+            feedforward=config.decoder_feedforward,
+            layers=config.decoder_layers,
+            points=config.points,
+            queries=config.queries,
+            classes=config.classes,
+        )
+
+    def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
+        shapes = [(size[0] // stride, size[1] // stride) for stride in STRIDES]
+        stages = [
+            Stage(
+                "stem",
+                "backbone",
+                ("images",),
+                ("stride4.stem",),
+                Stem(self.backbone.conv1, self.backbone.bn1),
+            )
+        ]
+        previous = "stride4.stem"
+        for index, layer in enumerate(self.backbone.layers):
+            output = f"stride{4 << index}"
+            stages.append(
+                Stage(
+                    f"layer{index + 1}",
+                    "backbone",
+                    (previous,),
+                    (output,),
+                    _BackboneVariant(layer, skip=False),
+                    Predicate(index),
+                    _BackboneVariant(layer, skip=True),
+                )
+            )
+            previous = output
+        position = position_embedding(*shapes[-1], self.config.hidden, device)
+        encoded = tuple(f"encoded{stride}" for stride in STRIDES)
+        stages.append(
+            Stage(
+                "encoder",
+                "encoder",
+                tuple(f"stride{stride}" for stride in STRIDES),
+                encoded,
+                _EncoderVariant(self.encoder, position, skip=False),
+                Predicate(4),
+                _EncoderVariant(self.encoder, position, skip=True),
+            )
+        )
+        stages.append(
+            Stage(
+                "queries",
+                "decoder",
+                encoded,
+                ("memory", "target", "boxes", "queries"),
+                _QuerySelection(self.decoder, shapes, device),
+            )
+        )
+        for index in range(self.config.decoder_layers):
+            stages.append(
+                Stage(
+                    f"decoder{index + 1}",
+                    "decoder",
+                    ("target", "boxes", "memory"),
+                    ("target", "boxes", "logits"),
+                    _DecoderVariant(self.decoder, index, shapes),
+                    Predicate(5, index + 1) if index else None,
+                )
+            )
+        stages.append(
+            Stage(
+                "postprocess",
+                "postprocess",
+                ("logits", "boxes"),
+                ("labels", "detections", "scores"),
+                _PostProcess(size, self.config, device),
+            )
+        )
+        return stages
+
+
+class _BackboneVariant(nn.Module):
+    def __init__(self, layer: BackboneStage, *, skip: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.layer(x, self.skip)
+        return output
+
+
+class _EncoderVariant(nn.Module):
+    position: Tensor
+
+    def __init__(self, encoder: HybridEncoder, position: Tensor, *, skip: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.skip = skip
+        self.register_buffer("position", position, persistent=False)
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder(maps, self.skip, self.position))
+
+
+class _QuerySelection(nn.Module):
+    """Encoder maps -> memory, and the target and reference boxes of the selected queries."""
+
+    anchor_logits: Tensor
+    valid: Tensor
+
+    def __init__(
+        self, decoder: Decoder, shapes: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        anchor_logits, valid = anchors(shapes, device)
+        self.register_buffer("anchor_logits", anchor_logits, persistent=False)
+        self.register_buffer("valid", valid, persistent=False)
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        memory = self.decoder.tokens(maps)
+        features, class_logits, box_logits = self.decoder.propose(
+            memory, self.anchor_logits, self.valid
+        )
+        queries = self.decoder.select(class_logits)
+        target = gather_tokens(features, queries)
+        boxes = torch.sigmoid(gather_tokens(box_logits, queries))
+        return memory, target, boxes, queries
+
+
+class _DecoderVariant(nn.Module):
+    def __init__(self, decoder: Decoder, index: int, shapes: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.index = index
+        self.shapes = list(shapes)
+
+    def forward(
+        self, target: Tensor, boxes: Tensor, memory: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.decoder.layer(self.index, target, boxes, memory, self.shapes)
+        boxes = self.decoder.refine(self.index, target, boxes)
+        return target, boxes, self.decoder.dec_score_head[self.index](target)
+
+
+class _PostProcess(nn.Module):
+    """Raw outputs -> the best ``max_detections`` of all query-class pairs; no NMS."""
+
+    size: Tensor
+
+    def __init__(self, size: Size, config: DetrConfig, device: torch.device) -> None:
+        super().__init__()
+        self.classes = config.classes
+        self.count = min(config.max_detections, config.queries * config.classes)
+        height, width = size
+        pixels = torch.tensor([width, height, width, height], dtype=torch.float32, device=device)
+        self.register_buffer("size", pixels, persistent=False)
+
+    def forward(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores, index = logits.sigmoid().flatten(1).topk(self.count, dim=1)
+        centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
+        corners = torch.cat([centre - half, centre + half], -1) * self.size
+        query = index // self.classes
+        return index - query * self.classes, gather_tokens(corners, query), scores

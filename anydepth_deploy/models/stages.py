@@ -1,0 +1,168 @@
+"""A network as a sequence of gated stages: the one description that everything else reads.
+
+A model lists its stages once. The torch reference runs them, multiply-adds are counted over them,
+and the exporter turns each variant of each stage into a piece of the ONNX graph. So there is no
+second place where the order of a network, or the meaning of a gate, is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
+from anydepth_deploy.errors import InputError
+
+__all__ = ["DETECTIONS", "AnyDepthModel", "Predicate", "Size", "Stage"]
+
+Size = tuple[int, int]
+"""Height and width of the network input, in pixels."""
+
+DETECTIONS = {"labels": "labels", "boxes": "detections", "scores": "scores"}
+"""Public names of the detections and the tensors of the flow that hold them."""
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """When a gated stage runs in full.
+
+    ``layer == 0``: when skip gate ``gate`` is 0. Otherwise: when the gate counts at least
+    ``layer`` layers.
+    """
+
+    gate: int
+    layer: int = 0
+
+    def runs(self, depth: Depth) -> bool:
+        setting = depth.settings[self.gate]
+        return setting >= self.layer if self.layer else setting == 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of a network.
+
+    A stage reads the named tensors ``inputs`` of the flow and binds ``outputs``; ``full`` and
+    ``skipped`` take the inputs as positional tensors and return one tensor per output (a single
+    output may be returned bare). With a ``gate`` but no ``skipped`` variant, the outputs keep
+    the values they had before the stage.
+    """
+
+    name: str
+    part: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    full: nn.Module
+    gate: Predicate | None = None
+    skipped: nn.Module | None = None
+
+    def variants(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules of this stage with the name of each variant: ``full``, ``skipped``."""
+        yield "full", self.full
+        if self.skipped is not None:
+            yield "skipped", self.skipped
+
+    def variant(self, depth: Depth) -> str | None:
+        """The variant that runs at ``depth``, or None where the stage passes its outputs on."""
+        if self.gate is None or self.gate.runs(depth):
+            return "full"
+        return None if self.skipped is None else "skipped"
+
+    def module(self, variant: str) -> nn.Module:
+        return dict(self.variants())[variant]
+
+
+class AnyDepthModel(nn.Module):
+    """What every family offers: gates, a default ladder, stages for an input size.
+
+    A family sets ``family``, ``space``, ``ladder`` and ``config``, and implements
+    :meth:`build_stages`. The flow starts with the tensor ``images`` (float32 [N, 3, H, W], values
+    in 0..1) and ends with ``labels``, ``detections`` and ``scores``; ``raw_outputs`` maps the
+    public names of the heads' raw outputs to tensors of the flow.
+    """
+
+    family: str
+    space: DepthSpace
+    ladder: tuple[Depth, ...]
+    config: Any
+    raw_outputs: Mapping[str, str]
+    size_multiple: int = 32
+    optional_keys: tuple[str, ...] = ()
+    """Prefixes of parameters that only training uses: a checkpoint may lack them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stages: dict[tuple[Size, torch.device], list[Stage]] = {}
+
+    @property
+    def table(self) -> DepthTable:
+        """The default depth table of this model."""
+        return DepthTable(self.space, self.ladder)
+
+    def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
+        """The stages for inputs of ``size`` (height, width), constants on ``device``."""
+        raise NotImplementedError
+
+    def stages(self, size: Size, device: torch.device | str = "cpu") -> list[Stage]:
+        """The stages for inputs of ``size``; they share this model's parameters.
+
+        Raises :class:`InputError` when height or width is not a multiple of the coarsest stride.
+        """
+        if any(side <= 0 or side % self.size_multiple for side in size):
+            raise InputError(
+                f"input size {size[0]}x{size[1]} (height x width): both sides must be positive "
+                f"multiples of {self.size_multiple}"
+            )
+        key = (size, torch.device(device))
+        if key not in self._stages:
+            stages = self.build_stages(*key)
+            for stage in stages:
+                for _, module in stage.variants():
+                    module.train(self.training)
+            self._stages[key] = stages
+        return self._stages[key]
+
+    def train(self, mode: bool = True) -> AnyDepthModel:
+        # Stages are views kept outside the module tree, so that no parameter gets a second name.
+        super().train(mode)
+        for stages in self._stages.values():
+            for stage in stages:
+                for _, module in stage.variants():
+                    module.train(mode)
+        return self
+
+    def flow(
+        self, images: Tensor, depth: Depth | str | int, *, parts: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the stages (of these ``parts`` only, if given); return every tensor of the flow."""
+        chosen = self.table.find(depth)
+        height, width = images.shape[-2:]
+        tensors = {"images": images}
+        for stage in self.stages((height, width), images.device):
+            variant = stage.variant(chosen)
+            if variant is None or (parts is not None and stage.part not in parts):
+                continue
+            found = stage.module(variant)(*(tensors[name] for name in stage.inputs))
+            outputs = (found,) if isinstance(found, Tensor) else found
+            tensors.update(zip(stage.outputs, outputs, strict=True))
+        return tensors
+
+    def forward(self, images: Tensor, depth: Depth | str | int = "super") -> dict[str, Tensor]:
+        """The heads' raw outputs at ``depth`` by their public names.
+
+        ``images``: float32 [N, 3, H, W] in 0..1, H and W multiples of 32. ``depth``: a depth, its
+        text, ``super``, ``base``, ``level:k`` or a row. Raises :class:`DepthError` and
+        :class:`InputError`.
+        """
+        tensors = self.flow(images, depth)
+        return {public: tensors[name] for public, name in self.raw_outputs.items()}
+
+    def detect(self, images: Tensor, depth: Depth | str | int = "super") -> dict[str, Tensor]:
+        """Detections at ``depth``: ``labels`` int64 [N, K], ``boxes`` float32 [N, K, 4]
+        (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
+        tensors = self.flow(images, depth)
+        return {public: tensors[name] for public, name in DETECTIONS.items()}

@@ -1,0 +1,210 @@
+"""Sessions: run images at a depth, whatever artifact lies underneath.
+
+A gated graph and a set of static graphs answer the same calls. What no runtime checks reliably is
+checked here: the depth's row, the images' type, shape and memory layout.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.errors import BundleError, InputError, shorten
+from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
+
+if TYPE_CHECKING:
+    from anydepth_deploy.bundle import Bundle
+
+__all__ = ["Session", "open_session"]
+
+DETECTION_OUTPUTS = ("labels", "boxes", "scores")
+
+
+class _Engines(Protocol):
+    """Finds the engine for a depth, and what to feed it beside the images."""
+
+    def at(self, row: int) -> tuple[Engine, dict[str, NDArray[np.generic]]]: ...
+
+    def depths(self) -> tuple[int, ...]: ...
+
+
+class Session:
+    """An opened bundle that runs images at any depth its artifacts hold.
+
+    May be called from several threads at once.
+    """
+
+    def __init__(
+        self,
+        table: DepthTable,
+        size: tuple[int, int],
+        raw_outputs: tuple[str, ...],
+        engines: _Engines,
+    ) -> None:
+        self.table = table
+        self.size = size
+        self._raw_outputs = raw_outputs
+        self._engines = engines
+
+    @property
+    def depths(self) -> tuple[Depth, ...]:
+        """The depths that can be run, in the order of the table."""
+        return tuple(self.table.rows[row] for row in self._engines.depths())
+
+    def run(self, images: NDArray[np.float32], depth: Depth | str | int = "super") -> Detections:
+        """Detect objects at ``depth``.
+
+        ``images``: float32 [N, 3, H, W], prepared as the manifest says (see
+        :func:`anydepth_deploy.images.prepare_batch`). ``depth``: text, ``super``, ``base``,
+        ``level:k``, a row of the table or a :class:`Depth`.
+
+        Raises :class:`InputError` and :class:`DepthError`.
+        """
+        found = self._run(images, depth, DETECTION_OUTPUTS)
+        return Detections(
+            labels=found["labels"].astype(np.int64, copy=False),
+            boxes=found["boxes"].astype(np.float32, copy=False),
+            scores=found["scores"].astype(np.float32, copy=False),
+        )
+
+    def run_raw(
+        self, images: NDArray[np.float32], depth: Depth | str | int = "super"
+    ) -> dict[str, NDArray[np.generic]]:
+        """The heads' raw outputs by name; needs artifacts exported with ``--raw``.
+
+        AnyDepth-DETR: ``logits`` [N, Q, classes], ``boxes`` [N, Q, 4] (cx, cy, w, h in 0..1),
+        ``queries`` int64 [N, Q] (the encoder token each query came from).
+        """
+        names = tuple(f"raw_{name}" for name in self._raw_outputs)
+        found = self._run(images, depth, names)
+        return {name.removeprefix("raw_"): array for name, array in found.items()}
+
+    def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
+        """Load the engine of ``depth`` and run it once on zeros."""
+        self.run(np.zeros((batch, 3, *self.size), np.float32), depth)
+
+    def _run(
+        self, images: NDArray[np.float32], depth: Depth | str | int, outputs: tuple[str, ...]
+    ) -> dict[str, NDArray[np.generic]]:
+        self._check(images)
+        engine, feeds = self._engines.at(self.table.row(depth))
+        missing = [name for name in outputs if name not in engine.outputs]
+        if missing:
+            raise BundleError(
+                f"this artifact has no outputs {shorten(missing)}: export the bundle with --raw, "
+                "or open the session with raw=True"
+            )
+        return engine.run({"images": np.ascontiguousarray(images), **feeds}, outputs)
+
+    def _check(self, images: NDArray[np.float32]) -> None:
+        height, width = self.size
+        shape: tuple[int, ...] = getattr(images, "shape", ())
+        dtype = getattr(images, "dtype", None)
+        if (
+            dtype != np.float32
+            or len(shape) != 4
+            or shape[1:] != (3, height, width)
+            or not shape[0]
+        ):
+            raise InputError(
+                f"images must be float32 [N, 3, {height}, {width}] with N >= 1; "
+                f"found {dtype if dtype is not None else type(images).__name__} {list(shape)}"
+            )
+
+
+class _Gated:
+    """One graph for all depths; the row goes in as an input."""
+
+    def __init__(self, engine: Engine, rows: int) -> None:
+        self._engine = engine
+        self._feeds = [{"depth": np.asarray(row, np.int64)} for row in range(rows)]
+
+    def at(self, row: int) -> tuple[Engine, dict[str, NDArray[np.generic]]]:
+        return self._engine, dict(self._feeds[row])
+
+    def depths(self) -> tuple[int, ...]:
+        return tuple(range(len(self._feeds)))
+
+
+class _Set:
+    """One static graph per depth, each opened when it is first used."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        artifacts: Mapping[int, Artifact],
+        runtime: str,
+        options: EngineOptions,
+        check: bool,
+    ) -> None:
+        self._bundle, self._artifacts = bundle, dict(sorted(artifacts.items()))
+        self._runtime, self._options, self._check = runtime, options, check
+        self._engines: dict[int, Engine] = {}
+        self._lock = threading.Lock()
+
+    def at(self, row: int) -> tuple[Engine, dict[str, NDArray[np.generic]]]:
+        engine = self._engines.get(row)
+        if engine is None:
+            with self._lock:
+                engine = self._engines.get(row)
+                if engine is None:
+                    engine = self._open(row)
+                    self._engines[row] = engine
+        return engine, {}
+
+    def depths(self) -> tuple[int, ...]:
+        return tuple(self._artifacts)
+
+    def _open(self, row: int) -> Engine:
+        artifact = self._artifacts.get(row)
+        if artifact is None:
+            rows = self._bundle.table.rows
+            raise BundleError(
+                f"bundle {self._bundle.path} has no static graph of depth {rows[row]}; it has "
+                f"{shorten(rows[found] for found in self._artifacts)}. Add it with 'export "
+                f"--layout set --depth {rows[row]}', or use the gated graph"
+            )
+        path = self._bundle.file(artifact, check=self._check)
+        return open_engine(self._runtime, path, self._options)
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    runtime: str,
+    layout: str | None,
+    precision: str,
+    weights: str | None,
+    threads: int | None,
+    raw: bool,
+    check: bool,
+) -> Session:
+    """See :meth:`Bundle.session`."""
+    options = EngineOptions(threads=threads, raw=raw)
+    for choice in ("gated", "set") if layout is None else (layout,):
+        artifacts = bundle.artifacts(choice, precision, weights=weights)
+        if not artifacts:
+            continue
+        engines: _Engines
+        if choice == "gated":
+            path = bundle.file(artifacts[0], check=check)
+            engines = _Gated(open_engine(runtime, path, options), len(bundle.table.rows))
+        else:
+            by_row = {item.row: item for item in artifacts if item.row is not None}
+            engines = _Set(bundle, by_row, runtime, options, check)
+        names = tuple(bundle.manifest.raw_outputs)
+        return Session(bundle.table, bundle.size, names, engines)
+    found = sorted(
+        {f"{item.layout} {item.precision} {item.weights}" for item in bundle.artifacts()}
+    )
+    wanted = " ".join(word for word in (layout or "", precision, weights or "") if word)
+    raise BundleError(
+        f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(found) or 'none'}"
+    )

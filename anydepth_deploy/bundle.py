@@ -128,18 +128,10 @@ class Bundle:
 
         Raises :class:`BundleError` and :class:`RuntimeUnavailableError`.
         """
-        from anydepth_deploy.session import open_session
+        from anydepth_deploy.session import choose_artifacts, open_artifacts
 
-        return open_session(
-            self,
-            runtime=runtime,
-            layout=artifact,
-            precision=precision,
-            weights=weights,
-            threads=threads,
-            raw=raw,
-            check=check,
-        )
+        chosen = choose_artifacts(self, artifact, precision, weights)
+        return open_artifacts(self, chosen, runtime=runtime, threads=threads, raw=raw, check=check)
 
     def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
         """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay."""

@@ -7,7 +7,7 @@ checked here: the depth's row, the images' type, shape and memory layout.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
 if TYPE_CHECKING:
     from anydepth_deploy.bundle import Bundle
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "choose_artifacts", "open_artifacts"]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
 
@@ -50,7 +50,7 @@ class Session:
     ) -> None:
         self.table = table
         self.size = size
-        self._raw_outputs = raw_outputs
+        self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
 
     @property
@@ -67,12 +67,7 @@ class Session:
 
         Raises :class:`InputError` and :class:`DepthError`.
         """
-        found = self._run(images, depth, DETECTION_OUTPUTS)
-        return Detections(
-            labels=found["labels"].astype(np.int64, copy=False),
-            boxes=found["boxes"].astype(np.float32, copy=False),
-            scores=found["scores"].astype(np.float32, copy=False),
-        )
+        return _detections(self._run(images, depth, DETECTION_OUTPUTS))
 
     def run_raw(
         self, images: NDArray[np.float32], depth: Depth | str | int = "super"
@@ -82,9 +77,14 @@ class Session:
         AnyDepth-DETR: ``logits`` [N, Q, classes], ``boxes`` [N, Q, 4] (cx, cy, w, h in 0..1),
         ``queries`` int64 [N, Q] (the encoder token each query came from).
         """
-        names = tuple(f"raw_{name}" for name in self._raw_outputs)
-        found = self._run(images, depth, names)
-        return {name.removeprefix("raw_"): array for name, array in found.items()}
+        return _raw(self._run(images, depth, self._raw_names))
+
+    def run_both(
+        self, images: NDArray[np.float32], depth: Depth | str | int = "super"
+    ) -> tuple[Detections, dict[str, NDArray[np.generic]]]:
+        """Detections and raw outputs of one and the same execution."""
+        found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
+        return _detections(found), _raw(found)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
         """Load the engine of ``depth`` and run it once on zeros."""
@@ -117,6 +117,19 @@ class Session:
                 f"images must be float32 [N, 3, {height}, {width}] with N >= 1; "
                 f"found {dtype if dtype is not None else type(images).__name__} {list(shape)}"
             )
+
+
+def _detections(found: Mapping[str, NDArray[np.generic]]) -> Detections:
+    return Detections(
+        labels=found["labels"].astype(np.int64, copy=False),
+        boxes=found["boxes"].astype(np.float32, copy=False),
+        scores=found["scores"].astype(np.float32, copy=False),
+    )
+
+
+def _raw(found: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    raw = {name: array for name, array in found.items() if name.startswith("raw_")}
+    return {name.removeprefix("raw_"): array for name, array in raw.items()}
 
 
 class _Gated:
@@ -175,36 +188,40 @@ class _Set:
         return open_engine(self._runtime, path, self._options)
 
 
-def open_session(
-    bundle: Bundle,
-    *,
-    runtime: str,
-    layout: str | None,
-    precision: str,
-    weights: str | None,
-    threads: int | None,
-    raw: bool,
-    check: bool,
-) -> Session:
-    """See :meth:`Bundle.session`."""
-    options = EngineOptions(threads=threads, raw=raw)
+def choose_artifacts(
+    bundle: Bundle, layout: str | None, precision: str, weights: str | None
+) -> list[Artifact]:
+    """The artifacts that one session will run: a gated graph, or all static graphs.
+
+    Raises :class:`BundleError` when the bundle has none of that kind.
+    """
     for choice in ("gated", "set") if layout is None else (layout,):
         artifacts = bundle.artifacts(choice, precision, weights=weights)
-        if not artifacts:
-            continue
-        engines: _Engines
-        if choice == "gated":
-            path = bundle.file(artifacts[0], check=check)
-            engines = _Gated(open_engine(runtime, path, options), len(bundle.table.rows))
-        else:
-            by_row = {item.row: item for item in artifacts if item.row is not None}
-            engines = _Set(bundle, by_row, runtime, options, check)
-        names = tuple(bundle.manifest.raw_outputs)
-        return Session(bundle.table, bundle.size, names, engines)
-    found = sorted(
-        {f"{item.layout} {item.precision} {item.weights}" for item in bundle.artifacts()}
-    )
-    wanted = " ".join(word for word in (layout or "", precision, weights or "") if word)
+        if artifacts:
+            return artifacts[:1] if choice == "gated" else artifacts
+    has = sorted({f"{item.layout} {item.precision} {item.weights}" for item in bundle.artifacts()})
+    wanted = " ".join(word for word in (layout, precision, weights) if word)
     raise BundleError(
-        f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(found) or 'none'}"
+        f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}"
     )
+
+
+def open_artifacts(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    *,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+    raw: bool = False,
+    check: bool = True,
+) -> Session:
+    """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`."""
+    options = EngineOptions(threads=threads, raw=raw)
+    engines: _Engines
+    if artifacts[0].layout == "gated":
+        path = bundle.file(artifacts[0], check=check)
+        engines = _Gated(open_engine(runtime, path, options), len(bundle.table.rows))
+    else:
+        by_row = {item.row: item for item in artifacts if item.row is not None}
+        engines = _Set(bundle, by_row, runtime, options, check)
+    return Session(bundle.table, bundle.size, tuple(bundle.manifest.raw_outputs), engines)

@@ -7,7 +7,7 @@ second place where the order of a network, or the meaning of a gate, is written 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
 from anydepth_deploy.errors import InputError
 
-__all__ = ["DETECTIONS", "AnyDepthModel", "Predicate", "Size", "Stage"]
+__all__ = ["DETECTIONS", "AnyDepthModel", "Comparison", "Predicate", "Size", "Stage"]
 
 Size = tuple[int, int]
 """Height and width of the network input, in pixels."""
@@ -74,6 +74,19 @@ class Stage:
 
     def module(self, variant: str) -> nn.Module:
         return dict(self.variants())[variant]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The torch model's answer to the raw outputs of an artifact.
+
+    ``raw`` is in the artifact's order; ``gap`` says by how much (in logits) the best choice that
+    the artifact passed over beats the worst one it took: 0 when it chose as torch would.
+    """
+
+    raw: dict[str, Tensor]
+    detections: dict[str, Tensor]
+    gap: float
 
 
 class AnyDepthModel(nn.Module):
@@ -136,19 +149,28 @@ class AnyDepthModel(nn.Module):
         return self
 
     def flow(
-        self, images: Tensor, depth: Depth | str | int, *, parts: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        depth: Depth | str | int,
+        *,
+        revise: Callable[[Stage, dict[str, Tensor]], None] | None = None,
     ) -> dict[str, Tensor]:
-        """Run the stages (of these ``parts`` only, if given); return every tensor of the flow."""
+        """Run the stages; return every tensor of the flow.
+
+        ``revise(stage, tensors)`` is called after each stage and may change the tensors.
+        """
         chosen = self.table.find(depth)
         height, width = images.shape[-2:]
-        tensors = {"images": images}
+        tensors: dict[str, Tensor] = {"images": images}
         for stage in self.stages((height, width), images.device):
             variant = stage.variant(chosen)
-            if variant is None or (parts is not None and stage.part not in parts):
+            if variant is None:
                 continue
             found = stage.module(variant)(*(tensors[name] for name in stage.inputs))
             outputs = (found,) if isinstance(found, Tensor) else found
             tensors.update(zip(stage.outputs, outputs, strict=True))
+            if revise is not None:
+                revise(stage, tensors)
         return tensors
 
     def forward(self, images: Tensor, depth: Depth | str | int = "super") -> dict[str, Tensor]:
@@ -166,3 +188,19 @@ class AnyDepthModel(nn.Module):
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
         tensors = self.flow(images, depth)
         return {public: tensors[name] for public, name in DETECTIONS.items()}
+
+    def compare(
+        self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]
+    ) -> Comparison:
+        """Run the model so that its outputs can be compared with ``raw`` one by one.
+
+        A family that makes discrete choices (which tokens become queries) takes over the
+        artifact's choices and reports how good they were, so that a tie broken differently is
+        neither an error nor hides one. ``raw`` holds the artifact's raw outputs by name.
+        """
+        tensors = self.flow(images, depth)
+        return Comparison(
+            {public: tensors[name] for public, name in self.raw_outputs.items()},
+            {public: tensors[name] for public, name in DETECTIONS.items()},
+            0.0,
+        )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from anydepth_deploy.depth import Depth
 from anydepth_deploy.models.detr.backbone import Backbone, BackboneStage, Stem
 from anydepth_deploy.models.detr.config import DetrConfig
 from anydepth_deploy.models.detr.decoder import Decoder, anchors, gather_tokens
 from anydepth_deploy.models.detr.encoder import HybridEncoder, position_embedding
-from anydepth_deploy.models.stages import AnyDepthModel, Predicate, Size, Stage
+from anydepth_deploy.models.stages import (
+    DETECTIONS,
+    AnyDepthModel,
+    Comparison,
+    Predicate,
+    Size,
+    Stage,
+)
 
 __all__ = ["AnyDepthDETR"]
 
@@ -52,6 +60,35 @@ class AnyDepthDETR(AnyDepthModel):
             points=config.points,
             queries=config.queries,
             classes=config.classes,
+        )
+
+    def compare(
+        self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]
+    ) -> Comparison:
+        """Run with the queries that the artifact selected, in the artifact's order.
+
+        The gap is how much the best token it left out beats the worst one it took, in logits.
+        """
+        chosen = raw["queries"]
+        gap = 0.0
+
+        def take_over(stage: Stage, tensors: dict[str, Tensor]) -> None:
+            nonlocal gap
+            if stage.name != "queries":
+                return
+            selection = stage.full
+            assert isinstance(selection, _QuerySelection)
+            maps = [tensors[name] for name in stage.inputs]
+            memory, features, class_logits, box_logits = selection.score(maps)
+            gap = _selection_gap(class_logits, chosen)
+            target, boxes = selection.pick(features, box_logits, chosen)
+            tensors.update(memory=memory, target=target, boxes=boxes, queries=chosen)
+
+        tensors = self.flow(images, depth, revise=take_over)
+        return Comparison(
+            {public: tensors[name] for public, name in self.raw_outputs.items()},
+            {public: tensors[name] for public, name in DETECTIONS.items()},
+            gap,
         )
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
@@ -125,6 +162,19 @@ class AnyDepthDETR(AnyDepthModel):
         return stages
 
 
+def _selection_gap(class_logits: Tensor, chosen: Tensor) -> float:
+    """Best token left out minus worst token taken, at least 0; infinite for a repeated token."""
+    best = class_logits.amax(-1)
+    if any(len(row.unique()) != len(row) for row in chosen):
+        return float("inf")
+    taken = torch.zeros_like(best, dtype=torch.bool).scatter(1, chosen, True)
+    if bool(taken.all()):
+        return 0.0
+    left_out = best.masked_fill(taken, float("-inf")).amax(1)
+    worst = best.masked_fill(~taken, float("inf")).amin(1)
+    return float((left_out - worst).clamp(min=0.0).max())
+
+
 class _BackboneVariant(nn.Module):
     def __init__(self, layer: BackboneStage, *, skip: bool) -> None:
         super().__init__()
@@ -164,15 +214,20 @@ class _QuerySelection(nn.Module):
         self.register_buffer("anchor_logits", anchor_logits, persistent=False)
         self.register_buffer("valid", valid, persistent=False)
 
-    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def score(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Memory, features, class logits and box logits of every token."""
         memory = self.decoder.tokens(maps)
-        features, class_logits, box_logits = self.decoder.propose(
-            memory, self.anchor_logits, self.valid
-        )
-        queries = self.decoder.select(class_logits)
-        target = gather_tokens(features, queries)
+        return (memory, *self.decoder.propose(memory, self.anchor_logits, self.valid))
+
+    def pick(self, features: Tensor, box_logits: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Target and reference boxes of the chosen tokens."""
         boxes = torch.sigmoid(gather_tokens(box_logits, queries))
-        return memory, target, boxes, queries
+        return gather_tokens(features, queries), boxes
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        memory, features, class_logits, box_logits = self.score(maps)
+        queries = self.decoder.select(class_logits)
+        return (memory, *self.pick(features, box_logits, queries), queries)
 
 
 class _DecoderVariant(nn.Module):

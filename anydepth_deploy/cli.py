@@ -1,0 +1,425 @@
+"""The command ``anydepth-deploy``: parse, call, print. No logic lives here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from anydepth_deploy import __version__
+from anydepth_deploy.errors import AnyDepthError, CheckFailedError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="anydepth-deploy",
+    help="Any-depth object detectors in production: export, verify, evaluate, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+Runtime = Annotated[str, typer.Option(help="What executes the artifact.")]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="Threads inside one operator.")]  # noqa: UP045
+Depths = Annotated[
+    str,
+    typer.Option(
+        help="Depths, joined by commas: FFTT-F-6, super, base, level:K, all (the ladder), every."
+    ),
+]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+Images = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A picture or a folder of pictures; generated ones by default."),
+]
+
+
+class Layout(str, Enum):
+    """How depths are packed into artifacts."""
+
+    gated = "gated"
+    set = "set"
+
+
+class Weights(str, Enum):
+    """How a gated graph stores its weights."""
+
+    shared = "shared"
+    folded = "folded"
+
+
+LayoutOption = Annotated[
+    Optional[Layout],  # noqa: UP045
+    typer.Option(help="Use only artifacts of this layout."),
+]
+
+
+def main() -> None:
+    """Entry point: errors become one line and an exit status (see :mod:`errors`)."""
+    debug = "--debug" in sys.argv
+    try:
+        app([word for word in sys.argv[1:] if word != "--debug"], prog_name="anydepth-deploy")
+    except (AnyDepthError, CheckFailedError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        named = isinstance(error, AnyDepthError | CheckFailedError)
+        message = str(error) if named else f"{type(error).__name__}: {error}"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, CheckFailedError) else 2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"anydepth-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (any position).")
+    ] = False,
+) -> None:
+    """Any-depth object detectors in production."""
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint or a bundle.")],
+    every: Annotated[bool, typer.Option(help="List every depth, not only the ladder.")] = False,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Input size for multiply-adds, HEIGHTxWIDTH (checkpoints)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what a checkpoint or a bundle holds."""
+    from anydepth_deploy import describe
+
+    if path.is_dir():
+        found = describe.describe_bundle(path)
+    else:
+        found = describe.describe_checkpoint(path, _size(size))
+    describe.show(found, every=every, as_json=json)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle, e.g. engines/r50.")],
+    depth: Depths = "all",
+    layout: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="gated, set, or gated,set. Default: gated, or set for chosen depths."),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(help="Gated graph: shared (small), folded (fastest), or shared,folded."),
+    ] = "shared",
+    ladder: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Rungs from base to super, joined by commas, or a file with them."),
+    ] = None,
+    size: Annotated[Optional[str], typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,  # noqa: UP045
+    classes: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Class names, one a line."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Add the heads' raw outputs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace another export.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn a checkpoint into a bundle; makes only what is missing."""
+    from anydepth_deploy import console, describe
+    from anydepth_deploy.export import export_bundle
+
+    with console.bar("export", quiet=json) as progress:
+        bundle = export_bundle(
+            checkpoint,
+            out,
+            depth=depth,
+            layouts=None if layout is None else _words(layout),
+            weights=_words(weights),
+            ladder=ladder,
+            input_size=_size(size),
+            classes=classes,
+            raw=raw,
+            force=force,
+            progress=progress,
+        )
+    describe.show(describe.describe_bundle(bundle.path), every=False, as_json=json)
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint the bundle was made from.")],
+    depth: Depths = "all",
+    every: Annotated[bool, typer.Option("--every", help="Same as --depth every.")] = False,
+    images: Images = None,
+    layout: LayoutOption = None,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference."""
+    from anydepth_deploy import console
+    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.samples import verification_batches
+    from anydepth_deploy.verify import verify as run
+
+    opened = open_bundle(bundle)
+    depths = opened.table.select("every" if every else depth)
+    batches = verification_batches(opened.manifest.preprocess, images)
+    with console.bar("verify", quiet=json) as progress:
+        report = run(
+            opened,
+            str(checkpoint),
+            batches,
+            depths=depths,
+            layout=None if layout is None else layout.value,
+            runtime=runtime,
+            threads=threads,
+            progress=progress,
+        )
+    if json:
+        console.print_json(report.to_json())
+    else:
+        console.print_table(
+            f"parity with {checkpoint.name} ({runtime})",
+            ["artifact", "depth", "level", "logits", "boxes", "selection", "detections", "verdict"],
+            [
+                [
+                    row.artifact,
+                    row.depth,
+                    "-" if row.level is None else row.level,
+                    f"{row.logits:.1e}",
+                    f"{row.boxes:.1e}",
+                    f"{row.selection:.1e}",
+                    f"{row.detections - row.unmatched}/{row.detections}",
+                    "equal" if row.passed else "DIFFERENT",
+                ]
+                for row in report.rows
+            ],
+        )
+    if not report.passed:
+        failed = sum(not row.passed for row in report.rows)
+        limits = report.tolerances
+        raise CheckFailedError(
+            f"{failed} of {len(report.rows)} rows differ from {checkpoint} by more than "
+            f"{limits.logits:g} (logits) or {limits.boxes:g} (boxes): do not deploy this bundle"
+        )
+    if not json:
+        console.print_line(f"verified: {len(report.rows)} rows equal the checkpoint")
+
+
+@app.command(name="eval")
+def evaluate(
+    bundle: BundlePath,
+    data: Annotated[Path, typer.Option(help="Annotations in COCO format (JSON).")],
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the pictures; by default where the annotations are."),
+    ] = None,
+    depth: Depths = "all",
+    layout: LayoutOption = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per call.")] = 8,
+    ladder_out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the ladder that the measured accuracy supports (JSON)."),
+    ] = None,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """COCO average precision of the artifact, per depth."""
+    from anydepth_deploy import console
+    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.evaluate import CocoData, pareto_ladder, write_ladder
+    from anydepth_deploy.evaluate import evaluate as run
+
+    opened = open_bundle(bundle)
+    depths = opened.table.select(depth)
+    coco = CocoData(data, images)
+    with console.bar("eval", quiet=json) as progress:
+        rows = run(
+            opened,
+            coco,
+            depths,
+            layout=None if layout is None else layout.value,
+            runtime=runtime,
+            batch=batch,
+            threads=threads,
+            progress=progress,
+        )
+    if ladder_out is not None:
+        write_ladder(ladder_out, pareto_ladder(opened, rows))
+    if json:
+        console.print_json({"data": str(data), "rows": [asdict(row) for row in rows]})
+        return
+    console.print_table(
+        f"average precision on {data.name} ({len(coco.images)} pictures, {runtime})",
+        ["depth", "level", "multiply-adds", "AP", "AP50", "AP75", "small", "medium", "large"],
+        [
+            [
+                row.depth,
+                "-" if row.level is None else row.level,
+                console.giga(row.macs),
+                *(
+                    "-" if value < 0 else f"{value:.1f}"
+                    for value in (
+                        row.ap,
+                        row.ap50,
+                        row.ap75,
+                        row.ap_small,
+                        row.ap_medium,
+                        row.ap_large,
+                    )
+                ),
+            ]
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    image: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
+    depth: Annotated[str, typer.Option(help="One depth.")] = "super",
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score shown.")] = 0.5,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Picture to write (a folder for several); default: NAME.pred.png."),
+    ] = None,
+    layout: LayoutOption = None,
+    runtime: Runtime = "onnxruntime",
+    json: Json = False,
+) -> None:
+    """Detect objects at a chosen depth and draw them."""
+    from anydepth_deploy import console
+    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.predict import predict as run
+
+    with console.bar("predict", quiet=json) as progress:
+        found = run(
+            open_bundle(bundle),
+            image,
+            depth,
+            threshold=threshold,
+            out=out,
+            layout=None if layout is None else layout.value,
+            runtime=runtime,
+            progress=progress,
+        )
+    if json:
+        console.print_json([asdict(item) for item in found])
+        return
+    for item in found:
+        rows = [
+            [one["class"], f"{one['score']:.3f}", *(f"{side:.1f}" for side in one["box"])]
+            for one in item.detections
+        ]
+        console.print_table(
+            f"{item.image} at {item.depth}", ["class", "score", "x1", "y1", "x2", "y2"], rows
+        )
+        console.print_line(item.drawn)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    steps: Annotated[int, typer.Option(min=1)] = 5000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    pictures: Annotated[int, typer.Option(min=1, help="Generated training pictures.")] = 16000,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    threads: Annotated[int, typer.Option(min=0, help="0: torch's own choice.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a tiny AnyDepth-DETR on generated shapes by self-distillation."""
+    from anydepth_deploy import console
+    from anydepth_deploy.train import Progress, TrainConfig
+    from anydepth_deploy.train import train as run
+
+    config = TrainConfig(
+        output=str(out), steps=steps, seed=seed, pictures=pictures, batch=batch, threads=threads
+    )
+    with console.bar("train", quiet=json) as progress:
+
+        def report(state: Progress) -> None:
+            losses = f"super {state.super_loss:.2f} base {state.base_loss:.2f}"
+            progress(f"{losses} {state.pictures_per_second:.0f}/s", state.step, steps)
+
+        result = run(config, progress=report, resume=resume)
+    content = {**asdict(result), "checkpoint": str(result.checkpoint)}
+    if json:
+        console.print_json(content)
+    else:
+        console.print_table("trained", list(content), [list(content.values())])
+
+
+@app.command()
+def shapes(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and annotations.json.")],
+    count: Annotated[int, typer.Option(min=1)] = 300,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    size: Annotated[int, typer.Option(min=32, help="Side of the pictures in pixels.")] = 160,
+    json: Json = False,
+) -> None:
+    """Generate pictures of shapes with COCO annotations (what the tiny detector knows)."""
+    from anydepth_deploy import console
+    from anydepth_deploy.train.shapes import write_coco
+
+    annotations = write_coco(out, count, seed, "val", size=size)
+    if json:
+        console.print_json({"annotations": str(annotations), "pictures": count, "seed": seed})
+    else:
+        console.print_line(f"{count} pictures: {annotations}")
+
+
+@app.command()
+def demo(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A tiny AnyDepth-DETR trained on shapes.")
+    ] = Path("checkpoints/anydepth-detr-tiny-shapes.pth"),
+    out: Annotated[Path, typer.Option(help="Folder for the bundle and the picture.")] = Path(
+        "engines/demo"
+    ),
+    pictures: Annotated[int, typer.Option(min=10, help="Held-out pictures.")] = 200,
+    json: Json = False,
+) -> None:
+    """Export, verify, evaluate and predict with the trained tiny checkpoint."""
+    from anydepth_deploy import console
+    from anydepth_deploy.demo import run_demo
+
+    result = run_demo(checkpoint, out, pictures=pictures, quiet=json)
+    if json:
+        console.print_json(asdict(result))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
+        raise UsageError(f"input size '{text}' is not HEIGHTxWIDTH, e.g. 640x640 or 384x640")
+    return int(sides[0]), int(sides[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the command line prints: tables, progress bars, JSON, one-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["ProgressCall", "bar", "giga", "megabytes", "print_json", "print_line", "print_table"]
+
+ProgressCall = Callable[[str, int, int], None]
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # Made on use, so that a redirected stream is respected; wide enough for pipes and logs.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 140
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table; columns after the first two are numbers and right-aligned where they start so."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, name in enumerate(columns):
+        numeric = all(_is_number(row[index]) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    _console().print(table)
+
+
+def print_line(text: str) -> None:
+    """One line on standard output, without markup or wrapping."""
+    print(text)
+
+
+def print_json(content: Any) -> None:
+    """A JSON document on standard output, and nothing else."""
+    json.dump(content, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+@contextlib.contextmanager
+def bar(label: str, *, quiet: bool = False) -> Iterator[ProgressCall]:
+    """A progress bar on standard error, as a function ``progress(what, done, total)``."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    columns = (
+        TextColumn(f"{label}:"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def update(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        yield update
+
+
+def giga(macs: int) -> str:
+    """Multiply-adds for people: ``67.0 G``, or ``93 M`` for small networks."""
+    return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _is_number(cell: object) -> bool:
+    text = str(cell)
+    return bool(text) and (text[0].isdigit() or text[0] == "-")

@@ -1,0 +1,142 @@
+"""``demo``: the main job from end to end, with a picture and a table at its end."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anydepth_deploy import console
+from anydepth_deploy.bench.timing import interleave
+from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.draw import draw_detections, side_by_side
+from anydepth_deploy.errors import CheckFailedError, UsageError
+from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate
+from anydepth_deploy.export import export_bundle
+from anydepth_deploy.images import load_image, prepare
+from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.session import Session
+from anydepth_deploy.train.shapes import write_coco
+from anydepth_deploy.verify import verify
+
+__all__ = ["DemoResult", "run_demo"]
+
+HELD_OUT_SEED = 1000
+"""No training run uses this seed for its pictures."""
+
+THRESHOLD = 0.5
+REPEATS = 30
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found: one row per rung of the ladder, and the picture."""
+
+    bundle: str
+    verified: bool
+    picture: str
+    rows: list[dict[str, Any]]
+
+
+def run_demo(
+    checkpoint: str | Path, out: str | Path, *, pictures: int = 200, quiet: bool = False
+) -> DemoResult:
+    """Export, verify, evaluate, time and predict with a tiny checkpoint trained on shapes.
+
+    Raises :class:`UsageError` when the checkpoint is missing and :class:`CheckFailedError` when
+    the artifact does not equal it.
+    """
+    if not Path(checkpoint).is_file():
+        raise UsageError(
+            f"checkpoint {checkpoint} does not exist: run the demo in a clone of the project, or "
+            "name a checkpoint made by 'anydepth-deploy train' with --checkpoint"
+        )
+    with console.bar("1/4 export", quiet=quiet) as progress:
+        bundle = export_bundle(checkpoint, out, progress=progress)
+    with console.bar("2/4 verify", quiet=quiet) as progress:
+        batches = verification_batches(bundle.manifest.preprocess)
+        report = verify(bundle, str(checkpoint), batches, layout="gated", progress=progress)
+    if not report.passed:
+        raise CheckFailedError(f"the gated graph in {out} does not equal {checkpoint}")
+    side = bundle.size[0]
+    with tempfile.TemporaryDirectory() as folder:
+        data = CocoData(write_coco(folder, pictures, HELD_OUT_SEED, "val", size=side))
+        with console.bar("3/4 evaluate", quiet=quiet) as progress:
+            rows = evaluate(bundle, data, bundle.table.ladder, layout="gated", progress=progress)
+        session = bundle.session(artifact="gated", threads=1)
+        with console.bar("4/4 time and draw", quiet=quiet) as progress:
+            latency = _latency(session, progress)
+        picture = _draw(bundle, session, data, Path(out) / "demo.png")
+    table = [_row(row, latency, rows[-1]) for row in rows]
+    if not quiet:
+        _show(bundle, table, picture, pictures, len(report.rows))
+    return DemoResult(str(out), report.passed, str(picture), table)
+
+
+def _latency(session: Session, progress: console.ProgressCall) -> dict[str, float]:
+    """Median milliseconds of each rung, batch 1, one thread, rungs interleaved."""
+    image = np.random.default_rng(0).random((1, 3, *session.size), np.float32)
+    calls = {
+        str(depth): lambda depth=depth: session.run(image, depth) for depth in session.table.ladder
+    }
+    samples = interleave(calls, repeats=REPEATS, progress=progress)
+    return {depth: 1e3 * float(np.median(values)) for depth, values in samples.items()}
+
+
+def _row(row: Accuracy, latency: dict[str, float], top: Accuracy) -> dict[str, Any]:
+    return {
+        **asdict(row),
+        "latency_ms": round(latency[row.depth], 3),
+        "speedup": round(latency[top.depth] / latency[row.depth], 3),
+    }
+
+
+def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Path:
+    """The busiest held-out picture, at base and at super, side by side."""
+    counts: dict[int, int] = {}
+    for annotation in data.content["annotations"]:
+        counts[annotation["image_id"]] = counts.get(annotation["image_id"], 0) + 1
+    busiest = max(data.images, key=lambda item: counts.get(item["id"], 0))
+    picture = load_image(data.folder / busiest["file_name"])
+    prepared, geometry = prepare(picture, bundle.manifest.preprocess)
+    drawings, titles = [], []
+    for name in ("base", "super"):
+        found = session.run(prepared[None], name).image(0, THRESHOLD)
+        boxes = geometry.to_picture(found.boxes)
+        shown = Detections(found.labels, boxes, found.scores)
+        drawings.append(draw_detections(picture, shown, bundle.classes, enlarge=4))
+        macs = console.giga(bundle.macs(name)["total"])
+        titles.append(f"{name} ({bundle.table.find(name)}): {macs} multiply-adds")
+    side_by_side(drawings, titles).save(target)
+    return target
+
+
+def _show(
+    bundle: Bundle, table: list[dict[str, Any]], picture: Path, pictures: int, verified: int
+) -> None:
+    console.print_line(
+        f"one gated graph, {len(bundle.table.rows)} depths: "
+        f"{bundle.file(bundle.artifacts('gated')[0])}"
+    )
+    console.print_line(f"verified against the checkpoint at {verified} depths")
+    console.print_table(
+        f"{bundle.manifest.family} {bundle.manifest.config}: {pictures} held-out pictures, "
+        "ONNX Runtime on this CPU, one thread, batch 1",
+        ["depth", "multiply-adds", "latency ms", "speed-up", "AP", "AP50"],
+        [
+            [
+                row["depth"],
+                console.giga(row["macs"]),
+                f"{row['latency_ms']:.2f}",
+                f"{row['speedup']:.2f}x",
+                f"{row['ap']:.1f}",
+                f"{row['ap50']:.1f}",
+            ]
+            for row in table
+        ],
+    )
+    console.print_line(f"picture: {picture}")

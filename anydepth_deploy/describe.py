@@ -1,0 +1,123 @@
+"""``inspect``: what a checkpoint or a bundle holds, as data and as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anydepth_deploy import console
+from anydepth_deploy.bundle import open_bundle
+
+__all__ = ["describe_bundle", "describe_checkpoint", "show"]
+
+
+def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Family, configuration, gates, parameters and multiply-adds per depth of a checkpoint.
+
+    Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
+    Raises :class:`CheckpointError` and :class:`InputError`.
+    """
+    from anydepth_deploy.checkpoint import load_model, read_checkpoint
+    from anydepth_deploy.labels import class_names
+    from anydepth_deploy.models.macs import count_macs
+
+    checkpoint = read_checkpoint(path)
+    model = load_model(checkpoint)
+    chosen = size or checkpoint.input_size or model.config.input_size
+    macs = count_macs(model, chosen)
+    table = model.table
+    return {
+        "kind": "checkpoint",
+        "path": str(path),
+        "family": checkpoint.family.name,
+        "config": checkpoint.config.name,
+        "weights": checkpoint.weights,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
+        "input_size": list(chosen),
+        "gates": [
+            {"name": gate.name, "choices": [gate.letter(choice) for choice in gate.choices]}
+            for gate in table.space.gates
+        ],
+        "depths": [
+            {"index": row, "depth": str(depth), "level": table.level(depth), "macs": macs.at(depth)}
+            for row, depth in enumerate(table.rows)
+        ],
+    }
+
+
+def describe_bundle(path: str | Path) -> dict[str, Any]:
+    """The same of a bundle, and its artifacts and recorded results; needs no torch.
+
+    Raises :class:`BundleError` for a missing bundle or one whose files were altered.
+    """
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    for artifact in manifest.artifacts:
+        bundle.file(artifact)
+    return {
+        "kind": "bundle",
+        "path": str(path),
+        "family": manifest.family,
+        "config": manifest.config,
+        "weights": manifest.source.weights,
+        "source": manifest.source.model_dump(),
+        "parameters": manifest.parameters,
+        "classes": manifest.classes,
+        "input_size": list(bundle.size),
+        "gates": [
+            {"name": gate.name, "choices": [gate.letter(choice) for choice in gate.choices]}
+            for gate in bundle.table.space.gates
+        ],
+        "depths": [row.model_dump() for row in manifest.depths],
+        "artifacts": [artifact.model_dump() for artifact in manifest.artifacts],
+        "results": manifest.results,
+    }
+
+
+def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
+    """Print a description as JSON, or as a few short tables."""
+    if as_json:
+        console.print_json(found)
+        return
+    height, width = found["input_size"]
+    gates = ", ".join(f"{gate['name']} ({'/'.join(gate['choices'])})" for gate in found["gates"])
+    console.print_line(
+        f"{found['kind']} {found['path']}: {found['family']} {found['config']}, "
+        f"{found['parameters'] / 1e6:.3f} M parameters, {len(found['classes'])} classes, "
+        f"input {height}x{width}"
+    )
+    console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
+    rows = [row for row in found["depths"] if every or row["level"] is not None]
+    top = max(row["macs"]["total"] for row in found["depths"])
+    parts = [part for part in rows[0]["macs"] if part != "total"]
+    console.print_table(
+        "every depth" if every else "ladder",
+        ["row", "depth", "multiply-adds", "of super", *parts],
+        [
+            [
+                row["index"],
+                row["depth"],
+                console.giga(row["macs"]["total"]),
+                f"{row['macs']['total'] / top:.2f}",
+                *(console.giga(row["macs"][part]) for part in parts),
+            ]
+            for row in rows
+        ],
+    )
+    if "artifacts" in found:
+        console.print_table(
+            "artifacts",
+            ["file", "layout", "precision", "weights", "depth", "size"],
+            [
+                [
+                    item["file"],
+                    item["layout"],
+                    item["precision"],
+                    item["weights"],
+                    item["depth"] or "all",
+                    console.megabytes(item["bytes"]),
+                ]
+                for item in found["artifacts"]
+            ],
+        )

@@ -1,0 +1,78 @@
+"""Draw boxes on pictures: results that people would rather look at."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from anydepth_deploy.detections import Detections
+
+__all__ = ["draw_detections", "side_by_side"]
+
+GOLDEN_ANGLE = 0.61803398875
+
+
+def draw_detections(
+    picture: NDArray[np.uint8], found: Detections, classes: Sequence[str], *, enlarge: int = 1
+) -> Image.Image:
+    """``picture`` (RGB uint8 [H, W, 3]) with the boxes of ``found`` (one image, in picture
+    pixels), their class names and scores; ``enlarge`` repeats each pixel first."""
+    image = Image.fromarray(picture)
+    image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    side = max(image.size)
+    font = ImageFont.load_default(size=max(11, side // 50))
+    line = max(1, side // 320)
+    for label, box, score in sorted(
+        zip(found.labels[0], found.boxes[0] * enlarge, found.scores[0], strict=True),
+        key=lambda item: float(item[2]),
+    ):
+        colour = class_colour(int(label))
+        corners = [float(value) for value in box]
+        draw.rectangle(corners, outline=colour, width=line)
+        _caption(draw, image, corners, f"{classes[int(label)]} {score:.2f}", colour, font)
+    return image
+
+
+def side_by_side(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """Pictures of equal height next to each other, a title over each."""
+    font = ImageFont.load_default(size=max(12, images[0].height // 28))
+    bar = int(font.getbbox("Ag")[3]) + 8
+    gap = 6
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    sheet = Image.new("RGB", (width, max(image.height for image in images) + bar), "white")
+    draw = ImageDraw.Draw(sheet)
+    left = 0
+    for image, title in zip(images, titles, strict=True):
+        draw.text((left + 4, 4), title, fill="black", font=font)
+        sheet.paste(image, (left, bar))
+        left += image.width + gap
+    return sheet
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A colour for a class; neighbours in number are far apart in hue."""
+    red, green, blue = colorsys.hsv_to_rgb((label * GOLDEN_ANGLE) % 1.0, 0.85, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw,
+    image: Image.Image,
+    corners: Sequence[float],
+    text: str,
+    colour: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """The caption sits on the box's upper edge, or inside where there is no room above."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = min(max(0.0, corners[0]), image.width - width)
+    y = corners[1] - height if corners[1] >= height else corners[1]
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    dark = sum(colour) > 3 * 128
+    draw.text((x + 2 - left, y + 2 - top), text, fill="black" if dark else "white", font=font)

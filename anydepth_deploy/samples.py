@@ -1,0 +1,36 @@
+"""Images to check an artifact with: real or generated pictures, and noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.images import Preprocess, find_images, load_image, prepare_batch
+
+__all__ = ["VERIFY_BATCHES", "verification_batches"]
+
+VERIFY_BATCHES = (1, 3)
+"""Batch sizes that parity is checked at: a baked-in batch shows with the second."""
+
+
+def verification_batches(
+    recipe: Preprocess, source: str | Path | None = None, *, seed: int = 0
+) -> list[NDArray[np.float32]]:
+    """Batches of 1 and 3 inputs, float32 [N, 3, H, W]: pictures first, noise last in the larger.
+
+    ``source``: a picture or a folder of pictures; generated ones by default. Raises
+    :class:`ImageError`.
+    """
+    wanted = sum(VERIFY_BATCHES) - 1
+    if source is None:
+        from anydepth_deploy.train.shapes import render
+
+        pictures = [render(index, seed, "val").image for index in range(wanted)]
+    else:
+        paths = find_images(source)
+        pictures = [load_image(paths[index % len(paths)]) for index in range(wanted)]
+    images, _ = prepare_batch(pictures, recipe)
+    noise = np.random.default_rng(seed).random((1, *images.shape[1:]), np.float32)
+    return [images[:1], np.concatenate([images[1:], noise])]

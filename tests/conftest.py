@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_threads() -> Iterator[None]:
-    # CI has two cores; more threads than that only wait for each other.
-    torch.set_num_threads(2)
-    yield
+def _one_thread() -> None:
+    # The networks of the tests are tiny: a second thread waits more than it helps.
+    torch.set_num_threads(1)
 
 
 def randomise(model: AnyDepthModel, seed: int = 0) -> AnyDepthModel:

@@ -21,7 +21,7 @@ from anydepth_deploy import __version__
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
-from anydepth_deploy.graph.weights import fingerprints, hoist, shared_weights
+from anydepth_deploy.graph.weights import fingerprints, share_constants, shared_weights
 from anydepth_deploy.models.stages import DETECTIONS, Stage
 
 __all__ = ["RAW_METADATA", "TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
@@ -51,12 +51,10 @@ def assemble_gated(
         if stage.gate is None:
             builder.inline(stage, graphs["full"])
         else:
-            if weights == "shared":
-                builder.initializers.extend(hoist(graphs, stage.name))
             builder.branch(stage, graphs, predicates[stage.name])
     depths = [str(depth) for depth in table.rows]
     metadata = {TABLE_METADATA: json.dumps({"levels": table.levels, "rows": depths})}
-    return builder.finish("gated", raw=raw, metadata=metadata)
+    return builder.finish("gated", raw=raw, metadata=metadata, share=weights == "shared")
 
 
 def assemble_static(pieces: Pieces, depth: Depth, *, raw: bool = False) -> ir.Model:
@@ -88,6 +86,7 @@ class _Builder:
         self.pieces = pieces
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
+        self.branches: list[ir.Graph] = []
         images = _value("images", ir.DataType.FLOAT, [BATCH, 3, *pieces.size])
         self.inputs = [images]
         self.flow: dict[str, ir.Value] = {"images": images}
@@ -146,6 +145,7 @@ class _Builder:
             bodies[variant] = ir.Graph(
                 [], outputs, nodes=nodes, initializers=initializers, name=f"{stage.name}.{variant}"
             )
+        self.branches.extend(bodies.values())
         if "skipped" not in bodies:
             bodies["skipped"] = self._pass_through(stage)
         node = ir.Node(
@@ -170,7 +170,10 @@ class _Builder:
         self.nodes.append(node)
         self.flow.update(zip(stage.outputs, node.outputs, strict=True))
 
-    def finish(self, name: str, *, raw: bool, metadata: Mapping[str, str]) -> ir.Model:
+    def finish(
+        self, name: str, *, raw: bool, metadata: Mapping[str, str], share: bool = False
+    ) -> ir.Model:
+        """The model; with ``share``, equal constants of all branches are stored once."""
         raw_tensors = {
             public: self.flow[tensor].name for public, tensor in self.pieces.raw_outputs.items()
         }
@@ -201,6 +204,7 @@ class _Builder:
             metadata_props={**metadata, RAW_METADATA: json.dumps(raw_tensors)},
         )
         common.RemoveUnusedNodesPass()(model)
+        share_constants(graph, self.branches if share else ())
         return model
 
     def _take(self, stage: Stage, graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:

@@ -11,12 +11,12 @@ worth a kernel.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["fingerprints", "hoist", "shared_weights"]
+__all__ = ["fingerprints", "share_constants", "shared_weights"]
 
 SMALLEST_SHARED = 1024
 """Bytes below which a constant is cheaper to repeat than to look up in the outer graph."""
@@ -42,20 +42,43 @@ def shared_weights(variants: Mapping[str, ir.Graph]) -> set[str]:
     return set.intersection(*(set(fingerprints(graph).values()) for graph in variants.values()))
 
 
-def hoist(variants: Mapping[str, ir.Graph], prefix: str) -> list[ir.Value]:
-    """Move equal constants of all variants out of them; return the outer graph's initializers."""
-    hoisted: dict[str, ir.Value] = {}
-    common = shared_weights(variants)
-    for graph in variants.values():
+def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:
+    """Store equal constants of ``main`` and its ``branches`` once, in ``main``; return how many
+    copies went.
+
+    A constant that a convolution reads directly stays in its branch: only a norm behind the
+    convolution would bring it back there.
+    """
+    kept: dict[str, ir.Value] = {}
+    copies: dict[str, list[tuple[ir.Graph, ir.Value]]] = {}
+    for graph in (main, *branches):
         for name, digest in fingerprints(graph).items():
-            if digest not in common:
-                continue
             value = graph.initializers[name]
-            outer = hoisted.get(digest)
-            if outer is None:
-                outer_name = f"{prefix}/{name.split('/', 1)[1]}"
-                outer = ir.val(outer_name, value.dtype, value.shape, const_value=value.const_value)
-                hoisted[digest] = outer
-            ir.convenience.replace_all_uses_with(value, outer)
-            del graph.initializers[name]
-    return list(hoisted.values())
+            if graph is main and digest not in kept:
+                kept[digest] = value
+            elif graph is main or not _feeds_bare_convolution(value):
+                copies.setdefault(digest, []).append((graph, value))
+    removed = 0
+    for digest, places in copies.items():
+        if digest not in kept:
+            if len(places) < 2:
+                continue
+            graph, value = places.pop(0)
+            del graph.initializers[value.name or ""]
+            main.register_initializer(value)
+            kept[digest] = value
+        for graph, value in places:
+            ir.convenience.replace_all_uses_with(value, kept[digest])
+            del graph.initializers[value.name or ""]
+            removed += 1
+    return removed
+
+
+def _feeds_bare_convolution(value: ir.Value) -> bool:
+    for node in value.consumers():
+        if node.op_type != "Conv":
+            continue
+        readers = [reader.op_type for reader in node.outputs[0].consumers()]
+        if readers != ["BatchNormalization"]:
+            return True
+    return False

@@ -40,9 +40,10 @@ class Macs:
 def count_macs(model: AnyDepthModel, size: Size) -> Macs:
     """Count ``model`` for one image of ``size`` (height, width)."""
     counted = []
-    stages = model.stages(size)
+    device = next(model.parameters()).device  # a model on "meta" can be counted too
+    stages = model.stages(size, device)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        flow = {"images": torch.empty(1, 3, *size)}
+        flow = {"images": torch.empty(1, 3, *size, device=device)}
         for stage in stages:
             inputs = [flow[name] for name in stage.inputs]
             variants = {}

@@ -64,7 +64,13 @@ def __getattr__(name: str) -> Any:
     # Loaded on first use: importing the package stays fast and never imports torch.
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+    except ModuleNotFoundError as error:
+        from anydepth_deploy.errors import missing_extra
+
+        raise (missing_extra(error, f"anydepth_deploy.{name}") or error) from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

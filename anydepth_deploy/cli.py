@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from enum import Enum
@@ -11,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from anydepth_deploy import __version__
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError, UsageError
+from anydepth_deploy.errors import AnyDepthError, CheckFailedError, UsageError, missing_extra
 
 __all__ = ["app", "main"]
 
@@ -64,9 +65,14 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app([word for word in sys.argv[1:] if word != "--debug"], prog_name="anydepth-deploy")
-    except (AnyDepthError, CheckFailedError, OSError, MemoryError) as error:
+    except (AnyDepthError, CheckFailedError, OSError, MemoryError, ModuleNotFoundError) as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError):
+            friendly = missing_extra(error, "this command")
+            if friendly is None:
+                raise
+            error = friendly
         named = isinstance(error, AnyDepthError | CheckFailedError)
         message = str(error) if named else f"{type(error).__name__}: {error}"
         print(f"error: {message}", file=sys.stderr)
@@ -416,7 +422,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
+    if len(sides) not in (1, 2) or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
         raise UsageError(f"input size '{text}' is not HEIGHTxWIDTH, e.g. 640x640 or 384x640")
     return int(sides[0]), int(sides[-1])
 

@@ -41,15 +41,19 @@ def print_line(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """A JSON document on standard output, and nothing else."""
-    json.dump(content, sys.stdout, indent=2)
+    """A JSON document on standard output, and nothing else; what is not finite becomes null."""
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    json.dump(finite, sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 
 @contextlib.contextmanager
 def bar(label: str, *, quiet: bool = False) -> Iterator[ProgressCall]:
-    """A progress bar on standard error, as a function ``progress(what, done, total)``."""
-    if quiet:
+    """A progress bar on standard error, as a function ``progress(what, done, total)``.
+
+    Silent with ``quiet`` and where standard error is no terminal.
+    """
+    if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     columns = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def _latency(session: Session, progress: console.ProgressCall) -> dict[str, floa
     """Median milliseconds of each rung, batch 1, one thread, rungs interleaved."""
     image = np.random.default_rng(0).random((1, 3, *session.size), np.float32)
     calls = {
-        str(depth): lambda depth=depth: session.run(image, depth) for depth in session.table.ladder
+        str(depth): functools.partial(session.run, image, depth) for depth in session.table.ladder
     }
     samples = interleave(calls, repeats=REPEATS, progress=progress)
     return {depth: 1e3 * float(np.median(values)) for depth, values in samples.items()}

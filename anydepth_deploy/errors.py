@@ -32,6 +32,7 @@ __all__ = [
     "MissingExtraError",
     "RuntimeUnavailableError",
     "UsageError",
+    "missing_extra",
     "shorten",
 ]
 
@@ -48,6 +49,27 @@ class MissingExtraError(AnyDepthError):
             f"{purpose} needs the package '{package}', which is not installed: "
             f"pip install 'anydepth-deploy[{extra}]'"
         )
+
+
+EXTRAS = {
+    "faster_coco_eval": "eval",
+    "matplotlib": "plot",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "scipy": "export",
+    "torch": "export",
+}
+"""The extra that installs a package which is imported only when it is needed."""
+
+
+def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtraError | None:
+    """The friendly form of a failed import, or None when it is not about an extra's package."""
+    package = (error.name or "").split(".")[0]
+    extra = EXTRAS.get(package)
+    return None if extra is None else MissingExtraError(package, extra, purpose)
 
 
 class UsageError(AnyDepthError):
@@ -88,7 +110,7 @@ class CheckFailedError(Exception):
 
 def shorten(items: Iterable[object], limit: int = 6) -> str:
     """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest."""
-    texts = [str(item) for item in items]
+    texts = [text if (text := str(item)).isprintable() else ascii(text) for item in items]
     if len(texts) <= limit:
         return ", ".join(texts)
     return ", ".join(texts[:limit]) + f" and {len(texts) - limit} more"

@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx_ir as ir
+
 from anydepth_deploy import __version__
 from anydepth_deploy.bundle import Bundle, BundleWriter, file_sha256, open_bundle
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.errors import MissingExtraError, UsageError
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
+from anydepth_deploy.graph.pieces import OPSET, Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.labels import class_names
 from anydepth_deploy.manifest import Artifact, DepthRow, GateSpec, Manifest, Source
 from anydepth_deploy.models.macs import count_macs
 from anydepth_deploy.models.stages import AnyDepthModel
-
-try:
-    import onnx_ir as ir
-
-    from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
-    from anydepth_deploy.graph.pieces import OPSET, Pieces, export_pieces
-except ImportError as error:
-    raise MissingExtraError(error.name or "onnx-ir", "export", "exporting") from None
 
 __all__ = ["export_bundle"]
 
@@ -76,8 +72,9 @@ def export_bundle(
     :class:`UsageError` and :class:`ExportError`; an existing bundle is never damaged.
     """
     chosen = _layouts(layouts, depth)
-    if unknown := [item for item in weights if item not in WEIGHTS]:
-        raise UsageError(f"unknown weights '{unknown[0]}': expected {' or '.join(WEIGHTS)}")
+    if not weights or (unknown := [item for item in weights if item not in WEIGHTS]):
+        named = unknown[0] if weights else ""
+        raise UsageError(f"unknown weights '{named}': expected {' or '.join(WEIGHTS)}")
     loaded = read_checkpoint(checkpoint)
     model = load_model(loaded)
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
@@ -97,8 +94,9 @@ def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
     whole = bool(words & {"all", "every"})
     if layouts is None:
         return ["gated"] if whole else ["set"]
-    if unknown := [layout for layout in layouts if layout not in LAYOUTS]:
-        raise UsageError(f"unknown layout '{unknown[0]}': expected {' or '.join(LAYOUTS)}")
+    if not layouts or (unknown := [layout for layout in layouts if layout not in LAYOUTS]):
+        named = unknown[0] if layouts else ""
+        raise UsageError(f"unknown layout '{named}': expected {' or '.join(LAYOUTS)}")
     if "set" not in layouts and not whole:
         raise UsageError(
             f"a gated graph holds every depth, so --depth {depth} has no meaning for it: leave "

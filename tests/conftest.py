@@ -11,7 +11,7 @@ import torch
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.export import export_bundle
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.models.randomise import randomise
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
@@ -23,35 +23,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def randomise(model: AnyDepthModel, seed: int = 0) -> AnyDepthModel:
-    """Random weights that keep activations in range, and random statistics in both norm sets.
-
-    Default initial values would hide errors: both norm sets would be equal, all boxes the same.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(like: torch.Tensor, scale: float) -> torch.Tensor:
-        return torch.randn(like.shape, generator=generator) * scale
-
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if not value.is_floating_point():
-                continue
-            if name.endswith("running_var"):
-                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-            elif value.dim() > 1:
-                value.copy_(normal(value, 0.7 * (2 / value[0].numel()) ** 0.5))
-            elif name.endswith("weight"):
-                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-            else:
-                value.copy_(normal(value, 0.1))
-    return model.eval()
-
-
 def random_detr(name: str = "tiny", seed: int = 0) -> AnyDepthDETR:
-    model = AnyDepthDETR(CONFIGS[name])
-    randomise(model, seed)
-    return model
+    return randomise(AnyDepthDETR(CONFIGS[name]), seed)
 
 
 def random_images(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:

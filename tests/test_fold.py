@@ -28,8 +28,9 @@ def graph_of(body: str, initializers: dict[str, np.ndarray], channels: int = 4) 
 
 
 def evaluate(model: ir.Model, x: np.ndarray) -> np.ndarray:
-    found: list[np.ndarray] = list(ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x}))
-    return found[0]
+    found = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
+    assert isinstance(found, list)
+    return np.asarray(found[0])
 
 
 def norm_values(channels: int, prefix: str) -> dict[str, np.ndarray]:

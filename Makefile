@@ -1,0 +1,51 @@
+# One environment, .venv, for everything; `make demo` and `make test` set it up themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The networks of the tests and the demo are tiny: more threads wait for each other.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
+	@echo "make test    the test suite"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   measure gated against static graphs, and the cost of exporting (R50)"
+	@echo "make clean   remove the environment and what the demo wrote"
+
+demo: $(STAMP)
+	$(BIN)/anydepth-deploy demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/export_cost.py
+	$(BIN)/python benchmarks/gated_against_static.py
+
+# torch goes first and alone, so that its version is the one that was tried and nothing drags in
+# another. Set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to spare the CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.10; name another: make PYTHON=python3.11 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment; install its venv package"; exit 2; }
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) engines/demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,158 @@
+"""Gated graph against the static graph of the same depth: latency, file size, memory.
+
+    python benchmarks/gated_against_static.py
+
+R50 with random weights at 640 x 640, ONNX Runtime on the CPU, one thread, batch 1. All sessions
+live in one process; a round runs each of them once, in an order drawn anew, and ratios are taken
+within rounds, so that drift of the machine falls on both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine, write
+from random_checkpoint import write_random_checkpoint
+from rich.console import Console
+from rich.table import Table
+
+from anydepth_deploy.bench.timing import interleave, median_ratio
+from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.console import bar
+from anydepth_deploy.export import export_bundle
+
+DEPTHS = {
+    "r50": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
+    "r101": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
+    "tiny": ("super", "base", "FFTF-F-2", "TFFT-T-1"),
+}
+WEIGHTS = ("shared", "folded")
+
+
+def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
+    """One row per depth and weight layout, with the median of the paired ratios."""
+    images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
+    rows = []
+    for depth in depths:
+        static = bundle.session(artifact="set", threads=1)
+        calls: dict[str, Callable[[], object]] = {
+            "static": functools.partial(static.run, images, depth)
+        }
+        for weights in WEIGHTS:
+            gated = bundle.session(artifact="gated", weights=weights, threads=1)
+            calls[weights] = functools.partial(gated.run, images, depth)
+        with bar(f"latency at {depth}") as progress:
+            samples = interleave(calls, repeats=repeats, progress=progress)
+        for weights in WEIGHTS:
+            ratios = samples[weights] / samples["static"]
+            rows.append(
+                {
+                    "depth": str(bundle.table.find(depth)),
+                    "weights": weights,
+                    "static_ms": round(1e3 * float(np.median(samples["static"])), 2),
+                    "gated_ms": round(1e3 * float(np.median(samples[weights])), 2),
+                    "ratio": round(median_ratio(samples[weights], samples["static"]), 4),
+                    "ratio_quartiles": [
+                        round(float(q), 4) for q in np.quantile(ratios, (0.25, 0.75))
+                    ],
+                    "rounds": repeats,
+                }
+            )
+    return rows
+
+
+def measure_sizes(bundle: Bundle) -> dict[str, Any]:
+    """File sizes, and as multiples of the static graph of super."""
+    full = bundle.artifacts("set", depth=bundle.table.space.super)[0].bytes
+    found: dict[str, Any] = {"static_super_bytes": full}
+    for weights in WEIGHTS:
+        size = bundle.artifacts("gated", weights=weights)[0].bytes
+        found[weights] = {"bytes": size, "ratio": round(size / full, 4)}
+    return found
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this program; ru_maxrss would count what it was started from."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def _memory(path: str, layout: str, weights: str | None, queue: Any) -> None:
+    before = _peak_mb()
+    bundle = open_bundle(path)
+    session = bundle.session(artifact=layout, weights=weights, threads=1)
+    session.warm("super")
+    session.warm("base")
+    queue.put(_peak_mb() - before)
+
+
+def measure_memory(bundle: Bundle) -> dict[str, float]:
+    """Peak memory in MB that each form adds to a fresh process which runs super and base."""
+    context = multiprocessing.get_context("spawn")
+    found = {}
+    for name, layout, weights in (
+        ("gated shared", "gated", "shared"),
+        ("gated folded", "gated", "folded"),
+        ("two static graphs", "set", None),
+    ):
+        queue = context.Queue()
+        process = context.Process(target=_memory, args=(str(bundle.path), layout, weights, queue))
+        process.start()
+        found[name] = round(queue.get(timeout=300), 1)
+        process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="r50", choices=sorted(DEPTHS))
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
+    options = parser.parse_args()
+    found = machine("onnxruntime", "numpy", "torch", "onnx")
+    depths = DEPTHS[options.config]
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_random_checkpoint(options.config, Path(folder) / "random.pth")
+        with bar("export") as progress:
+            bundle = export_bundle(
+                checkpoint,
+                Path(folder) / "bundle",
+                layouts=["gated", "set"],
+                weights=WEIGHTS,
+                depth=f"all,{','.join(depths)}",
+                progress=progress,
+            )
+        sizes, memory = measure_sizes(bundle), measure_memory(bundle)
+        rows = measure_latency(bundle, depths, options.repeats)
+    table = Table(
+        title=f"gated / static, {options.config}, batch 1, one thread", title_justify="left"
+    )
+    for column in ("depth", "weights", "static ms", "gated ms", "ratio", "quartiles"):
+        table.add_column(column)
+    for row in rows:
+        quartiles = " to ".join(f"{value:.3f}" for value in row["ratio_quartiles"])
+        figures = (f"{row['static_ms']:.1f}", f"{row['gated_ms']:.1f}", f"{row['ratio']:.3f}")
+        table.add_row(row["depth"], row["weights"], *figures, quartiles)
+    console = Console(width=100)
+    console.print(table)
+    console.print(
+        f"file / full static graph: shared {sizes['shared']['ratio']:.3f}, "
+        f"folded {sizes['folded']['ratio']:.3f}"
+    )
+    console.print(f"peak memory added, MB: {memory}")
+    if options.record:
+        content = {"machine": found, "latency": rows, "files": sizes, "memory_mb": memory}
+        print(write(f"gated-against-static-{options.config}", content))
+
+
+if __name__ == "__main__":
+    main()

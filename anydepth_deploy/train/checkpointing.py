@@ -1,0 +1,162 @@
+"""Writing checkpoints in the authors' format, and unfinished runs that can be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.ema import Ema
+from anydepth_deploy.train.norms import frozen_state, load_frozen_state
+
+__all__ = ["load_partial", "save_checkpoint", "save_partial"]
+
+# Settings that may differ between the two parts of an interrupted run.
+_FREE = frozenset({"output", "threads", "processes", "save_every", "ema_only"})
+
+
+def save_checkpoint(
+    path: Path,
+    config: TrainConfig,
+    model: nn.Module,
+    ema: Ema,
+    *,
+    epoch: int,
+    class_names: Sequence[str],
+    figures: dict[str, float],
+) -> None:
+    """Write a finished run: plain types and tensors only, so it loads with weights_only.
+
+    Entries: ``ema`` (``module``, ``updates``), ``model`` unless the configuration leaves it
+    out, ``last_epoch``, ``class_names``, ``input_size`` (height, width) and ``train`` (settings,
+    the call that repeats the run, versions, figures). Written to a temporary file and renamed.
+    """
+    content = _content(config, ema, epoch=epoch, class_names=class_names, figures=figures)
+    if not config.ema_only:
+        content["model"] = _dense(frozen_state(model.state_dict()))
+    _write(path, content)
+
+
+def save_partial(
+    config: TrainConfig,
+    model: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    seconds: float,
+    epoch: int,
+    class_names: Sequence[str],
+) -> None:
+    """Write an unfinished run to ``config.partial``.
+
+    The file is a checkpoint itself, so its average can be evaluated as it is. Randomness is
+    drawn from (seed, step), hence there is none to store.
+    """
+    figures = {"steps": float(step), "seconds": seconds}
+    content = _content(config, ema, epoch=epoch, class_names=class_names, figures=figures)
+    content["model"] = _dense(frozen_state(model.state_dict()))
+    content["optimizer"] = optimizer.state_dict()
+    content["step"] = step
+    content["seconds"] = seconds
+    _write(config.partial, content)
+
+
+def load_partial(
+    config: TrainConfig, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Continue an unfinished run: fill model, average and optimiser from ``config.partial``.
+
+    Returns:
+        The steps done and the seconds they took.
+
+    Raises:
+        CheckpointError: if the file is missing, unreadable, or of other settings.
+    """
+    path = config.partial
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, wanted = content["train"]["settings"], _settings(config)
+        changed = [
+            f"{name} ({found.get(name)!r}, now {value!r})"
+            for name, value in wanted.items()
+            if name not in _FREE and found.get(name) != value
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{path} was started with other settings: {shorten(changed)}; use those, or "
+                "delete the file to start anew"
+            )
+        load_frozen_state(model, content["model"])
+        averages = content["ema"]
+        ema.load(averages["module"], int(averages["updates"]))
+        optimizer.load_state_dict(content["optimizer"])
+        return int(content["step"]), float(content["seconds"])
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no unfinished run at {path}: train without resume"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read as an unfinished run ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}); delete it and train "
+            "without resume"
+        ) from error
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def _content(
+    config: TrainConfig,
+    ema: Ema,
+    *,
+    epoch: int,
+    class_names: Sequence[str],
+    figures: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "ema": {"module": _dense(frozen_state(ema.state)), "updates": ema.updates},
+        "last_epoch": epoch,
+        "class_names": list(class_names),
+        "input_size": [config.input_size, config.input_size],
+        "train": {
+            "settings": _settings(config),
+            "call": f"train({config!r})",
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "numpy": np.__version__,
+            },
+            "figures": figures,
+        },
+    }
+
+
+def _dense(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values in plain memory order: channels last is a matter of this run only."""
+    return {name: value.cpu().contiguous() for name, value in state.items()}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, temporary)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()

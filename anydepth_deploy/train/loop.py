@@ -1,0 +1,269 @@
+"""A whole training run: pictures, model, steps, files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
+from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
+from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
+from anydepth_deploy.train.ema import Ema
+from anydepth_deploy.train.norms import initialize, unfreeze_norms
+from anydepth_deploy.train.recipe import StepLosses, training_step
+from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
+from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
+
+__all__ = ["build_model", "train"]
+
+
+def build_model(config: TrainConfig) -> AnyDepthDETR:
+    """A fresh model to train from scratch, the same for the same seed: backbone norms trainable,
+    channels last in memory.
+
+    Raises:
+        UsageError: for an unknown model name.
+    """
+    if config.model not in CONFIGS:
+        raise UsageError(
+            f"unknown model {config.model!r}: choose one of {', '.join(sorted(CONFIGS))}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        size = (config.input_size, config.input_size)
+        model = AnyDepthDETR(
+            CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
+        )
+        unfreeze_norms(model.backbone)
+        initialize(model)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    pictures: TrainingPictures | None = None,
+) -> TrainResult:
+    """Train a model on generated shapes and write its checkpoint.
+
+    Args:
+        config: all settings; the same settings give the same weights on the same machine.
+        resume: continue the unfinished run at ``config.partial``.
+        progress: called after every step.
+        pictures: train on these instead of generating them.
+
+    Returns:
+        Where the checkpoint is, and how the run went.
+
+    Raises:
+        UsageError: for settings that no run can use.
+        CheckpointError: if ``resume`` is set and the unfinished run is missing or does not fit.
+    """
+    before = torch.get_num_threads()
+    if config.threads > 0:
+        torch.set_num_threads(config.threads)
+    try:
+        return _train(config, resume, progress, pictures)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    config: TrainConfig,
+    resume: bool,
+    progress: Callable[[Progress], None] | None,
+    pictures: TrainingPictures | None,
+) -> TrainResult:
+    model = build_model(config)
+    model.train()
+    ema = Ema(model, decay=config.ema_decay, warmup=config.ema_warmup)
+    optimizer = _optimizer(config, model)
+    first, earlier = load_partial(config, model, ema, optimizer) if resume else (0, 0.0)
+    if pictures is None:
+        drawn = render_many(
+            config.pictures,
+            config.data_seed,
+            "train",
+            size=config.input_size,
+            processes=config.processes,
+        )
+        pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
+    order = _Order(len(pictures), config)
+    clock = _Clock(config, first, earlier)
+    recent = _Recent()
+    while not clock.finished:
+        step, fraction = clock.step, clock.fraction
+        factor = learning_rate_factor(step, fraction, warmup=config.warmup, final=config.final_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        generator = step_generator(config.seed, step)
+        images, targets = pictures.batch(order.indices(step), generator)
+        losses = training_step(
+            model,
+            optimizer,
+            ema,
+            images,
+            targets,
+            distill=fraction >= config.ground_truth_share,
+            clip=config.clip,
+            denoising=config.denoising,
+            generator=generator,
+        )
+        clock.advance()
+        report = _report(config, clock, config.learning_rate * factor, losses)
+        recent.add(report)
+        if progress is not None:
+            progress(report)
+        if config.save_every and clock.step % config.save_every == 0 and not clock.finished:
+            save_partial(
+                config,
+                model,
+                ema,
+                optimizer,
+                step=clock.step,
+                seconds=clock.seconds,
+                epoch=order.epoch(clock.step),
+                class_names=CLASS_NAMES,
+            )
+    result = TrainResult(
+        checkpoint=Path(config.output),
+        steps=clock.step,
+        seconds=clock.seconds,
+        pictures_per_second=clock.pictures_per_second,
+        super_loss=recent.super_loss,
+        base_loss=recent.base_loss,
+    )
+    save_checkpoint(
+        result.checkpoint,
+        config,
+        model,
+        ema,
+        epoch=order.epoch(clock.step),
+        class_names=CLASS_NAMES,
+        figures={
+            "steps": float(result.steps),
+            "seconds": result.seconds,
+            "pictures_per_second": result.pictures_per_second,
+            "super_loss": result.super_loss,
+            "base_loss": result.base_loss,
+        },
+    )
+    config.partial.unlink(missing_ok=True)
+    return result
+
+
+class _Order:
+    """Which pictures a step sees: a new random order every epoch, a function of the step."""
+
+    def __init__(self, count: int, config: TrainConfig) -> None:
+        self.count = count
+        self.batch = config.batch
+        self.seed = config.seed
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def indices(self, step: int) -> torch.Tensor:
+        """Int64 [batch]; a batch may reach into the next epoch."""
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return torch.stack([self._at(place) for place in places])
+
+    def epoch(self, step: int) -> int:
+        """The epoch that holds the first picture of a step."""
+        return step * self.batch // self.count
+
+    def _at(self, place: int) -> torch.Tensor:
+        epoch, index = divmod(place, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(self.count, self.seed, epoch)
+        return self._order[index]
+
+
+class _Clock:
+    """How far a run is, in steps or in minutes."""
+
+    def __init__(self, config: TrainConfig, step: int, earlier: float) -> None:
+        self.step = step
+        self._config = config
+        self._started_at = step
+        self._earlier = earlier
+        self._start = time.monotonic()
+
+    def advance(self) -> None:
+        self.step += 1
+
+    @property
+    def seconds(self) -> float:
+        """Of training, those before an interruption included."""
+        return self._earlier + time.monotonic() - self._start
+
+    @property
+    def fraction(self) -> float:
+        if self._config.minutes is not None:
+            return min(1.0, self.seconds / (60 * self._config.minutes))
+        return min(1.0, self.step / self._config.steps)
+
+    @property
+    def finished(self) -> bool:
+        return self.fraction >= 1.0
+
+    @property
+    def pictures_per_second(self) -> float:
+        elapsed = self.seconds - self._earlier
+        return (self.step - self._started_at) * self._config.batch / max(elapsed, 1e-9)
+
+
+class _Recent:
+    """Mean losses of the last steps."""
+
+    def __init__(self, keep: int = 100) -> None:
+        self._keep = keep
+        self._losses: list[tuple[float, float]] = []
+
+    def add(self, report: Progress) -> None:
+        self._losses = [*self._losses[1 - self._keep :], (report.super_loss, report.base_loss)]
+
+    @property
+    def super_loss(self) -> float:
+        return sum(pair[0] for pair in self._losses) / max(1, len(self._losses))
+
+    @property
+    def base_loss(self) -> float:
+        return sum(pair[1] for pair in self._losses) / max(1, len(self._losses))
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    groups = parameter_groups(
+        model,
+        learning_rate=config.learning_rate,
+        backbone_scale=config.backbone_scale,
+        weight_decay=config.weight_decay,
+    )
+    # Fused: hundreds of small tensors, whose updates one by one would cost as much as a layer.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def _report(
+    config: TrainConfig, clock: _Clock, learning_rate: float, losses: StepLosses
+) -> Progress:
+    super_terms = {name: float(term) for name, term in losses.super_terms.items()}
+    base_terms = {name: float(term) for name, term in losses.base_terms.items()}
+    return Progress(
+        step=clock.step,
+        steps=None if config.minutes is not None else config.steps,
+        fraction=clock.fraction,
+        seconds=clock.seconds,
+        learning_rate=learning_rate,
+        super_loss=sum(super_terms.values()),
+        base_loss=sum(base_terms.values()),
+        super_terms=super_terms,
+        base_terms=base_terms,
+        pictures_per_second=clock.pictures_per_second,
+    )

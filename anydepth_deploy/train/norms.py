@@ -1,0 +1,90 @@
+"""Frozen and trainable batch norms: one set of names, two ways to hold the numbers.
+
+The backbone's norms are frozen: right for pretrained weights, wrong for training from
+scratch. So training swaps them for ordinary batch norms of the same names, and what is saved
+is in the frozen form again. The two compute the same function in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.models.norms import FrozenBatchNorm2d
+
+__all__ = ["frozen_state", "initialize", "load_frozen_state", "unfreeze_norms"]
+
+_COUNTER = ".num_batches_tracked"
+_RESIDUAL_SCALE = 0.2
+
+
+def unfreeze_norms(model: nn.Module) -> list[str]:
+    """Replace every frozen norm inside ``model`` by a trainable one, in place.
+
+    Names, statistics and affine parameters stay. The new parameters only exist from here on:
+    make optimisers after this.
+
+    Returns:
+        The names of the replaced modules.
+    """
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)]
+    for name, frozen in found:
+        norm = nn.BatchNorm2d(len(frozen.weight), eps=frozen.eps, device=frozen.weight.device)
+        norm.load_state_dict(frozen.state_dict(), strict=False)
+        norm.train(frozen.training)
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, norm)
+    return [name for name, _ in found]
+
+
+def frozen_state(state: Mapping[str, Tensor], *, prefix: str = "backbone.") -> dict[str, Tensor]:
+    """A state dict as the frozen model has it: no batch counters below ``prefix``."""
+    return {
+        name: value.detach()
+        for name, value in state.items()
+        if not (name.startswith(prefix) and name.endswith(_COUNTER))
+    }
+
+
+def load_frozen_state(
+    model: nn.Module, state: Mapping[str, Tensor], *, prefix: str = "backbone."
+) -> None:
+    """Load a frozen state dict into a model whose norms were made trainable.
+
+    The batch counters that the file does not hold are of no use here: the momentum of the
+    running statistics is fixed.
+
+    Raises:
+        CheckpointError: if anything else is missing, unexpected or of another shape.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights have other shapes than the model ({str(error).splitlines()[-1].strip()}):"
+            " train the same configuration"
+        ) from error
+    missing = [
+        name for name in missing if not (name.startswith(prefix) and name.endswith(_COUNTER))
+    ]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the weights do not fit the model: missing {shorten(missing) or 'nothing'}, "
+            f"unexpected {shorten(unexpected) or 'nothing'}: train the same configuration"
+        )
+
+
+def initialize(model: nn.Module) -> None:
+    """Weights to train from scratch with, in place.
+
+    Convolutions get normal weights that keep the variance of the backward pass (He et al.,
+    2015); the last norm of each residual block starts small, so that a deep network starts
+    close to a shallow one. What the modules set up themselves (attention, heads) stays.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d) and name.rpartition(".")[2] in ("bn3", "bn3_skip"):
+            nn.init.constant_(module.weight, _RESIDUAL_SCALE)

@@ -311,13 +311,15 @@ def _read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
         raise BundleError(f"{path} cannot be read: {error}") from None
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{path} is damaged ({error}): export the bundle again") from None
+    except (ValueError, RecursionError) as error:  # numbers too long, lists nested too deep
+        raise BundleError(
+            f"{path} is damaged ({error}): delete the folder and export the bundle again"
+        ) from None
     version = content.get("version") if isinstance(content, dict) else None
     if isinstance(version, int) and version != 1:
         raise BundleError(
             f"{path} has manifest version {version}, this anydepth-deploy reads version 1: "
-            "export the bundle again, or install the version that made it"
+            "export it into another folder, or install the version that made it"
         )
     try:
         return Manifest.model_validate(content)
@@ -325,7 +327,8 @@ def _read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise BundleError(
-            f"{path} is not a valid manifest: {where}: {first['msg']}: export the bundle again"
+            f"{path} is not a valid manifest: {where}: {first['msg']}: delete the folder and "
+            "export the bundle again"
         ) from None
 
 

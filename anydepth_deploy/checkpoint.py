@@ -9,6 +9,7 @@ refuses everything else.
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ class Checkpoint:
         """Input size (height, width) stored in the file."""
         size = self.extra.get("input_size")
         if isinstance(size, list | tuple) and len(size) == 2:
-            return int(size[0]), int(size[1])
+            height, width = size
+            if isinstance(height, int) and isinstance(width, int):
+                return height, width
         return None
 
 
@@ -72,6 +75,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
     tensors, weights, extra = _find_weights(path, content)
     state = {_without_prefix(key): value.detach() for key, value in tensors.items()}
+    if len(state) < len(tensors):
+        twice = [key for key in tensors if key != _without_prefix(key) in tensors]
+        raise CheckpointError(
+            f"checkpoint {path} names weights twice, with and without the prefix 'module.': "
+            f"{shorten(twice)}"
+        )
+    if strange := [key for key, value in state.items() if not _is_plain(value)]:
+        raise CheckpointError(
+            f"checkpoint {path}: {len(strange)} tensors are not plain dense numbers (but sparse, "
+            f"quantised, complex, or larger than what the file holds): {shorten(strange)}"
+        )
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         family, config = recognise(shapes, f"checkpoint {path}")
@@ -107,7 +121,7 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
         "not numbers": [
             key
             for key, value in found.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+            if value.is_floating_point() and not bool(torch.isfinite(value.float()).all())
         ],
     }
     told = [f"{len(keys)} {what}: {shorten(keys)}" for what, keys in problems.items() if keys]
@@ -149,18 +163,20 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what torch has to say about old files helps nobody
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "Unsupported global" in reason or "Unsupported class" in reason or "GLOBAL" in reason:
             name = reason.split("GLOBAL ", 1)[-1].split(" ", 1)[0] if "GLOBAL " in reason else "?"
             raise CheckpointError(
-                f"checkpoint {path} holds the object '{name}', which would have to be executed and "
-                "was not; expected tensors and plain values only: save the state dict alone, "
-                "torch.save(model.state_dict(), ...)"
+                f"checkpoint {path} holds the object '{shorten([name])}', which would have to be "
+                "executed and was not; expected tensors and plain values only: save the state dict "
+                "alone, torch.save(model.state_dict(), ...)"
             ) from None
         raise CheckpointError(_unreadable(path, reason)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(_unreadable(path, str(error) or type(error).__name__)) from None
     except Exception as error:  # a damaged pickle can fail anywhere inside the reader
         raise CheckpointError(_unreadable(path, f"{type(error).__name__}: {error}")) from None
@@ -198,13 +214,24 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str, dic
             return dict(candidate), entry, extra
     raise CheckpointError(
         f"checkpoint {path} has no weights: expected 'ema', 'model' or a state dict; found the "
-        f"entries {shorten(content)}"
+        f"entries {shorten(content) or 'none'}"
     )
 
 
 def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
     return all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in candidate.items()
+    )
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Dense numbers that the file really holds; a view can claim any size for a few bytes."""
+    return (
+        value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
 Runtime = Annotated[str, typer.Option(help="What executes the artifact.")]
-Threads = Annotated[Optional[int], typer.Option(min=1, help="Threads inside one operator.")]  # noqa: UP045
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads inside one operator.")]
 Depths = Annotated[
     str,
     typer.Option(
@@ -35,7 +35,7 @@ Depths = Annotated[
 ]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 Images = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(help="A picture or a folder of pictures; generated ones by default."),
 ]
 
@@ -55,7 +55,7 @@ class Weights(str, Enum):
 
 
 LayoutOption = Annotated[
-    Optional[Layout],  # noqa: UP045
+    Layout | None,
     typer.Option(help="Use only artifacts of this layout."),
 ]
 
@@ -102,7 +102,7 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint or a bundle.")],
     every: Annotated[bool, typer.Option(help="List every depth, not only the ladder.")] = False,
     size: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Input size for multiply-adds, HEIGHTxWIDTH (checkpoints)."),
     ] = None,
     json: Json = False,
@@ -123,7 +123,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle, e.g. engines/r50.")],
     depth: Depths = "all",
     layout: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="gated, set, or gated,set. Default: gated, or set for chosen depths."),
     ] = None,
     weights: Annotated[
@@ -131,12 +131,12 @@ def export(
         typer.Option(help="Gated graph: shared (small), folded (fastest), or shared,folded."),
     ] = "shared",
     ladder: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Rungs from base to super, joined by commas, or a file with them."),
     ] = None,
-    size: Annotated[Optional[str], typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,  # noqa: UP045
+    size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,
     classes: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Class names, one a line."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Add the heads' raw outputs.")] = False,
@@ -232,14 +232,14 @@ def evaluate(
     bundle: BundlePath,
     data: Annotated[Path, typer.Option(help="Annotations in COCO format (JSON).")],
     images: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder of the pictures; by default where the annotations are."),
     ] = None,
     depth: Depths = "all",
     layout: LayoutOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per call.")] = 8,
     ladder_out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write the ladder that the measured accuracy supports (JSON)."),
     ] = None,
     runtime: Runtime = "onnxruntime",
@@ -303,7 +303,7 @@ def predict(
     depth: Annotated[str, typer.Option(help="One depth.")] = "super",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score shown.")] = 0.5,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Picture to write (a folder for several); default: NAME.pred.png."),
     ] = None,
     layout: LayoutOption = None,

@@ -200,7 +200,7 @@ class DepthTable:
                 raise DepthError(f"depth '{depth}' is not one of this model's {len(self.rows)}")
             return depth
         if isinstance(depth, str):
-            match = re.fullmatch(r"level:(-?[0-9]+)", depth.strip(), re.IGNORECASE)
+            match = re.fullmatch(r"level:(-?[0-9]{1,9})", depth.strip(), re.IGNORECASE)
             if match is None:
                 return self.space.parse(depth)
             level = int(match.group(1))
@@ -268,7 +268,7 @@ def _read_ladder_file(path: Path) -> list[str]:
         return [line for line in lines if line]
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long, lists nested too deep
         raise DepthError(f"ladder file {path} is not valid JSON: {error}") from None
     words = content.get("ladder") if isinstance(content, dict) else content
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth
@@ -103,7 +104,7 @@ def evaluate(
     coco = _coco_class()
     session = bundle.session(runtime=runtime, artifact=layout, threads=threads)
     ids = np.asarray(data.category_ids(bundle.classes))
-    found: dict[Depth, list[dict[str, Any]]] = {depth: [] for depth in depths}
+    found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
     for start in range(0, len(data.images), batch):
         if progress is not None:
             progress("evaluating", start, len(data.images))
@@ -132,7 +133,7 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
     base, top = str(bundle.table.space.base), str(bundle.table.space.super)
     by_depth = {row.depth: row for row in rows}
     if base not in by_depth or top not in by_depth:
-        raise ImageError("a ladder needs the accuracy of base and super: evaluate 'every' or both")
+        raise UsageError("a ladder needs the accuracy of base and super: evaluate 'every' or both")
     rungs = [by_depth[base]]
     for row in sorted(rows, key=lambda row: (row.macs, -row.ap)):
         cheaper_than_super = row.macs < by_depth[top].macs
@@ -154,34 +155,33 @@ def _run_chunk(
     bundle: Bundle,
     folder: Path,
     chunk: Sequence[dict[str, Any]],
-    ids: np.ndarray,
-    found: dict[Depth, list[dict[str, Any]]],
+    ids: NDArray[np.int64],
+    found: dict[Depth, list[NDArray[np.float64]]],
 ) -> None:
+    """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
     pictures = [load_image(folder / item["file_name"]) for item in chunk]
     images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
     for depth, results in found.items():
         for item, geometry, one in zip(chunk, geometries, session.run(images, depth), strict=True):
             boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
-            boxes[:, 2:] -= boxes[:, :2]  # COCO counts x, y, width, height
-            for label, box, score in zip(one.labels[0], boxes, one.scores[0], strict=True):
-                results.append(
-                    {
-                        "image_id": int(item["id"]),
-                        "category_id": int(ids[label]),
-                        "bbox": box.tolist(),
-                        "score": float(score),
-                    }
-                )
+            boxes[:, 2:] -= boxes[:, :2]
+            image_ids = np.full(len(boxes), item["id"])
+            results.append(np.column_stack([image_ids, boxes, one.scores[0], ids[one.labels[0]]]))
 
 
 def _score(
-    coco: Any, content: dict[str, Any], results: list[dict[str, Any]], depth: Depth, bundle: Bundle
+    coco: Any,
+    content: dict[str, Any],
+    results: list[NDArray[np.float64]],
+    depth: Depth,
+    bundle: Bundle,
 ) -> Accuracy:
     from faster_coco_eval import COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = coco(content)
-        evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=_silent)
+        detections = truth.loadRes(np.concatenate(results))
+        evaluation = COCOeval_faster(truth, detections, "bbox", print_function=_silent)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -208,7 +208,7 @@ def _read_annotations(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ImageError(f"annotations {path} cannot be read as JSON: {error}") from None
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(
@@ -219,10 +219,31 @@ def _read_annotations(path: Path) -> dict[str, Any]:
         )
     if not content["images"] or not content["annotations"]:
         raise ImageError(f"annotations {path} hold no annotated picture")
-    required = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox")}
+    required = {
+        "images": ("id", "file_name"),
+        "annotations": ("id", "image_id", "category_id", "bbox"),
+        "categories": ("id", "name"),
+    }
     for name, keys in required.items():
         for index, item in enumerate(content[name]):
             lacking = [key for key in keys if not isinstance(item, dict) or key not in item]
             if lacking:
                 raise ImageError(f"annotations {path}: {name}[{index}] has no {', '.join(lacking)}")
+            if not isinstance(item["id"], int):
+                raise ImageError(
+                    f"annotations {path}: {name}[{index}] has an id that is no integer"
+                )
+        if len({item["id"] for item in content[name]}) < len(content[name]):
+            raise ImageError(f"annotations {path}: two of the {name} have the same id")
+    for index, item in enumerate(content["annotations"]):
+        box = item["bbox"]
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(isinstance(side, int | float) for side in box)
+        ):
+            raise ImageError(
+                f"annotations {path}: annotations[{index}] has the bbox {str(box)[:60]}, expected "
+                "the numbers x, y, width, height"
+            )
     return content

@@ -73,6 +73,11 @@ def load_image(path: str | Path, *, upright: bool = False) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
+                raise ImageError(
+                    f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
+                    "it to 8 bits first"
+                )
             turned = ImageOps.exif_transpose(image) if upright else image
             return np.asarray(turned.convert("RGB"))
     except FileNotFoundError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
+from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
 
 __all__ = ["Artifact", "DepthRow", "GateSpec", "Manifest", "Source"]
@@ -33,7 +35,7 @@ class GateSpec(_Model):
 
     name: str
     group: int
-    layers: int = 0
+    layers: int = Field(default=0, ge=0, lt=1000)
 
 
 class DepthRow(_Model):
@@ -92,8 +94,15 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _depths_agree(self) -> Manifest:
-        rows = [str(depth) for depth in self.table().rows]
-        if rows != [row.depth for row in self.depths]:
+        try:
+            table = self.table()
+        except DepthError as error:
+            raise ValueError(str(error)) from None
+        # Counted first: a damaged list of gates must not make a table of billions of rows.
+        count = math.prod(len(gate.choices) for gate in table.space.gates)
+        if len(self.depths) != count or any(
+            str(depth) != row.depth for depth, row in zip(table.rows, self.depths, strict=True)
+        ):
             raise ValueError("the depth table does not follow from the gates and the ladder")
         if any(row.index != index for index, row in enumerate(self.depths)):
             raise ValueError("the rows of the depth table are not numbered from 0")

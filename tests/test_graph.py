@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import random_images
+from conftest import random_detr, random_images
 from test_models import run_oracle
 
 from anydepth_deploy.bundle import Bundle
@@ -46,6 +47,21 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from graphs_of(attribute.g)
 
 
+def assert_equal_by_token(
+    found: dict[str, np.ndarray], expected: dict[str, torch.Tensor], what: str
+) -> None:
+    """Same tokens, and per token logits within 1e-4 and boxes within 1e-5."""
+    raw = {name.removeprefix("raw_"): array for name, array in found.items() if "raw_" in name}
+    raw = raw or found
+    for n in range(len(raw["queries"])):
+        order, other = np.argsort(raw["queries"][n]), expected["queries"][n].argsort()
+        tokens = expected["queries"][n][other].numpy()
+        assert np.array_equal(raw["queries"][n][order], tokens), what
+        for key, limit in (("logits", 1e-4), ("boxes", 1e-5)):
+            gap = np.abs(raw[key][n][order] - expected[key][n][other].numpy()).max()
+            assert gap < limit, (what, key, gap)
+
+
 @pytest.mark.parametrize("weights", ["shared", "folded"])
 def test_every_depth_equals_the_oracle(bundle: Bundle, model: AnyDepthDETR, weights: str) -> None:
     """All 96 depths of the gated graph, batch sizes 1 and 3, against the plain function."""
@@ -54,14 +70,7 @@ def test_every_depth_equals_the_oracle(bundle: Bundle, model: AnyDepthDETR, weig
         images = random_images(batch, 160, 160, seed=row)
         found = session.run_raw(images, row)
         expected = run_oracle(model, torch.from_numpy(images), depth.settings)
-        for n in range(batch):
-            order = np.argsort(found["queries"][n])
-            other = expected["queries"][n].argsort()
-            tokens = found["queries"][n][order]
-            assert np.array_equal(tokens, expected["queries"][n][other].numpy()), str(depth)
-            for key, limit in (("logits", 1e-4), ("boxes", 1e-5)):
-                gap = np.abs(found[key][n][order] - expected[key][n][other].numpy()).max()
-                assert gap < limit, (str(depth), key, gap)
+        assert_equal_by_token(found, expected, str(depth))
 
 
 def test_static_graphs_equal_the_oracle(bundle: Bundle, model: AnyDepthDETR) -> None:
@@ -71,11 +80,7 @@ def test_static_graphs_equal_the_oracle(bundle: Bundle, model: AnyDepthDETR) -> 
     for depth in session.depths:
         found = session.run_raw(images, depth)
         expected = run_oracle(model, torch.from_numpy(images), depth.settings)
-        for n in range(3):
-            order, other = np.argsort(found["queries"][n]), expected["queries"][n].argsort()
-            for key, limit in (("logits", 1e-4), ("boxes", 1e-5)):
-                gap = np.abs(found[key][n][order] - expected[key][n][other].numpy()).max()
-                assert gap < limit, (str(depth), key, gap)
+        assert_equal_by_token(found, expected, str(depth))
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +92,6 @@ def wide_pieces(model: AnyDepthDETR) -> Pieces:
 def test_other_sizes_equal_the_oracle(
     wide_pieces: Pieces, model: AnyDepthDETR, tmp_path: Path
 ) -> None:
-    import onnx_ir as ir
-
     gated = tmp_path / "gated.onnx"
     ir.save(assemble_gated(wide_pieces, model.table, "shared", raw=True), gated)
     onnx.checker.check_model(str(gated), full_check=True)
@@ -100,10 +103,28 @@ def test_other_sizes_equal_the_oracle(
         values = session.run(None, {"images": images, "depth": np.asarray(row)})
         found = dict(zip(names, values, strict=True))
         expected = run_oracle(model, torch.from_numpy(images), model.table.rows[row].settings)
-        for n in range(2):
-            order, other = np.argsort(found["raw_queries"][n]), expected["queries"][n].argsort()
-            gap = found["raw_logits"][n][order] - expected["logits"][n][other].numpy()
-            assert np.abs(gap).max() < 1e-4
+        assert_equal_by_token(found, expected, text)
+
+
+def test_r50_equals_the_oracle(tmp_path: Path) -> None:
+    """The published size: gated, both weight layouts, small non-square pictures."""
+    model = random_detr("r50")
+    pieces = export_pieces(model, (128, 160))
+    images = random_images(2, 128, 160)
+    depths = ("super", "base", "FFTF-F-5", "TFFT-T-1")
+    expected = {
+        text: run_oracle(model, torch.from_numpy(images), model.table.find(text).settings)
+        for text in depths
+    }
+    for weights in ("shared", "folded"):
+        path = tmp_path / f"{weights}.onnx"
+        ir.save(assemble_gated(pieces, model.table, weights, raw=True), path)
+        session = quiet_session(path)
+        names = [value.name for value in session.get_outputs()]
+        for text in depths:
+            feeds = {"images": images, "depth": np.asarray(model.table.row(text))}
+            found = dict(zip(names, session.run(None, feeds), strict=True))
+            assert_equal_by_token(found, expected[text], text)
 
 
 def test_torch_cond_agrees(bundle: Bundle, model: AnyDepthDETR) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from anydepth_deploy.session import Session
 
 __all__ = ["MANIFEST", "Bundle", "BundleWriter", "file_sha256", "open_bundle"]
+
+log = logging.getLogger("anydepth_deploy")
 
 MANIFEST = "manifest.json"
 NEXT_MANIFEST = ".manifest.next.json"
@@ -134,12 +137,20 @@ class Bundle:
         return open_artifacts(self, chosen, runtime=runtime, threads=threads, raw=raw, check=check)
 
     def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
-        """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay."""
+        """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay.
+
+        A bundle that cannot be written (a read-only medium) is warned about in the log of this
+        package: the result itself is not lost, its caller has it.
+        """
         manifest = _read_manifest(self.path)
         results = dict(manifest.results)
         results[kind] = [*results.get(kind, []), result][-keep:]
         self.manifest = manifest.model_copy(update={"results": results})
-        _write_manifest(self.path, self.manifest)
+        try:
+            _write_manifest(self.path, self.manifest)
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("the result of %s is not recorded in %s: %s", kind, self.path, reason)
 
 
 def open_bundle(path: str | Path) -> Bundle:

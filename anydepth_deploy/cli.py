@@ -345,6 +345,14 @@ def train(
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     steps: Annotated[int, typer.Option(min=1)] = 5000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    data_seed: Annotated[int, typer.Option(min=0, help="Which generated pictures.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 1e-3,
+    initial: Annotated[
+        Path | None, typer.Option(help="A checkpoint to start from, for a second round.")
+    ] = None,
+    ground_truth_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the run before distillation begins.")
+    ] = 0.1,
     pictures: Annotated[int, typer.Option(min=1, help="Generated training pictures.")] = 16000,
     batch: Annotated[int, typer.Option(min=1)] = 16,
     threads: Annotated[int, typer.Option(min=0, help="0: torch's own choice.")] = 1,
@@ -359,7 +367,16 @@ def train(
     from anydepth_deploy.train import train as run
 
     config = TrainConfig(
-        output=str(out), steps=steps, seed=seed, pictures=pictures, batch=batch, threads=threads
+        output=str(out),
+        initial="" if initial is None else str(initial),
+        steps=steps,
+        seed=seed,
+        data_seed=data_seed,
+        learning_rate=learning_rate,
+        ground_truth_share=ground_truth_share,
+        pictures=pictures,
+        batch=batch,
+        threads=threads,
     )
     with console.bar("train", quiet=json) as progress:
 

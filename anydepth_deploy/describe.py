@@ -121,3 +121,21 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
                 for item in found["artifacts"]
             ],
         )
+        for line in _results(found["results"]):
+            console.print_line(line)
+
+
+def _results(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """One line for the newest verification and the newest evaluation."""
+    lines = []
+    if verified := results.get("verify"):
+        newest = verified[-1]
+        verdict = "passed" if newest["passed"] else "FAILED"
+        lines.append(f"verify: {verdict}, {len(newest['rows'])} rows, {newest['when']}")
+    else:
+        lines.append("verify: never run")
+    if evaluated := results.get("eval"):
+        newest = evaluated[-1]
+        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in newest["rows"][:8])
+        lines.append(f"eval: AP {rows} on {newest['data']} ({newest['pictures']} pictures)")
+    return lines

@@ -328,3 +328,27 @@ def test_a_missing_package_names_its_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "anydepth-deploy[train]" in done.stdout
+
+
+def test_a_second_round_starts_from_the_first(tmp_path: Path) -> None:
+    first = train(tiny_config(tmp_path)).checkpoint
+    second = tiny_config(
+        tmp_path,
+        output=str(tmp_path / "second.pth"),
+        initial=str(first),
+        steps=1,
+        learning_rate=0.0,
+    )
+    weights = [
+        torch.load(path, weights_only=True)["ema"]["module"]
+        for path in (first, train(second).checkpoint)
+    ]
+    learned = [name for name, value in weights[0].items() if value.dim() > 1]
+    assert len(learned) > 100
+    for name in learned:
+        assert torch.allclose(weights[0][name], weights[1][name], atol=1e-7), name
+
+
+def test_a_second_round_needs_a_checkpoint_of_the_network(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        train(tiny_config(tmp_path, initial=str(tmp_path / "none.pth")))

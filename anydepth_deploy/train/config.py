@@ -18,6 +18,8 @@ class TrainConfig:
         output: where the checkpoint goes; ``<output>.partial`` beside it holds an unfinished
             run.
         model: name of a model size.
+        initial: a checkpoint of the same network to start from instead of random weights, for a
+            second round on other pictures; empty for none.
         steps: length of the run; ignored if ``minutes`` is given.
         minutes: wall-clock length instead. The schedule then follows the clock, so that two
             runs are not the same; prefer ``steps``.
@@ -42,6 +44,7 @@ class TrainConfig:
 
     output: str = "checkpoints/anydepth-detr-tiny-shapes.pth"
     model: str = "tiny"
+    initial: str = ""
     steps: int = 5000
     minutes: float | None = None
     seed: int = 0

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from anydepth_deploy.checkpoint import read_checkpoint
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.norms import initialize, unfreeze_norms
+from anydepth_deploy.train.norms import initialize, load_frozen_state, unfreeze_norms
 from anydepth_deploy.train.recipe import StepLosses, training_step
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
@@ -65,7 +66,8 @@ def train(
 
     Raises:
         UsageError: for settings that no run can use.
-        CheckpointError: if ``resume`` is set and the unfinished run is missing or does not fit.
+        CheckpointError: if ``resume`` is set and the unfinished run is missing or does not fit,
+            or if ``config.initial`` is of another network.
     """
     before = torch.get_num_threads()
     if config.threads > 0:
@@ -83,6 +85,8 @@ def _train(
     pictures: TrainingPictures | None,
 ) -> TrainResult:
     model = build_model(config)
+    if config.initial:
+        load_frozen_state(model, read_checkpoint(config.initial).state)
     model.train()
     ema = Ema(model, decay=config.ema_decay, warmup=config.ema_warmup)
     optimizer = _optimizer(config, model)

@@ -31,6 +31,9 @@ __all__ = ["MANIFEST", "Bundle", "BundleWriter", "file_sha256", "open_bundle"]
 log = logging.getLogger("anydepth_deploy")
 
 MANIFEST = "manifest.json"
+ARTIFACT_FILES = ("gated-*.onnx", "static-*.onnx")
+"""What exports call their artifacts; other files in a bundle's folder are left alone."""
+
 NEXT_MANIFEST = ".manifest.next.json"
 
 
@@ -274,11 +277,10 @@ class BundleWriter:
         self.folder, self._file = self.path, MANIFEST
 
     def _unnamed(self) -> Iterator[Path]:
-        """Files of earlier artifacts that the manifest no longer names."""
+        """Files of earlier artifacts that the manifest no longer names; nobody else's."""
         named = {artifact.file for artifact in self.manifest.artifacts}
-        for file in self.folder.glob("*.onnx"):
-            if file.name not in named:
-                yield file
+        for pattern in ARTIFACT_FILES:
+            yield from (file for file in self.folder.glob(pattern) if file.name not in named)
         yield from self.folder.glob(".*.partial")
 
 

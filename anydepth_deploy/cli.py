@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+)
+
+# What typer raises for bad options has a base class that it does not export, and which moved
+# between releases; it is an ancestor of one that it does export.
+CommandLineError: Any = next(
+    parent for parent in typer.BadParameter.__mro__ if parent.__name__ == "ClickException"
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
@@ -63,20 +69,41 @@ LayoutOption = Annotated[
 def main() -> None:
     """Entry point: errors become one line and an exit status (see :mod:`errors`)."""
     debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app([word for word in sys.argv[1:] if word != "--debug"], prog_name="anydepth-deploy")
-    except (AnyDepthError, CheckFailedError, OSError, MemoryError, ModuleNotFoundError) as error:
+        status = app(arguments, prog_name="anydepth-deploy", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
         if debug:
             raise
-        if isinstance(error, ModuleNotFoundError):
-            friendly = missing_extra(error, "this command")
-            if friendly is None:
-                raise
-            error = friendly
-        named = isinstance(error, AnyDepthError | CheckFailedError)
-        message = str(error) if named else f"{type(error).__name__}: {error}"
-        print(f"error: {message}", file=sys.stderr)
+        message = _message(error)
+        if message is None:
+            raise
+        if message:  # without arguments, the help that was printed says it all
+            print(f"error: {message}", file=sys.stderr)
         sys.exit(1 if isinstance(error, CheckFailedError) else 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _message(error: Exception) -> str | None:
+    """One line for a person, or None for what is a bug of ours and deserves its traceback."""
+    if isinstance(error, AnyDepthError | CheckFailedError):
+        return str(error)
+    if isinstance(error, CommandLineError):
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "anydepth-deploy"
+        line = " ".join(error.format_message().split())
+        if not line:
+            return ""
+        return f"{line.rstrip('.')}: see '{where} --help'"
+    if isinstance(error, ModuleNotFoundError):
+        friendly = missing_extra(error, "this command")
+        return None if friendly is None else str(friendly)
+    if isinstance(error, OSError | MemoryError):
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _version(wanted: bool) -> None:
@@ -254,6 +281,10 @@ def evaluate(
 
     opened = open_bundle(bundle)
     depths = opened.table.select(depth)
+    if ladder_out is not None and not {opened.table.space.base, opened.table.space.super} <= {
+        *depths
+    }:
+        raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
     coco = CocoData(data, images)
     with console.bar("eval", quiet=json) as progress:
         rows = run(

@@ -130,12 +130,12 @@ def _results(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = []
     if verified := results.get("verify"):
         newest = verified[-1]
-        verdict = "passed" if newest["passed"] else "FAILED"
-        lines.append(f"verify: {verdict}, {len(newest['rows'])} rows, {newest['when']}")
+        verdict = "passed" if newest.get("passed") else "FAILED"
+        lines.append(f"verify: {verdict}, {len(newest.get('rows', []))} rows, {newest.get('when')}")
     else:
         lines.append("verify: never run")
     if evaluated := results.get("eval"):
         newest = evaluated[-1]
-        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in newest["rows"][:8])
-        lines.append(f"eval: AP {rows} on {newest['data']} ({newest['pictures']} pictures)")
+        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in newest.get("rows", [])[:8])
+        lines.append(f"eval: AP {rows} on {newest.get('data')} ({newest.get('pictures')} pictures)")
     return lines

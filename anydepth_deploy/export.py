@@ -156,7 +156,7 @@ def _writer(job: _Job, pieces: Pieces, table: DepthTable, raw: bool) -> Callable
         ir.save(graph, path, format="protobuf")
         return Artifact(
             name=job.name,
-            file=path.name,
+            file=f"{job.name}.onnx",
             layout=job.layout,
             weights=job.weights,
             depth=None if job.depth is None else str(job.depth),

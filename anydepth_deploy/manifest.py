@@ -51,7 +51,8 @@ class Artifact(_Model):
     """One file that a runtime can execute."""
 
     name: str
-    file: str
+    file: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    """A name in the bundle's folder, never a path."""
     format: Literal["onnx"] = "onnx"
     layout: Literal["gated", "set"]
     precision: Literal["fp32"] = "fp32"

@@ -47,10 +47,10 @@ def _structure(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return shapes[key][0] if shapes.get(key) else 0
 
     return {
-        "blocks": tuple(count(rf"backbone\.layer{i}\.(\d+)\.") for i in range(1, 5)),
+        "blocks": tuple(count(rf"backbone\.layer{i}\.(\d{{1,4}})\.") for i in range(1, 5)),
         "stem": width("backbone.conv1.weight"),
         "hidden": width("encoder.input_proj.0.conv.weight"),
-        "decoder layers": count(r"decoder\.decoder\.layers\.(\d+)\."),
+        "decoder layers": count(r"decoder\.decoder\.layers\.(\d{1,4})\."),
     }
 
 

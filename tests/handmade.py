@@ -1,0 +1,116 @@
+"""Small bundles without a network: what tests of files and of scores need, in milliseconds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anydepth_deploy.manifest import Artifact, Manifest
+
+LADDER = ("TT-1", "FF-1", "FF-2")
+REST = ("FT-2", "FT-1", "TF-2", "TF-1", "TT-2")
+MACS = {
+    f"{first}{second}-{layers}": 100 + 40 * (first == "F") + 50 * (second == "F") + 7 * int(layers)
+    for first, second, layers in itertools.product("FT", "FT", "12")
+}
+
+
+def manifest(sha: str = "a", **changes: Any) -> Manifest:
+    """The manifest of an imaginary network with two skip gates and two decoder layers."""
+    content: dict[str, Any] = {
+        "tool_version": "0.1.0",
+        "created": "2024-01-01T00:00:00+00:00",
+        "source": {"file": "c.pth", "sha256": sha * 64, "bytes": 3, "weights": "ema"},
+        "family": "imaginary",
+        "config": "small",
+        "parameters": 12,
+        "classes": ["circle", "square", "star"],
+        "preprocess": {"size": (64, 64)},
+        "gates": [
+            {"name": "one", "group": 0},
+            {"name": "two", "group": 0},
+            {"name": "decoder", "group": 1, "layers": 2},
+        ],
+        "base": [1, 1, 1],
+        "ladder": list(LADDER),
+        "depths": [
+            {
+                "index": index,
+                "depth": depth,
+                "level": index if index < len(LADDER) else None,
+                "macs": {"total": MACS[depth], "all": MACS[depth]},
+            }
+            for index, depth in enumerate(LADDER + REST)
+        ],
+        "raw_outputs": {},
+        "max_detections": 5,
+    }
+    return Manifest.model_validate({**content, **changes})
+
+
+def writes(
+    content: bytes, *, name: str = "gated-fp32-shared", before: Callable[[], None] | None = None
+) -> Callable[[Path], Artifact]:
+    """A function for ``BundleWriter.add`` that writes ``content``; ``before`` the second half."""
+
+    def write(path: Path) -> Artifact:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            if before is not None:
+                before()
+            file.write(content[len(content) // 2 :])
+        return Artifact(
+            name=name,
+            file=path.name,
+            layout="gated",
+            weights="shared",
+            opset=18,
+            bytes=0,
+            sha256="0" * 64,
+            built_with={},
+            build_seconds=0.0,
+        )
+
+    return write
+
+
+class FakeGraphs:
+    """Stands for torch's exporter in :mod:`anydepth_deploy.export`: names instead of graphs.
+
+    ``saved`` lists what was written; ``before`` is called in the middle of each write.
+    """
+
+    __version__ = "fake"
+    pieces = ()
+
+    def __init__(self) -> None:
+        self.exports = 0
+        self.saved: list[str] = []
+        self.before: Callable[[str], None] | None = None
+
+    def export_pieces(self, *_: object, **__: object) -> FakeGraphs:
+        self.exports += 1
+        return self
+
+    def assemble_gated(self, _: object, table: object, weights: str, *, raw: bool) -> str:
+        return f"gated {weights} raw={raw} " * 50
+
+    def assemble_static(self, _: object, depth: object, *, raw: bool) -> str:
+        return f"static {depth} raw={raw} " * 50
+
+    def save(self, graph: str, path: Path, **_: object) -> None:
+        writes(graph.encode(), before=lambda: self.before and self.before(graph))(path)
+        self.saved.append(" ".join(graph.split()[:2]))
+
+    def install(self, patch: pytest.MonkeyPatch) -> FakeGraphs:
+        from anydepth_deploy import export
+
+        patch.setattr(export, "ir", self)
+        for name in ("export_pieces", "assemble_gated", "assemble_static"):
+            patch.setattr(export, name, getattr(self, name))
+        return self

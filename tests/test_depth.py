@@ -1,0 +1,290 @@
+"""Depths: text both ways, ladders, and the rows an exported graph counts."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, parse_ladder
+from anydepth_deploy.errors import DepthError
+from anydepth_deploy.models.detr import CONFIGS
+
+R50 = CONFIGS["r50"].depth_space
+TABLE = DepthTable(R50, CONFIGS["r50"].default_ladder)
+LADDER = ("TTTT-T-4", "FFTF-F-4", "FFTF-F-6", "FFFF-F-4", "FFFF-F-5", "FFFF-F-6")
+ALL_TEXTS = [
+    f"{''.join(stages)}-{encoder}-{layers}"
+    for stages in itertools.product("FT", repeat=4)
+    for encoder in "FT"
+    for layers in range(1, 7)
+]
+EIGHT_STAGES = DepthSpace(tuple(Gate(f"stage{index}", 0) for index in range(8)), (1,) * 8)
+
+
+@pytest.mark.parametrize("text", ALL_TEXTS)
+def test_every_depth_reads_as_it_is_written(text: str) -> None:
+    skips = [int(letter == "T") for letter in text[:4] + text[5]]
+    depth = R50.parse(text)
+    assert depth.settings == (*skips, int(text[-1]))
+    assert str(depth) == text
+    assert R50.depth(depth.settings) == depth
+    assert R50.parse(text.lower()) == R50.parse(f"  {text}\n") == depth
+    assert TABLE.rows[TABLE.row(text)] == TABLE.find(depth) == depth
+
+
+def test_one_group_of_gates_needs_no_dash() -> None:
+    depth = EIGHT_STAGES.parse("ffttffff")
+    assert depth.settings == (0, 0, 1, 1, 0, 0, 0, 0)
+    assert str(depth) == "FFTTFFFF"
+    assert str(EIGHT_STAGES.super) == "FFFFFFFF"
+    assert str(EIGHT_STAGES.base) == "TTTTTTTT"
+    assert len(EIGHT_STAGES.every) == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("super", "FFFF-F-6"),
+        (" SUPER ", "FFFF-F-6"),
+        ("base", "TTTT-T-4"),
+        ("Base", "TTTT-T-4"),
+        ("level:0", "TTTT-T-4"),
+        ("level:2", "FFTF-F-6"),
+        ("LEVEL:5", "FFFF-F-6"),
+        (" level:3 ", "FFFF-F-4"),
+    ],
+)
+def test_names_of_depths(text: str, expected: str) -> None:
+    assert str(TABLE.find(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("FFFF-F", "written like 'FFFF-F-6'"),
+        ("FFFF-F-6-6", "written like"),
+        ("FFFFF6", "written like"),
+        ("FFF-F-6", "written like"),
+        ("FFFFF-F-6", "written like"),
+        ("FFFF-FF-6", "written like"),
+        ("FFXF-F-6", "written like"),
+        ("0011-0-6", "written like"),
+        ("FFFF-F-F", "written like"),
+        ("FFFF-F-", "written like"),
+        ("FFFF-F--1", "written like"),
+        ("FFFF-F-1.5", "written like"),
+        ("FFFF-F-٣", "written like"),
+        ("", "written like"),
+        ("sup er", "written like"),
+        ("level", "written like"),
+        ("level:", "written like"),
+        ("level:one", "written like"),
+        ("level:2:3", "written like"),
+        ("FFFF-F-0", "gate 'decoder' cannot be 0"),
+        ("FFFF-F-7", "gate 'decoder' cannot be 7"),
+        ("FFFF-F-999", "gate 'decoder' cannot be 999"),
+        ("level:6", "levels 0 to 5"),
+        ("level:-1", "levels 0 to 5"),
+        ("level:" + "9" * 5000, "written like"),
+    ],
+)
+def test_texts_that_are_no_depth(text: str, told: str) -> None:
+    with pytest.raises(DepthError) as caught:
+        TABLE.find(text)
+    message = str(caught.value)
+    assert told in message
+    assert message.startswith("unknown depth")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("row", [-1, -192, 192, 10**9, True, False, np.int64(-1), np.int64(192)])
+def test_rows_out_of_range(row: int) -> None:
+    with pytest.raises(DepthError, match="rows go from 0 to 191, of which 0 to 5 are the ladder"):
+        TABLE.find(row)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.int32, np.uint8])
+def test_rows_of_any_integer_type(kind: type) -> None:
+    assert TABLE.find(kind(0)) == R50.base
+    assert TABLE.find(kind(5)) == R50.super
+    assert TABLE.row(kind(191)) == 191
+
+
+def test_a_depth_of_another_model() -> None:
+    stranger = CONFIGS["tiny"].depth_space.parse("FFFF-F-1")
+    assert TABLE.find(stranger) == R50.parse("FFFF-F-1")
+    with pytest.raises(DepthError, match="not one of this model's 192"):
+        TABLE.find(Depth((0, 0, 0, 0, 0, 9), "FFFF-F-9"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ((0, 0, 0, 0, 0), "sets 6 gates, 5 were given"),
+        ((0, 0, 0, 0, 0, 6, 0), "sets 6 gates, 7 were given"),
+        ((2, 0, 0, 0, 0, 6), "'backbone.layer1' cannot be 2"),
+        ((0, 0, 0, 0, -1, 6), "'encoder' cannot be -1"),
+        ((0, 0, 0, 0, 0, 0), "'decoder' cannot be 0"),
+    ],
+)
+def test_settings_that_no_gate_has(chosen: tuple[int, ...], told: str) -> None:
+    with pytest.raises(DepthError, match=told):
+        R50.depth(chosen)
+
+
+def test_table_holds_every_depth_once_and_the_ladder_first() -> None:
+    rows = [str(depth) for depth in TABLE.rows]
+    assert tuple(rows[: TABLE.levels]) == LADDER
+    assert len(rows) == len(set(rows)) == 192
+    assert set(rows) == set(ALL_TEXTS)
+    assert [TABLE.row(text) for text in rows] == list(range(192))
+    # Bundles of one network agree on their rows: the rest keeps the order of the settings.
+    assert rows[TABLE.levels :] == [
+        text
+        for text in sorted(ALL_TEXTS, key=lambda text: (text[:6], -int(text[-1])))
+        if text not in LADDER
+    ]
+
+
+def test_levels_are_the_rows_of_the_ladder() -> None:
+    assert [TABLE.level(text) for text in LADDER] == [0, 1, 2, 3, 4, 5]
+    assert TABLE.level("TTTT-T-6") is None
+    assert TABLE.level("level:4") == TABLE.level(4) == 4
+    assert TABLE.level(6) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", LADDER),
+        (" ALL ", LADDER),
+        ("super,base,super", ("FFFF-F-6", "TTTT-T-4")),
+        ("level:1, FFTF-F-4 ,ffff-f-1", ("FFTF-F-4", "FFFF-F-1")),
+        ("FFFF-F-1,all", ("FFFF-F-1", *LADDER)),
+    ],
+)
+def test_selecting_several_depths(text: str, expected: tuple[str, ...]) -> None:
+    assert tuple(str(depth) for depth in TABLE.select(text)) == expected
+
+
+def test_selecting_every_depth() -> None:
+    assert TABLE.select("every") == TABLE.rows
+    assert TABLE.select("all,every") == TABLE.rows
+    assert {str(depth) for depth in TABLE.select("every")} == set(ALL_TEXTS)
+
+
+@pytest.mark.parametrize("text", ["", ",", "all,", "all,nothing", "level:9", "all;every"])
+def test_selecting_what_is_not_there(text: str) -> None:
+    with pytest.raises(DepthError, match="unknown depth"):
+        TABLE.select(text)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("base,super", ["TTTT-T-4", "FFFF-F-6"]),
+        ("TTTT-T-4, ftft-f-2 ,FFFF-F-6", ["TTTT-T-4", "FTFT-F-2", "FFFF-F-6"]),
+        (",".join(LADDER), list(LADDER)),
+    ],
+)
+def test_ladders_from_the_command_line(source: str, expected: list[str]) -> None:
+    assert [str(depth) for depth in parse_ladder(R50, source)] == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("super", "from base"),
+        ("super,base", "from base"),
+        ("base,FFFF-F-5", "from base"),
+        ("FFFF-F-1,super", "from base"),
+        ("base,base", "from base"),
+        ("base,FFFF-F-1,FFFF-F-1,super", "each depth once"),
+        ("base,TTTT-T-4,super", "each depth once"),
+        ("base,nonsense,super", "unknown depth 'nonsense'"),
+        ("base,,super", "unknown depth ''"),
+        ("base,level:1,super", "unknown depth 'level:1'"),
+    ],
+)
+def test_ladders_that_are_none(source: str, told: str) -> None:
+    with pytest.raises(DepthError, match="the ladder: ") as caught:
+        parse_ladder(R50, source)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.json", json.dumps(["base", "FFFF-F-2", "super"])),
+        ("object.json", json.dumps({"ladder": ["base", "FFFF-F-2", "super"], "by": "hand"})),
+        ("UPPER.JSON", json.dumps(["base", "ffff-f-2", "super"])),
+        ("lines.txt", "# measured\nbase\n\n  FFFF-F-2  # cheap\r\nsuper\n"),
+    ],
+)
+def test_ladder_files(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    found = parse_ladder(R50, str(path))
+    assert [str(depth) for depth in found] == ["TTTT-T-4", "FFFF-F-2", "FFFF-F-6"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("half.json", b'["base", ', "not valid JSON"),
+        ("deep.json", b"[" * 200_000, "not valid JSON"),
+        ("long.json", b"1" * 5000, "not valid JSON"),
+        ("number.json", b"3", "expected a list of depths"),
+        ("numbers.json", b"[0, 1]", "expected a list of depths"),
+        ("other.json", b'{"rungs": ["base", "super"]}', "expected a list of depths"),
+        ("binary.txt", b"\xff\xfe\x00base", "cannot be read"),
+        ("empty.txt", b"# nothing\n", "from base"),
+        ("wrong.txt", b"base\nwhat\nsuper\n", "unknown depth 'what'"),
+    ],
+)
+def test_ladder_files_that_are_none(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DepthError) as caught:
+        parse_ladder(R50, str(path))
+    message = str(caught.value)
+    assert told in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_ladder_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.json"
+    folder.mkdir()
+    for path in (folder, tmp_path / "missing.json"):
+        with pytest.raises(DepthError, match="cannot be read") as caught:
+            parse_ladder(R50, str(path))
+        assert str(path) in str(caught.value)
+
+
+def almost_depths() -> st.SearchStrategy[str]:
+    """Texts near the grammar: where a parser that trusts its input breaks."""
+    words = st.sampled_from(
+        ["FFTT", "F", "T", "6", "0", "-", "--", "level:", "base", "٣", "ß", "ﬀ"]
+    )
+    return st.lists(words, max_size=6).map("".join) | st.from_regex(r"level:-?[0-9]{1,30}")
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=300)
+@given(st.text() | almost_depths())
+@example("level:" + "1" * 5000)
+def test_no_text_raises_anything_else(text: str) -> None:
+    for read in (TABLE.find, TABLE.select, R50.parse):
+        with contextlib.suppress(DepthError):
+            found = read(text)
+            depths = (found,) if isinstance(found, Depth) else found
+            assert {str(depth) for depth in depths} <= set(ALL_TEXTS)
+    with contextlib.suppress(DepthError):
+        assert parse_ladder(R50, f"base,{text},super")[0] == R50.base

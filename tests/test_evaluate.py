@@ -1,0 +1,429 @@
+"""Average precision of an artifact: against hand-made answers and a second implementation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import LADDER, MACS, manifest
+from numpy.typing import NDArray
+from PIL import Image
+
+from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.depth import Depth, parse_ladder
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError
+from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels of the picture."""
+Found = tuple[int, Box, float]
+"""Category id, box, score."""
+
+WIDTH, HEIGHT, SIDE = 200, 120, 64
+CATEGORIES = [{"id": 3, "name": "star"}, {"id": 7, "name": "circle"}, {"id": 9, "name": "square"}]
+CLASS_OF = {7: 0, 9: 1, 3: 2}  # the bundle's classes: circle, square, star
+TRUTH: dict[int, list[tuple[int, Box]]] = {
+    4: [(7, (10, 10, 40, 30)), (9, (100, 20, 60, 60))],
+    2: [(7, (5, 50, 81, 40)), (7, (120, 15, 30, 20)), (3, (60, 60, 50, 50))],
+    11: [(9, (0, 0, 162, 100))],
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A bundle without artifacts; its sessions are made up by the tests."""
+    with BundleWriter(tmp_path / "bundle", manifest()):
+        pass
+    return open_bundle(tmp_path / "bundle")
+
+
+def write_data(folder: Path, **changes: Any) -> Path:
+    """Three empty pictures with the annotations ``TRUTH``."""
+    folder.mkdir(exist_ok=True)
+    boxes = [(image, *item) for image, items in TRUTH.items() for item in items]
+    content: dict[str, Any] = {
+        "images": [
+            {"id": image, "file_name": f"{image}.png", "width": WIDTH, "height": HEIGHT}
+            for image in TRUTH
+        ],
+        "categories": CATEGORIES,
+        "annotations": [
+            {
+                "id": index + 1,
+                "image_id": image,
+                "category_id": category,
+                "bbox": list(box),
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+            for index, (image, category, box) in enumerate(boxes)
+        ],
+    }
+    for image in TRUTH:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{image}.png")
+    path = folder / "annotations.json"
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> CocoData:
+    return CocoData(write_data(tmp_path / "data"))
+
+
+class FakeSession:
+    """Answers with given detections, in the order of the pictures' ids, at every depth alike."""
+
+    def __init__(self, found: dict[int, list[Found]]) -> None:
+        self.found = found
+        self.calls: list[tuple[str, int]] = []
+        self.seen: dict[str, int] = {}
+
+    def run(self, images: NDArray[np.float32], depth: Depth) -> Detections:
+        assert images.shape[1:] == (3, SIDE, SIDE)
+        self.calls.append((str(depth), len(images)))
+        start = self.seen.get(str(depth), 0)
+        self.seen[str(depth)] = start + len(images)
+        chunk = [self.found.get(image, []) for image in sorted(TRUTH)[start : start + len(images)]]
+        count = max(len(items) for items in self.found.values()) if self.found else 0
+        labels = np.zeros((len(images), count), np.int64)
+        boxes = np.zeros((len(images), count, 4), np.float32)
+        scores = np.zeros((len(images), count), np.float32)
+        scale = np.array([SIDE / WIDTH, SIDE / HEIGHT] * 2)
+        for row, items in enumerate(chunk):
+            for column, (category, (x, y, w, h), score) in enumerate(items):
+                labels[row, column] = CLASS_OF[category]
+                boxes[row, column] = np.array([x, y, x + w, y + h]) * scale
+                scores[row, column] = score
+        return Detections(labels, boxes, scores)
+
+
+Evaluate = Callable[..., list[Accuracy]]
+
+
+@pytest.fixture
+def score(bundle: Bundle, data: CocoData, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """The accuracy of made-up detections."""
+
+    def run(found: dict[int, list[Found]], depths: Sequence[str] = ("base",)) -> list[Accuracy]:
+        session = FakeSession(found)
+        monkeypatch.setattr(Bundle, "session", lambda *_, **__: session)
+        chosen = [bundle.table.find(depth) for depth in depths]
+        return evaluate(bundle, data, chosen, batch=2)
+
+    return run
+
+
+def shifted(share: float) -> dict[int, list[Found]]:
+    """Every box moved right by a share of its width."""
+    return {
+        image: [
+            (category, (x + share * w, y, w, h), 0.9 - 0.1 * index)
+            for index, (category, (x, y, w, h)) in enumerate(items)
+        ]
+        for image, items in TRUTH.items()
+    }
+
+
+def test_perfect_detections(score: Evaluate) -> None:
+    (row,) = score(shifted(0.0))
+    assert (row.ap, row.ap50, row.ap75) == (100, 100, 100)
+    assert (row.ap_small, row.ap_medium, row.ap_large) == (100, 100, 100)
+    assert (row.depth, row.level, row.macs) == ("TT-1", 0, MACS["TT-1"])
+
+
+def test_shifted_detections(score: Evaluate) -> None:
+    # Moved by d of the width, boxes share (1 - d) / (1 + d) of their union: here 0.62, which
+    # passes at 0.50, 0.55 and 0.60 of the ten thresholds.
+    (row,) = score(shifted(0.38 / 1.62))
+    assert row.ap == pytest.approx(30, abs=0.01)
+    assert (row.ap50, row.ap75) == (100, 0)
+
+
+def test_no_detections(score: Evaluate) -> None:
+    (row,) = score({})
+    assert (row.ap, row.ap50, row.ap75) == (0, 0, 0)
+
+
+def test_wrong_labels(score: Evaluate) -> None:
+    turned = {7: 9, 9: 3, 3: 7}
+    wrong = {
+        image: [(turned[category], box, value) for category, box, value in items]
+        for image, items in shifted(0.0).items()
+    }
+    (row,) = score(wrong)
+    assert row.ap == 0
+
+
+def test_sizes_that_the_data_does_not_have(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"id": 1, "image_id": 4, "category_id": 7, "bbox": [0, 0, 9, 9], "area": 81}
+    annotations = [{**small, "iscrowd": 0}]
+    only_small = CocoData(write_data(tmp_path / "small", annotations=annotations))
+    session = FakeSession({4: [(7, (0, 0, 9, 9), 0.9)]})
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: session)
+    (row,) = evaluate(bundle, only_small, [bundle.table.find("super")], record=False)
+    assert (row.ap, row.ap_small, row.ap_medium, row.ap_large) == (100, 100, -1, -1)
+
+
+# --- a second implementation -----------------------------------------------------------------
+
+
+def overlap(one: Box, other: Box) -> float:
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+
+
+def brute_force_ap(found: dict[int, list[Found]], threshold: float) -> float:
+    """COCO's average precision in percent at one overlap, written down as plainly as possible."""
+    scores = []
+    for category in (item["id"] for item in CATEGORIES):
+        truth = [
+            (i, box) for i, items in TRUTH.items() for label, box in items if label == category
+        ]
+        answers = [
+            (value, image, box)
+            for image, items in found.items()
+            for label, box, value in items
+            if label == category
+        ]
+        taken: set[int] = set()
+        hits = []
+        for _, image, box in sorted(answers, key=lambda answer: -answer[0]):
+            free = [
+                (overlap(box, other), index)
+                for index, (where, other) in enumerate(truth)
+                if where == image and index not in taken
+            ]
+            best = max(free, default=(0.0, -1))
+            hits.append(best[0] >= threshold)
+            if hits[-1]:
+                taken.add(best[1])
+        points = [
+            (sum(hits[:count]) / len(truth), sum(hits[:count]) / count)
+            for count in range(1, len(hits) + 1)
+        ]
+        levels = [index / 100 for index in range(101)]
+        best_at = [
+            max((precision for recall, precision in points if recall >= level - 1e-9), default=0.0)
+            for level in levels
+        ]
+        scores.append(sum(best_at) / len(levels))
+    return 100 * sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_second_implementation_agrees(score: Evaluate, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = iter(rng.permutation(200) / 200)
+    found: dict[int, list[Found]] = {}
+    for image, items in TRUTH.items():
+        found[image] = []
+        for category, (x, y, w, h) in items:
+            for _ in range(3):  # near boxes, often of the right class, some twice
+                dx, dy = rng.normal(0, 0.08, 2) * (w, h)
+                label = category if rng.random() < 0.8 else int(rng.choice([3, 7, 9]))
+                box = (x + dx, y + dy, w * rng.uniform(0.85, 1.2), h * rng.uniform(0.85, 1.2))
+                x1, y1 = max(box[0], 0.0), max(box[1], 0.0)  # predictions are cut at the edge
+                x2, y2 = min(box[0] + box[2], WIDTH), min(box[1] + box[3], HEIGHT)
+                found[image].append((label, (x1, y1, x2 - x1, y2 - y1), float(next(values))))
+    for answers in found.values():
+        for other in range(len(answers), 9):
+            answers.append((3, (0.0, 0.0, 5.0 + other, 5.0), float(next(values)) / 100))
+    (row,) = score(found)
+    thresholds = [0.5 + 0.05 * index for index in range(10)]
+    assert row.ap50 == pytest.approx(brute_force_ap(found, 0.5), abs=0.006)
+    assert row.ap75 == pytest.approx(brute_force_ap(found, 0.75), abs=0.006)
+    expected = sum(brute_force_ap(found, value) for value in thresholds) / 10
+    assert row.ap == pytest.approx(expected, abs=0.006)
+    assert 5 < row.ap < 95
+
+
+# --- how a run goes --------------------------------------------------------------------------
+
+
+def test_depths_progress_and_record(
+    bundle: Bundle, data: CocoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = FakeSession(shifted(0.0))
+    asked: list[dict[str, Any]] = []
+
+    def opened(_: Bundle, **options: Any) -> FakeSession:
+        asked.append(options)
+        return session
+
+    monkeypatch.setattr(Bundle, "session", opened)
+    steps: list[tuple[str, int, int]] = []
+    depths = [bundle.table.find(name) for name in ("super", "TF-2", "base")]
+    rows = evaluate(
+        bundle,
+        data,
+        depths,
+        layout="set",
+        batch=2,
+        threads=1,
+        progress=lambda *step: steps.append(step),
+    )
+    assert asked == [{"runtime": "onnxruntime", "artifact": "set", "threads": 1}]
+    assert [(row.depth, row.level, row.macs) for row in rows] == [
+        ("FF-2", 2, MACS["FF-2"]),
+        ("TF-2", None, MACS["TF-2"]),
+        ("TT-1", 0, MACS["TT-1"]),
+    ]
+    assert session.calls == [(name, n) for n in (2, 1) for name in ("FF-2", "TF-2", "TT-1")]
+    assert steps == [("evaluating", 0, 3), ("evaluating", 2, 3), ("scoring", 3, 3)]
+    (record,) = open_bundle(bundle.path).manifest.results["eval"]
+    assert record["pictures"] == 3
+    assert record["data"] == "annotations.json"
+    assert [item["ap"] for item in record["rows"]] == [100, 100, 100]
+
+    session.seen.clear()
+    evaluate(bundle, data, depths, record=False)
+    assert len(open_bundle(bundle.path).manifest.results["eval"]) == 1
+
+
+def test_without_the_extra(bundle: Bundle, data: CocoData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'anydepth-deploy\[eval\]'"):
+        evaluate(bundle, data, [bundle.table.find("base")])
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+def named(*names: str) -> list[dict[str, Any]]:
+    return [{"id": 10 + 5 * index, "name": name} for index, name in enumerate(names)]
+
+
+def test_categories_are_found_by_name_then_by_rank(tmp_path: Path) -> None:
+    classes = ["circle", "square", "star"]
+    for names, expected in (
+        (("star", "circle", "square"), [15, 20, 10]),
+        (("moon", "star", "circle", "square"), [20, 25, 15]),
+        (("one", "two", "three"), [10, 15, 20]),
+        (("circle", "two", "three"), [10, 15, 20]),
+    ):
+        found = CocoData(write_data(tmp_path / "d", categories=named(*names)[::-1]))
+        assert found.category_ids(classes) == expected
+
+
+@pytest.mark.parametrize("names", [("circle", "square"), ("one", "two", "three", "four")])
+def test_another_number_of_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    found = CocoData(write_data(tmp_path / "d", categories=named(*names)))
+    with pytest.raises(ImageError, match=f"has {len(names)} categories, the network 3 classes"):
+        found.category_ids(["circle", "square", "star"])
+
+
+GOOD = {"id": 1, "image_id": 4, "category_id": 7, "bbox": [0, 0, 9, 9]}
+
+
+def lacking(key: str) -> list[dict[str, Any]]:
+    return [GOOD, {name: value for name, value in GOOD.items() if name != key}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"annotations": []}, "hold no annotated picture"),
+        ({"images": []}, "hold no annotated picture"),
+        ({"annotations": {}}, "not in COCO's format"),
+        ({"categories": None}, "not in COCO's format"),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no file_name"),
+        ({"images": ["1.png"]}, r"images\[0\] has no id, file_name"),
+        ({"images": [{"id": "x", "file_name": "4.png"}]}, r"images\[0\] has an id that is no"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] has no name"),
+        ({"annotations": lacking("id")}, r"annotations\[1\] has no id"),
+        ({"annotations": lacking("bbox")}, r"annotations\[1\] has no bbox"),
+        ({"annotations": lacking("image_id")}, r"annotations\[1\] has no image_id"),
+        ({"annotations": [GOOD, GOOD]}, "two of the annotations have the same id"),
+        ({"annotations": [{**GOOD, "bbox": [1, 2, 3]}]}, r"annotations\[0\] has the bbox \[1, 2"),
+        ({"annotations": [{**GOOD, "bbox": "abcd"}]}, "expected the numbers x, y, width, height"),
+        ({"annotations": [{**GOOD, "bbox": [0, 0, "9", 9]}]}, "expected the numbers"),
+    ],
+)
+def test_annotations_that_are_wrong(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    path = write_data(tmp_path / "d", **changes)
+    with pytest.raises(ImageError, match=told) as caught:
+        CocoData(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b"{'images': []}", "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[1]", "not in COCO's format"),
+        (b"[" * 200_000, "cannot be read as JSON"),
+    ],
+)
+def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=told):
+        CocoData(path)
+
+
+def test_missing_annotations_and_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="do not exist"):
+        CocoData(tmp_path / "a.json")
+    with pytest.raises(ImageError, match="cannot be read"):
+        CocoData(tmp_path)
+    path = write_data(tmp_path / "d")
+    (tmp_path / "d" / "2.png").unlink()
+    with pytest.raises(ImageError, match=r"names 3 pictures, 1 of which .*: 2\.png; .*--images"):
+        CocoData(path)
+    other = tmp_path / "other"
+    write_data(other)
+    found = CocoData(path, other)
+    assert [item["id"] for item in found.images] == [2, 4, 11]
+
+
+# --- ladders from measurements ---------------------------------------------------------------
+
+
+def row(depth: str, ap: float) -> Accuracy:
+    return Accuracy(depth, None, MACS[depth], ap, ap, ap, ap, ap, ap)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ({"TT-1": 30, "FF-2": 50}, ["TT-1", "FF-2"]),
+        # 107 < 114 < 147 < 154 < 157 < 164 < 197 < 204 multiply-adds
+        (
+            {"TT-1": 30, "TT-2": 29, "FT-1": 35, "FT-2": 35, "TF-1": 34, "TF-2": 40, "FF-2": 50},
+            ["TT-1", "FT-1", "TF-2", "FF-2"],
+        ),
+        ({"TT-1": 30, "FF-1": 50, "FF-2": 45}, ["TT-1", "FF-1", "FF-2"]),
+        ({"TT-1": 60, "FT-1": 55, "TF-1": 40, "FF-2": 50}, ["TT-1", "FF-2"]),
+    ],
+)
+def test_a_ladder_of_rungs_that_pay(
+    bundle: Bundle, tmp_path: Path, measured: dict[str, float], expected: list[str]
+) -> None:
+    rows = [row(depth, ap) for depth, ap in measured.items()]
+    for order in (rows, rows[::-1]):
+        assert pareto_ladder(bundle, order) == expected
+    path = tmp_path / "ladder.json"
+    write_ladder(path, expected)
+    space = bundle.table.space
+    assert [str(depth) for depth in parse_ladder(space, str(path))] == expected
+
+
+def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="accuracy of base and super"):
+        pareto_ladder(bundle, [row("TT-1", 30), row("FF-1", 40)])
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_ladder(tmp_path / "nowhere" / "ladder.json", LADDER)

@@ -1,0 +1,276 @@
+"""Pictures in, network input out, boxes back to the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from anydepth_deploy.errors import ImageError
+from anydepth_deploy.images import (
+    SUFFIXES,
+    Geometry,
+    Preprocess,
+    find_images,
+    load_image,
+    prepare,
+    prepare_batch,
+)
+
+
+def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int, width: int) -> NDArray[np.uint8]:
+    """A different slope in each channel."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    slopes: NDArray[np.float64] = np.stack([255 * x, 255 * y, 255 * (1 - x) * y], -1)
+    return np.asarray(slopes.round(), np.uint8)
+
+
+def triangle(source: int, target: int) -> NDArray[np.float64]:
+    """Weights [target, source] of bilinear resizing, widened when it shrinks (antialias)."""
+    scale = source / target
+    width = max(scale, 1.0)
+    centres = (np.arange(target) + 0.5) * scale
+    distance = np.abs(np.arange(source) + 0.5 - centres[:, None]) / width
+    weights = np.clip(1 - distance, 0, None)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+# --- the network's input ---------------------------------------------------------------------
+
+
+def test_a_picture_of_the_right_size_is_only_scaled() -> None:
+    image = picture(64, 96)
+    array, geometry = prepare(image, Preprocess(size=(64, 96)))
+    expected = image.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+    assert array.dtype == np.float32
+    assert array.shape == (3, 64, 96)
+    assert array.flags.c_contiguous
+    np.testing.assert_allclose(array, expected, rtol=1e-7)
+    assert (array.min(), array.max()) == (0, 1)
+    assert geometry == Geometry((1.0, 1.0), (0.0, 0.0), (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((50, 70), (64, 96)), ((200, 333), (64, 96)), ((30, 400), (96, 64)), ((1, 1), (32, 32))],
+)
+@pytest.mark.parametrize("kind", ["noise", "smooth"])
+def test_resizing(source: tuple[int, int], target: tuple[int, int], kind: str) -> None:
+    image = picture(*source) if kind == "noise" else smooth(*source)
+    array, _ = prepare(image, Preprocess(size=target))
+    rows, columns = triangle(source[0], target[0]), triangle(source[1], target[1])
+    expected = np.einsum("yh,hwc,xw->cyx", rows, image.astype(np.float64), columns, optimize=True)
+    expected /= 255
+    # Eight bits after each of two passes: half a step each.
+    assert np.abs(array - expected).max() < 1.05 / 255
+    floats = [
+        np.asarray(
+            Image.fromarray(image[..., channel].astype(np.float32)).resize(
+                target[::-1], Image.Resampling.BILINEAR
+            )
+        )
+        for channel in range(3)
+    ]
+    assert np.abs(array - np.stack(floats) / 255).max() < 1.05 / 255
+
+
+def test_mean_and_deviation() -> None:
+    image = picture(32, 32)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    array, _ = prepare(image, Preprocess(size=(32, 32), mean=mean, std=std))
+    expected = (image / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(array, expected.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_a_batch_of_pictures_of_any_size() -> None:
+    recipe = Preprocess(size=(32, 64))
+    images = [picture(32, 64), picture(100, 20, 1), picture(5, 5, 2)]
+    batch, geometries = prepare_batch(images, recipe)
+    assert batch.shape == (3, 3, 32, 64)
+    for image, array, geometry in zip(images, batch, geometries, strict=True):
+        alone, expected = prepare(image, recipe)
+        assert np.array_equal(array, alone)
+        assert geometry == expected
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.int64),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 0, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_picture(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(ImageError, match=r"a picture must be uint8 \[H, W, 3\] in RGB") as caught:
+        prepare(image, Preprocess(size=(32, 32)))
+    assert str(image.dtype) in str(caught.value)
+    assert str(list(image.shape)) in str(caught.value)
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(480, 640), (33, 1000), (64, 64)])
+def test_boxes_come_back_to_the_picture(size: tuple[int, int]) -> None:
+    height, width = size
+    _, geometry = prepare(picture(height, width), Preprocess(size=(160, 96)))
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.random((5, 7, 2, 2)), axis=-2) * [width, height]
+    expected = corners.reshape(5, 7, 4).astype(np.float32)
+    shrunk = expected * np.array([96 / width, 160 / height] * 2, np.float32)
+    found = geometry.to_picture(shrunk)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_boxes_are_cut_at_the_edge_of_the_picture() -> None:
+    _, geometry = prepare(picture(200, 100), Preprocess(size=(50, 50)))
+    boxes = np.array([[-5, -5, 60, 60], [10, 20, 30, 40]], np.float32)
+    assert geometry.to_picture(boxes).tolist() == [[0, 0, 100, 200], [20, 80, 60, 160]]
+    assert boxes[0, 0] == -5
+    assert geometry.to_picture(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_an_object_is_where_its_box_is() -> None:
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[30:60, 80:100] = 255
+    array, geometry = prepare(image, Preprocess(size=(60, 60)))
+    y, x = np.nonzero(array[0] > 0.5)
+    box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
+    np.testing.assert_allclose(geometry.to_picture(box), [[80, 30, 100, 60]], atol=1.6)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def test_kinds_of_pictures(tmp_path: Path) -> None:
+    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 90, 90]]], np.uint8)
+    rgb = Image.fromarray(colours.repeat(8, 0).repeat(8, 1))
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    clear = rgb.convert("RGBA")
+    clear.putalpha(gray)
+    for name, image, expected in (
+        ("rgb.png", rgb, np.asarray(rgb)),
+        ("rgb.bmp", rgb, np.asarray(rgb)),
+        ("gray.png", gray, np.asarray(gray)[..., None].repeat(3, 2)),
+        ("alpha.png", clear, np.asarray(rgb)),
+        ("palette.png", rgb.convert("P", palette=Image.Palette.ADAPTIVE), np.asarray(rgb)),
+        ("cmyk.tif", rgb.convert("CMYK"), np.asarray(rgb)),
+        ("bits.png", rgb.convert("1", dither=Image.Dither.NONE), None),
+        ("cmyk.jpg", rgb.convert("CMYK"), None),
+        ("alpha.webp", clear, None),
+    ):
+        image.save(tmp_path / name)
+        found = load_image(tmp_path / name)
+        assert (str(found.dtype), found.shape) == ("uint8", (16, 16, 3)), name
+        if expected is not None:
+            assert np.array_equal(found, expected), name
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_orientation_only_when_asked_for(tmp_path: Path, orientation: int, turns: int) -> None:
+    image = Image.fromarray(picture(10, 20))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    image.save(path, exif=exif)
+    assert np.array_equal(load_image(path), picture(10, 20))
+    assert np.array_equal(load_image(path, upright=True), np.rot90(picture(10, 20), turns))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        load_image(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM"]
+)
+def test_files_that_are_no_picture(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
+def test_truncated_pictures(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(picture(64, 64)).save(path)
+    whole = path.read_bytes()
+    for share in (0.02, 0.5, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for suffix in ("png", "jpg", "tif"):
+        path = tmp_path / f"x.{suffix}"
+        Image.fromarray(picture(16, 16)).save(path)
+        whole = np.frombuffer(path.read_bytes(), np.uint8)
+        for _ in range(60):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
+            path.write_bytes(damaged.tobytes())
+            try:
+                found = load_image(path)
+            except ImageError:
+                continue
+            assert found.shape[2] == 3
+
+
+def test_more_than_eight_bits(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 4096, np.uint16)).save(path)
+    assert "more than 8 bits a channel" in refused(path)
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "deep.tif")
+    assert "convert it to 8 bits" in refused(tmp_path / "deep.tif")
+
+
+def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    Image.fromarray(picture(64, 64)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "cannot be read" in refused(path)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "nothing.png")
+    assert "cannot be read" in refused(tmp_path)
+
+
+def test_finding_pictures(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt", "no_suffix"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert find_images(tmp_path) == [
+        tmp_path / "a.JPG",
+        tmp_path / "b.png",
+        tmp_path / "sub" / "c.webp",
+    ]
+    assert find_images(tmp_path / "no_suffix") == [tmp_path / "no_suffix"]
+    with pytest.raises(ImageError, match="neither a picture nor a folder"):
+        find_images(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="holds no picture") as caught:
+        find_images(tmp_path / "empty")
+    assert all(suffix in str(caught.value) for suffix in SUFFIXES)

@@ -279,8 +279,9 @@ class BundleWriter:
     def _unnamed(self) -> Iterator[Path]:
         """Files of earlier artifacts that the manifest no longer names; nobody else's."""
         named = {artifact.file for artifact in self.manifest.artifacts}
-        for pattern in ARTIFACT_FILES:
-            yield from (file for file in self.folder.glob(pattern) if file.name not in named)
+        ours = {self.folder / artifact.file for artifact in self._kept}
+        ours.update(*(self.folder.glob(pattern) for pattern in ARTIFACT_FILES))
+        yield from (file for file in ours if file.name not in named)
         yield from self.folder.glob(".*.partial")
 
 

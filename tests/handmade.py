@@ -66,7 +66,7 @@ def writes(
             file.write(content[len(content) // 2 :])
         return Artifact(
             name=name,
-            file=path.name,
+            file="filled-in-later.onnx",
             layout="gated",
             weights="shared",
             opset=18,

@@ -642,3 +642,11 @@ def test_killed_during_export(tmp_path: Path, checkpoint: Path, fake: FakeGraphs
     assert names(out)[2:] == ["static-fp32-FFFF-F-3"]
     assert is_whole(out)
     assert not [name for name in after if name.startswith(".")]
+
+
+def test_files_of_others_are_left_alone(old: Path) -> None:
+    (old / "notes.onnx").write_bytes(b"mine")
+    (old / "gated-int8.onnx").write_bytes(b"left behind by an interrupted export")
+    make(old, one=TWO)
+    assert (old / "notes.onnx").read_bytes() == b"mine"
+    assert not (old / "gated-int8.onnx").exists()

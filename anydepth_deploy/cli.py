@@ -228,12 +228,11 @@ def verify(
     else:
         console.print_table(
             f"parity with {checkpoint.name} ({runtime})",
-            ["artifact", "depth", "level", "logits", "boxes", "selection", "detections", "verdict"],
+            ["artifact", "depth", "logits", "boxes", "selection", "matched", "verdict"],
             [
                 [
-                    row.artifact,
+                    row.artifact.removesuffix(f"-{row.depth}"),
                     row.depth,
-                    "-" if row.level is None else row.level,
                     f"{row.logits:.1e}",
                     f"{row.boxes:.1e}",
                     f"{row.selection:.1e}",

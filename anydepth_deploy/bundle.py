@@ -9,10 +9,12 @@ one or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +33,6 @@ __all__ = ["MANIFEST", "Bundle", "BundleWriter", "file_sha256", "open_bundle"]
 log = logging.getLogger("anydepth_deploy")
 
 MANIFEST = "manifest.json"
-ARTIFACT_FILES = ("gated-*.onnx", "static-*.onnx")
-"""What exports call their artifacts; other files in a bundle's folder are left alone."""
-
 NEXT_MANIFEST = ".manifest.next.json"
 
 
@@ -132,7 +131,8 @@ class Bundle:
         :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of a
         copy in memory. ``check`` compares the files' hashes with the manifest.
 
-        Raises :class:`BundleError` and :class:`RuntimeUnavailableError`.
+        Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime, and
+        :class:`MissingExtraError` when the runtime is not installed.
         """
         from anydepth_deploy.session import choose_artifacts, open_artifacts
 
@@ -145,12 +145,13 @@ class Bundle:
         A bundle that cannot be written (a read-only medium) is warned about in the log of this
         package: the result itself is not lost, its caller has it.
         """
-        manifest = _read_manifest(self.path)
-        results = dict(manifest.results)
-        results[kind] = [*results.get(kind, []), result][-keep:]
-        self.manifest = manifest.model_copy(update={"results": results})
         try:
-            _write_manifest(self.path, self.manifest)
+            with _locked(self.path, wait=True):
+                manifest = _read_manifest(self.path)
+                results = dict(manifest.results)
+                results[kind] = [*results.get(kind, []), result][-keep:]
+                self.manifest = manifest.model_copy(update={"results": results})
+                _write_manifest(self.path, self.manifest)
         except OSError as error:
             reason = error.strerror or error
             log.warning("the result of %s is not recorded in %s: %s", kind, self.path, reason)
@@ -170,9 +171,10 @@ class BundleWriter:
     """Builds a bundle, or adds to one, artifact by artifact; see the module's promise.
 
     A new bundle grows in a folder beside its destination and is renamed when it is whole. Adding
-    to a bundle commits each artifact as it is done. Replacing one (``force``) grows under a second
-    manifest inside the folder, which takes the first one's place at the end. In all three cases an
-    interrupted export is taken up again where it stopped. Use as a context manager.
+    to a bundle commits each artifact as it is done. Replacing one (``force``), or filling a folder
+    that exists and is empty, grows under a second manifest inside the folder, which becomes the
+    manifest at the end. In all cases an interrupted export is taken up again where it stopped.
+    Use as a context manager; a second writer of the same bundle is refused meanwhile.
 
     Raises :class:`BundleError` when the folder holds something else, or another export.
     """
@@ -180,33 +182,44 @@ class BundleWriter:
     def __init__(self, path: str | Path, manifest: Manifest, *, force: bool = False) -> None:
         self.path = Path(path)
         existing = self._existing()
-        if existing is None:
-            self.folder = self.path.parent / f".{self.path.name}.partial"
-            self._file = MANIFEST
-        elif _same_export(existing, manifest):
+        if existing is not None and not force and not _same_export(existing, manifest):
+            raise BundleError(_difference(self.path, existing, manifest))
+        if existing is not None and _same_export(existing, manifest):
             self.folder, self._file = self.path, MANIFEST
-        elif force:
+        elif self.path.exists():
             self.folder, self._file = self.path, NEXT_MANIFEST
         else:
-            raise BundleError(_difference(self.path, existing, manifest))
-        self._kept = existing.artifacts if existing is not None else []
+            self.folder = self.path.parent / f".{self.path.name}.partial"
+            self._file = MANIFEST
         self.manifest = manifest
-        with contextlib.suppress(BundleError):
-            begun = _read_manifest(self.folder, self._file)
-            if _same_export(begun, manifest):
-                self.manifest = begun
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> BundleWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_manifest(self.folder, self.manifest, self._file)
+            self._lock.enter_context(_locked(self.folder, wait=False))
+            begun = _manifest_if_any(self.folder, self._file)
+            if begun is not None and _same_export(begun, self.manifest):
+                self.manifest = begun
+            else:
+                _write_manifest(self.folder, self.manifest, self._file)
         except OSError as error:
+            self._lock.close()
             raise _disk_error(self.folder, error) from None
+        except BaseException:
+            self._lock.close()
+            raise
+        # What earlier manifests name must keep its bytes until the end, and may go then.
+        earlier = (_manifest_if_any(self.folder, file) for file in (MANIFEST, NEXT_MANIFEST))
+        self._kept = [artifact for found in earlier if found for artifact in found.artifacts]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._publish()
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            self._lock.close()
 
     def find(self, name: str) -> Artifact | None:
         """The artifact of this name, if it is there and whole."""
@@ -233,15 +246,22 @@ class BundleWriter:
                 update={"file": file, "bytes": temporary.stat().st_size, "sha256": digest}
             )
             temporary.replace(self.folder / file)
-            others = [item for item in self.manifest.artifacts if item.name != name]
-            self.manifest = self.manifest.model_copy(update={"artifacts": [*others, described]})
-            _write_manifest(self.folder, self.manifest, self._file)
+            self._commit(described)
         except OSError as error:
             raise _disk_error(self.folder, error) from None
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         return described
+
+    def _commit(self, artifact: Artifact) -> None:
+        others = [item for item in self.manifest.artifacts if item.name != artifact.name]
+        update: dict[str, Any] = {"artifacts": [*others, artifact]}
+        now = _manifest_if_any(self.folder, self._file)
+        if now is not None:  # verify and eval may have recorded results meanwhile
+            update["results"] = now.results
+        self.manifest = self.manifest.model_copy(update=update)
+        _write_manifest(self.folder, self.manifest, self._file)
 
     def _free_name(self, name: str, digest: str) -> str:
         """A file name that no manifest in the folder uses for other bytes."""
@@ -255,34 +275,37 @@ class BundleWriter:
             return None
         if not self.path.is_dir():
             raise BundleError(f"{self.path} is a file; expected a folder to write a bundle into")
-        if not any(self.path.iterdir()):
-            return None
-        if not (self.path / MANIFEST).is_file():
+        if (self.path / MANIFEST).is_file():
+            return _read_manifest(self.path)
+        strangers = [
+            item.name
+            for item in self.path.iterdir()
+            if not (self.path / NEXT_MANIFEST).is_file() and not item.name.endswith(".partial")
+        ]
+        if strangers:
             raise BundleError(
                 f"folder {self.path} is not empty and not a bundle (no {MANIFEST}; it holds "
-                f"{shorten(sorted(p.name for p in self.path.iterdir()), 3)}): choose another --out"
+                f"{shorten(sorted(strangers), 3)}): choose another --out"
             )
-        return _read_manifest(self.path)
+        return None
 
     def _publish(self) -> None:
         try:
             if self._file != MANIFEST:
                 (self.folder / self._file).replace(self.folder / MANIFEST)
-            for file in self._unnamed():
-                file.unlink(missing_ok=True)
+            named = {artifact.file for artifact in self.manifest.artifacts}
+            for artifact in self._kept:
+                if artifact.file not in named:
+                    (self.folder / artifact.file).unlink(missing_ok=True)
+            for leftover in self.folder.glob(".*.partial"):
+                leftover.unlink(missing_ok=True)
+            (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
             if self.folder != self.path:
                 self.folder.replace(self.path)
+                _flush_folder(self.path.parent)
         except OSError as error:
             raise _disk_error(self.path, error) from None
         self.folder, self._file = self.path, MANIFEST
-
-    def _unnamed(self) -> Iterator[Path]:
-        """Files of earlier artifacts that the manifest no longer names; nobody else's."""
-        named = {artifact.file for artifact in self.manifest.artifacts}
-        ours = {self.folder / artifact.file for artifact in self._kept}
-        ours.update(*(self.folder.glob(pattern) for pattern in ARTIFACT_FILES))
-        yield from (file for file in ours if file.name not in named)
-        yield from self.folder.glob(".*.partial")
 
 
 def _same_export(one: Manifest, other: Manifest) -> bool:
@@ -351,6 +374,50 @@ def _write_manifest(folder: Path, manifest: Manifest, file: str = MANIFEST) -> N
     temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _flush(temporary)
     temporary.replace(folder / file)
+    _flush_folder(folder)
+
+
+def _manifest_if_any(folder: Path, file: str) -> Manifest | None:
+    """A manifest that is there and readable, or None."""
+    try:
+        return _read_manifest(folder, file)
+    except BundleError:
+        return None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the folder for writing; the system lets go of it when the process ends.
+
+    Where the system has no such locks (Windows), nothing is held.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BundleError(
+                f"another export is writing {folder}: wait for it, or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make renames in ``folder`` last through a power cut, where folders can be opened."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _flush(path: Path) -> None:
@@ -359,7 +426,8 @@ def _flush(path: Path) -> None:
 
 
 def _disk_error(path: Path, error: OSError) -> BundleError:
+    advice = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to that"
     return BundleError(
-        f"{path} cannot be written: {error.strerror or error}; free space or choose another --out "
+        f"{path} cannot be written: {error.strerror or error}; {advice} or choose another --out "
         "(what was complete before is unchanged)"
     )

@@ -113,6 +113,11 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
             and not key.endswith("num_batches_tracked")
         ],
         "unexpected keys": [key for key in found if key not in expected],
+        "keys with integers for weights": [
+            key
+            for key, value in model.state_dict().items()
+            if key in found and value.is_floating_point() != found[key].is_floating_point()
+        ],
         "wrong shapes": [
             f"{key} {list(found[key].shape)} (expected {list(shape)})"
             for key, shape in expected.items()
@@ -197,25 +202,34 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str, dic
             f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary of weights"
         )
     ema = content.get("ema")
-    module = ema.get("module") if isinstance(ema, Mapping) else None
+    averaged = ema.get("module", ema) if isinstance(ema, Mapping) else ema
+    if averaged is not None:
+        if isinstance(averaged, Mapping) and averaged and _all_tensors(averaged):
+            return dict(averaged), "ema", _plain_values(content)
+        raise CheckpointError(
+            f"checkpoint {path}: its 'ema' entry is not a state dict (tensors by name), and the "
+            "averaged weights are the ones to deploy; to deploy others, save their state dict alone"
+        )
     for entry, candidate in (
-        ("ema", module),
-        ("ema", ema),
         ("model", content.get("model")),
         ("state dict", content.get("state_dict")),
         ("state dict", content),
     ):
         if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
-            extra = {
-                str(key): value
-                for key, value in content.items()
-                if isinstance(value, str | int | float | list | tuple)
-            }
-            return dict(candidate), entry, extra
+            return dict(candidate), entry, _plain_values(content)
     raise CheckpointError(
         f"checkpoint {path} has no weights: expected 'ema', 'model' or a state dict; found the "
         f"entries {shorten(content) or 'none'}"
     )
+
+
+def _plain_values(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """What stands beside the weights, as far as it is plain."""
+    return {
+        str(key): value
+        for key, value in content.items()
+        if isinstance(value, str | int | float | list | tuple)
+    }
 
 
 def _all_tensors(candidate: Mapping[Any, Any]) -> bool:

@@ -42,7 +42,7 @@ Depths = Annotated[
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 Images = Annotated[
     Path | None,
-    typer.Option(help="A picture or a folder of pictures; generated ones by default."),
+    typer.Option(help="A picture or a folder, of which three are used; default: generated ones."),
 ]
 
 
@@ -60,6 +60,9 @@ class Weights(str, Enum):
     folded = "folded"
 
 
+WeightsOption = Annotated[
+    Weights | None, typer.Option(help="Use the gated graph with these weights.")
+]
 LayoutOption = Annotated[
     Layout | None,
     typer.Option(help="Use only artifacts of this layout."),
@@ -80,7 +83,10 @@ def main() -> None:
             raise
         message = _message(error)
         if message is None:
-            raise
+            kind = type(error).__name__
+            line = " ".join(str(error).split())[:300]
+            print(f"error: unexpected {kind}: {line} (a bug; --debug shows where)", file=sys.stderr)
+            sys.exit(3)
         if message:  # without arguments, the help that was printed says it all
             print(f"error: {message}", file=sys.stderr)
         sys.exit(1 if isinstance(error, CheckFailedError) else 2)
@@ -88,7 +94,7 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str | None:
-    """One line for a person, or None for what is a bug of ours and deserves its traceback."""
+    """One line for a person, or None for what is a bug of ours."""
     if isinstance(error, AnyDepthError | CheckFailedError):
         return str(error)
     if isinstance(error, CommandLineError):
@@ -195,7 +201,12 @@ def export(
 def verify(
     bundle: BundlePath,
     checkpoint: Annotated[Path, typer.Option(help="The checkpoint the bundle was made from.")],
-    depth: Depths = "all",
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="Depths, as for export; by default the ladder, and each static graph's own depth."
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--every", help="Same as --depth every.")] = False,
     images: Images = None,
     layout: LayoutOption = None,
@@ -210,7 +221,8 @@ def verify(
     from anydepth_deploy.verify import verify as run
 
     opened = open_bundle(bundle)
-    depths = opened.table.select("every" if every else depth)
+    chosen = "every" if every else depth
+    depths = None if chosen is None else opened.table.select(chosen)
     batches = verification_batches(opened.manifest.preprocess, images)
     with console.bar("verify", quiet=json) as progress:
         report = run(
@@ -223,18 +235,18 @@ def verify(
             threads=threads,
             progress=progress,
         )
+    outputs = [name for name, limit in report.tolerances.raw.items() if limit]
     if json:
         console.print_json(report.to_json())
     else:
         console.print_table(
             f"parity with {checkpoint.name} ({runtime})",
-            ["artifact", "depth", "logits", "boxes", "selection", "matched", "verdict"],
+            ["artifact", "depth", *outputs, "selection", "matched", "verdict"],
             [
                 [
                     row.artifact.removesuffix(f"-{row.depth}"),
                     row.depth,
-                    f"{row.logits:.1e}",
-                    f"{row.boxes:.1e}",
+                    *(f"{row.differences[name]:.1e}" for name in outputs),
                     f"{row.selection:.1e}",
                     f"{row.detections - row.unmatched}/{row.detections}",
                     "equal" if row.passed else "DIFFERENT",
@@ -244,13 +256,15 @@ def verify(
         )
     if not report.passed:
         failed = sum(not row.passed for row in report.rows)
-        limits = report.tolerances
+        limits = ", ".join(f"{report.tolerances.raw[name]:g} ({name})" for name in outputs)
         raise CheckFailedError(
-            f"{failed} of {len(report.rows)} rows differ from {checkpoint} by more than "
-            f"{limits.logits:g} (logits) or {limits.boxes:g} (boxes): do not deploy this bundle"
+            f"{failed} of {len(report.rows)} rows differ from {checkpoint} by more than {limits} "
+            "or in their detections: do not deploy this bundle"
         )
     if not json:
         console.print_line(f"verified: {len(report.rows)} rows equal the checkpoint")
+        if report.left_out:
+            console.print_line(f"not tried at these depths: {', '.join(report.left_out)}")
 
 
 @app.command(name="eval")
@@ -263,6 +277,7 @@ def evaluate(
     ] = None,
     depth: Depths = "all",
     layout: LayoutOption = None,
+    weights: WeightsOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per call.")] = 8,
     ladder_out: Annotated[
         Path | None,
@@ -291,6 +306,7 @@ def evaluate(
             coco,
             depths,
             layout=None if layout is None else layout.value,
+            weights=None if weights is None else weights.value,
             runtime=runtime,
             batch=batch,
             threads=threads,
@@ -337,6 +353,7 @@ def predict(
         typer.Option(help="Picture to write (a folder for several); default: NAME.pred.png."),
     ] = None,
     layout: LayoutOption = None,
+    weights: WeightsOption = None,
     runtime: Runtime = "onnxruntime",
     json: Json = False,
 ) -> None:
@@ -353,6 +370,7 @@ def predict(
             threshold=threshold,
             out=out,
             layout=None if layout is None else layout.value,
+            weights=None if weights is None else weights.value,
             runtime=runtime,
             progress=progress,
         )

@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["ProgressCall", "bar", "giga", "megabytes", "print_json", "print_line", "print_table"]
+from anydepth_deploy.progress import Progress
 
-ProgressCall = Callable[[str, int, int], None]
+__all__ = ["bar", "giga", "megabytes", "print_json", "print_line", "print_table"]
 
 
 def _console(*, stderr: bool = False) -> Console:
     # Made on use, so that a redirected stream is respected; wide enough for pipes and logs.
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 140
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+    # Names of files and classes are not ours: what looks like markup in them is text.
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; columns of numbers are aligned to the right."""
+    """A table; columns of numbers are aligned to the right. Every text is printed as it is."""
     table = Table(
         title=title,
         title_justify="left",
@@ -57,7 +58,7 @@ def print_json(content: Any) -> None:
 
 
 @contextlib.contextmanager
-def bar(label: str, *, quiet: bool = False) -> Iterator[ProgressCall]:
+def bar(label: str, *, quiet: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, as a function ``progress(what, done, total)``.
 
     Silent with ``quiet`` and where standard error is no terminal.
@@ -66,14 +67,16 @@ def bar(label: str, *, quiet: bool = False) -> Iterator[ProgressCall]:
         yield lambda what, done, total: None
         return
     columns = (
-        TextColumn(f"{label}:"),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.fields[label]}:", markup=False),
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting", total=None)
+    with rich_progress.Progress(
+        *columns, console=_console(stderr=True), transient=True
+    ) as progress:
+        task = progress.add_task("starting", total=None, label=label)
 
         def update(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)

@@ -19,6 +19,7 @@ from anydepth_deploy.errors import CheckFailedError, UsageError
 from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate
 from anydepth_deploy.export import export_bundle
 from anydepth_deploy.images import load_image, prepare
+from anydepth_deploy.progress import Progress
 from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.session import Session
 from anydepth_deploy.train.shapes import write_coco
@@ -78,7 +79,7 @@ def run_demo(
     return DemoResult(str(out), report.passed, str(picture), table)
 
 
-def _latency(session: Session, progress: console.ProgressCall) -> dict[str, float]:
+def _latency(session: Session, progress: Progress) -> dict[str, float]:
     """Median milliseconds of each rung, batch 1, one thread, rungs interleaved."""
     image = np.random.default_rng(0).random((1, 3, *session.size), np.float32)
     calls = {

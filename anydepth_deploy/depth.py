@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import operator
+import numbers
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -193,7 +193,8 @@ class DepthTable:
     def find(self, depth: str | int | Depth) -> Depth:
         """The depth that a person means: text, ``level:k``, a row index or a depth.
 
-        Raises :class:`DepthError` when there is no such depth; negative indices are refused.
+        Raises :class:`DepthError` when there is no such depth, for negative rows, and for values
+        of any other type.
         """
         if isinstance(depth, Depth):
             if depth not in self._row_of:
@@ -210,12 +211,18 @@ class DepthTable:
                     f"({shorten(self.ladder, 12)})"
                 )
             return self.ladder[level]
-        if isinstance(depth, bool) or not 0 <= operator.index(depth) < len(self.rows):
+        row = _integer(depth)
+        if row is None:
             raise DepthError(
-                f"unknown depth row {depth}: rows go from 0 to {len(self.rows) - 1}, "
+                f"a depth cannot be of type {type(depth).__name__}: expected text like "
+                f"'{self.space.example}', 'level:K', a row or a Depth"
+            )
+        if not 0 <= row < len(self.rows):
+            raise DepthError(
+                f"unknown depth row {row}: rows go from 0 to {len(self.rows) - 1}, "
                 f"of which 0 to {self.levels - 1} are the ladder"
             )
-        return self.rows[depth]
+        return self.rows[row]
 
     def select(self, text: str) -> tuple[Depth, ...]:
         """The depths that ``text`` names: a comma-separated list of depths, ``all`` or ``every``.
@@ -242,11 +249,12 @@ class DepthTable:
 def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:
     """A ladder from the command line: depths joined by commas, or a file that holds them.
 
-    A file is JSON (a list, or an object with the key ``ladder``) or plain text with one depth a
-    line (``#`` starts a comment). Order is from base to super. Raises :class:`DepthError`.
+    Whatever names an existing file is read as one, with or without a suffix. A file is JSON (a
+    list, or an object with the key ``ladder``) or plain text with one depth a line (``#`` starts
+    a comment). Order is from base to super. Raises :class:`DepthError`.
     """
     path = Path(source)
-    if "," in source or not path.suffix:
+    if not _is_file(path) and ("," in source or not path.suffix):
         words = source.split(",")
         origin = "the ladder"
     else:
@@ -258,12 +266,26 @@ def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:
         raise DepthError(f"{origin}: {error}") from None
 
 
+def _integer(value: object) -> int | None:
+    """A Python or numpy integer as an int; None for all else, bools of both included."""
+    if isinstance(value, bool):  # Python's is Integral, numpy's is not
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a list of depths may be too long for a name
+        return False
+
+
 def _read_ladder_file(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DepthError(f"ladder file {path} cannot be read: {error}") from None
-    if path.suffix.lower() != ".json":
+    if path.suffix.lower() != ".json" and not text.lstrip().startswith(("[", "{")):
         lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
         return [line for line in lines if line]
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from anydepth_deploy import console
 from anydepth_deploy.bundle import open_bundle
+from anydepth_deploy.depth import DepthSpace
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
 
@@ -35,10 +36,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
-        "gates": [
-            {"name": gate.name, "choices": [gate.letter(choice) for choice in gate.choices]}
-            for gate in table.space.gates
-        ],
+        "gates": _gates(table.space),
         "depths": [
             {"index": row, "depth": str(depth), "level": table.level(depth), "macs": macs.at(depth)}
             for row, depth in enumerate(table.rows)
@@ -65,10 +63,7 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "parameters": manifest.parameters,
         "classes": manifest.classes,
         "input_size": list(bundle.size),
-        "gates": [
-            {"name": gate.name, "choices": [gate.letter(choice) for choice in gate.choices]}
-            for gate in bundle.table.space.gates
-        ],
+        "gates": _gates(bundle.table.space),
         "depths": [row.model_dump() for row in manifest.depths],
         "artifacts": [artifact.model_dump() for artifact in manifest.artifacts],
         "results": manifest.results,
@@ -85,7 +80,7 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
     console.print_line(
         f"{found['kind']} {found['path']}: {found['family']} {found['config']}, "
         f"{found['parameters'] / 1e6:.3f} M parameters, {len(found['classes'])} classes, "
-        f"input {height}x{width}"
+        f"input {height}x{width}, weights: {found['weights']}"
     )
     console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
@@ -121,21 +116,32 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
                 for item in found["artifacts"]
             ],
         )
-        for line in _results(found["results"]):
+        for line in _results(found["results"], found["artifacts"]):
             console.print_line(line)
 
 
-def _results(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """One line for the newest verification and the newest evaluation."""
-    lines = []
-    if verified := results.get("verify"):
-        newest = verified[-1]
-        verdict = "passed" if newest.get("passed") else "FAILED"
-        lines.append(f"verify: {verdict}, {len(newest.get('rows', []))} rows, {newest.get('when')}")
-    else:
-        lines.append("verify: never run")
-    if evaluated := results.get("eval"):
-        newest = evaluated[-1]
-        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in newest.get("rows", [])[:8])
-        lines.append(f"eval: AP {rows} on {newest.get('data')} ({newest.get('pictures')} pictures)")
+def _gates(space: DepthSpace) -> list[dict[str, Any]]:
+    return [
+        {"name": gate.name, "choices": [gate.letter(choice) for choice in gate.choices]}
+        for gate in space.gates
+    ]
+
+
+def _results(
+    results: dict[str, list[dict[str, Any]]], artifacts: list[dict[str, Any]]
+) -> list[str]:
+    """What is known of these very files: the newest verdict on each, and the newest evaluation."""
+    verdicts: dict[str, bool] = {}
+    for record in results.get("verify", []):
+        for item in record.get("artifacts", []):
+            verdicts[item.get("sha256", "")] = bool(item.get("passed"))
+    hashes = [item["sha256"] for item in artifacts]
+    equal = sum(verdicts.get(digest, False) for digest in hashes)
+    failed = sum(not verdicts.get(digest, True) for digest in hashes)
+    verdict = f"verified: {equal} of {len(hashes)} artifacts equal the checkpoint"
+    lines = [f"{verdict}, {failed} DIFFER" if failed else verdict]
+    for record in results.get("eval", [])[-1:]:
+        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in record.get("rows", [])[:8])
+        measured = ", ".join(item["name"] for item in record.get("artifacts", [])[:2])
+        lines.append(f"AP of {measured or 'an artifact'} on {record.get('data')}: {rows}")
     return lines

@@ -11,9 +11,10 @@ what was expected, and ends with what to do.
     ├── ImageError                  a picture or a data set that cannot be used
     ├── InputError                  an array of the wrong type, shape or range
     ├── ExportError                 a model that cannot be turned into the wanted graph
-    ├── BundleError                 a bundle that is missing, damaged or of another version
-    └── RuntimeUnavailableError     a runtime or artifact that cannot run here
+    └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
+
+Anything else is a bug: the command line names it in one line and exits with 3.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ __all__ = [
     "ImageError",
     "InputError",
     "MissingExtraError",
-    "RuntimeUnavailableError",
     "UsageError",
     "missing_extra",
     "shorten",
@@ -98,10 +98,6 @@ class ExportError(AnyDepthError):
 
 class BundleError(AnyDepthError):
     """A bundle is missing, damaged, altered or of another version."""
-
-
-class RuntimeUnavailableError(AnyDepthError):
-    """A runtime is not installed, or an artifact cannot run on this device."""
 
 
 class CheckFailedError(Exception):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.images import load_image, prepare_batch
-from anydepth_deploy.session import Session
+from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.progress import Progress
+from anydepth_deploy.session import Session, choose_artifacts
 
 __all__ = ["Accuracy", "CocoData", "evaluate", "pareto_ladder", "write_ladder"]
 
@@ -44,8 +46,9 @@ class Accuracy:
 class CocoData:
     """Pictures with annotations in COCO's format.
 
-    Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, or names
-    pictures that are not in ``images``.
+    What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
+    Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
+    itself, or names pictures that are not in ``images``.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
@@ -56,7 +59,7 @@ class CocoData:
             self.content["images"], key=lambda item: int(item["id"])
         )
         missing = [
-            str(item["file_name"])
+            item["file_name"]
             for item in self.images
             if not (self.folder / item["file_name"]).is_file()
         ]
@@ -67,20 +70,26 @@ class CocoData:
             )
 
     def category_ids(self, classes: Sequence[str]) -> list[int]:
-        """The category id of each class of a network, by name, or by rank when names differ.
+        """The category id of each class of a network; see :meth:`mapping`."""
+        return self.mapping(classes)[0]
 
-        Raises :class:`ImageError` when neither fits.
+    def mapping(self, classes: Sequence[str]) -> tuple[list[int], bool]:
+        """The category id of each class of a network, and whether they were found by name.
+
+        Where no class has the name of a category, but there are as many of them, the k-th class
+        is the category with the k-th lowest id. Raises :class:`ImageError` when neither fits.
         """
         categories = sorted(self.content["categories"], key=lambda item: int(item["id"]))
         by_name = {str(item["name"]): int(item["id"]) for item in categories}
-        if all(name in by_name for name in classes):
-            return [by_name[name] for name in classes]
-        if len(categories) == len(classes):
-            return [int(item["id"]) for item in categories]
         unknown = [name for name in classes if name not in by_name]
+        if not unknown:
+            return [by_name[name] for name in classes], True
+        if len(unknown) == len(classes) == len(categories):
+            return [int(item["id"]) for item in categories], False
         raise ImageError(
             f"{self.path} has {len(categories)} categories, the network {len(classes)} classes, "
-            f"and it has no category named {shorten(unknown, 4)}"
+            f"{len(unknown)} of which have no category of their name: {shorten(unknown, 10)}; "
+            "give the categories the names of the classes (export --classes names the classes)"
         )
 
 
@@ -90,36 +99,43 @@ def evaluate(
     depths: Sequence[Depth],
     *,
     layout: str | None = None,
+    weights: str | None = None,
     runtime: str = "onnxruntime",
     batch: int = 8,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     record: bool = True,
 ) -> list[Accuracy]:
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
-    Each picture is prepared once and run at every depth. The outcome is recorded in the manifest.
-    Raises :class:`MissingExtraError` without the extra ``eval``, and what sessions raise.
+    ``layout`` and ``weights`` choose the artifacts as in :meth:`Bundle.session`. Each picture is
+    prepared once and run at every depth. The outcome is recorded in the manifest, with the
+    artifacts that were measured. Raises :class:`MissingExtraError` without the extra ``eval``,
+    :class:`ImageError` when classes and categories do not fit, and what sessions raise.
     """
     coco = _coco_class()
-    session = bundle.session(runtime=runtime, artifact=layout, threads=threads)
-    ids = np.asarray(data.category_ids(bundle.classes))
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
+    ids, by_name = data.mapping(bundle.classes)
+    measured = _measured(bundle, depths, layout, weights)
+    session = bundle.session(runtime=runtime, artifact=layout, weights=weights, threads=threads)
     found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
     for start in range(0, len(data.images), batch):
         if progress is not None:
             progress("evaluating", start, len(data.images))
         chunk = data.images[start : start + batch]
-        _run_chunk(session, bundle, data.folder, chunk, ids, found)
+        _run_chunk(session, bundle, data.folder, chunk, np.asarray(ids), found)
     if progress is not None:
         progress("scoring", len(data.images), len(data.images))
     rows = [_score(coco, data.content, found[depth], depth, bundle) for depth in depths]
     if record:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         result = {
-            "when": now,
+            "when": utc_now(),
             "runtime": runtime,
+            "artifacts": [{"name": item.name, "sha256": item.sha256} for item in measured],
             "data": data.path.name,
             "pictures": len(data.images),
+            "mapped_by": "name" if by_name else "rank",
             "rows": [asdict(row) for row in rows],
         }
         bundle.record("eval", result)
@@ -148,6 +164,14 @@ def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
         Path(path).write_text(json.dumps({"ladder": list(ladder)}, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"ladder file {path} cannot be written: {error.strerror}") from None
+
+
+def _measured(
+    bundle: Bundle, depths: Sequence[Depth], layout: str | None, weights: str | None
+) -> list[Artifact]:
+    """The artifacts that a session will run at ``depths``: one gated graph, or static graphs."""
+    rows = {None, *(bundle.table.row(depth) for depth in depths)}
+    return [item for item in choose_artifacts(bundle, layout, "fp32", weights) if item.row in rows]
 
 
 def _run_chunk(
@@ -203,6 +227,22 @@ def _coco_class() -> Any:
     return COCO
 
 
+FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str},
+    "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
+    "categories": {"id": int, "name": str},
+}
+"""What the lists of a COCO file must say about each of their items."""
+
+EXPECTED = {int: "an integer", str: "text", list: "the numbers x, y, width, height"}
+
+LARGEST_ID = 2**53
+"""Scoring keeps ids in float64."""
+
+FARTHEST = 1e9
+"""Coordinates in pixels beyond this are no box of any picture; NaN and infinity fail it too."""
+
+
 def _read_annotations(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -210,40 +250,68 @@ def _read_annotations(path: Path) -> dict[str, Any]:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ImageError(f"annotations {path} cannot be read as JSON: {error}") from None
-    lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), list) for name in lists
+        isinstance(content.get(name), list) for name in FIELDS
     ):
         raise ImageError(
-            f"annotations {path} are not in COCO's format: expected the lists {', '.join(lists)}"
+            f"annotations {path} are not in COCO's format: expected the lists {', '.join(FIELDS)}"
         )
     if not content["images"] or not content["annotations"]:
         raise ImageError(f"annotations {path} hold no annotated picture")
-    required = {
-        "images": ("id", "file_name"),
-        "annotations": ("id", "image_id", "category_id", "bbox"),
-        "categories": ("id", "name"),
-    }
-    for name, keys in required.items():
+    for name, fields in FIELDS.items():
         for index, item in enumerate(content[name]):
-            lacking = [key for key in keys if not isinstance(item, dict) or key not in item]
-            if lacking:
-                raise ImageError(f"annotations {path}: {name}[{index}] has no {', '.join(lacking)}")
-            if not isinstance(item["id"], int):
-                raise ImageError(
-                    f"annotations {path}: {name}[{index}] has an id that is no integer"
-                )
+            if (problem := _wrong_item(item, fields)) is not None:
+                raise ImageError(f"annotations {path}: {name}[{index}] has {problem}")
         if len({item["id"] for item in content[name]}) < len(content[name]):
             raise ImageError(f"annotations {path}: two of the {name} have the same id")
+    images = {item["id"] for item in content["images"]}
+    categories = {item["id"] for item in content["categories"]}
+    annotations = []
     for index, item in enumerate(content["annotations"]):
-        box = item["bbox"]
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(isinstance(side, int | float) for side in box)
-        ):
-            raise ImageError(
-                f"annotations {path}: annotations[{index}] has the bbox {str(box)[:60]}, expected "
-                "the numbers x, y, width, height"
-            )
-    return content
+        if (problem := _wrong_annotation(item, images, categories)) is not None:
+            raise ImageError(f"annotations {path}: annotations[{index}] has {problem}")
+        # What COCO's evaluation needs and other tools leave out. It takes the id 0 for "no
+        # match", so annotations are counted from 1.
+        width, height = item["bbox"][2:]
+        filled = {"area": width * height, "iscrowd": 0, **item, "id": index + 1}
+        annotations.append(filled)
+    return {**content, "annotations": annotations}
+
+
+def _wrong_item(item: object, fields: dict[str, type]) -> str | None:
+    """What is wrong with one item of a list: a field that is missing or of another type."""
+    lacking = [key for key in fields if not isinstance(item, dict) or key not in item]
+    if lacking or not isinstance(item, dict):
+        return f"no {', '.join(lacking)}"
+    for key, kind in fields.items():
+        value = item[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            found = shorten([repr(value)[:60]])
+            return f"the {key} {found}, expected {EXPECTED[kind]}"
+        if isinstance(value, int) and abs(value) > LARGEST_ID:
+            return f"the {key} {hex(value)[:40]}, expected an integer of at most 53 bits"
+    return None
+
+
+def _wrong_annotation(item: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
+    """What is wrong with an annotation whose fields have the right types."""
+    if item["image_id"] not in images:
+        return f"the image_id {item['image_id']}, which none of the images has"
+    if item["category_id"] not in categories:
+        return f"the category_id {item['category_id']}, which none of the categories has"
+    box = item["bbox"]
+    if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
+        return (
+            f"the bbox {str(box)[:60]}, expected the numbers x, y, width, height in pixels, "
+            "width and height not negative"
+        )
+    area, crowd = item.get("area", 0), item.get("iscrowd", 0)
+    if not _is_number(area, FARTHEST**2) or area < 0:
+        return f"the area {shorten([repr(area)[:60]])}, expected a number that is not negative"
+    if crowd not in (0, 1):
+        return f"the iscrowd {shorten([repr(crowd)[:60]])}, expected 0 or 1"
+    return None
+
+
+def _is_number(value: object, limit: float = FARTHEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= limit

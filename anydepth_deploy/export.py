@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import itertools
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +15,9 @@ import onnx_ir as ir
 from anydepth_deploy import __version__
 from anydepth_deploy.bundle import Bundle, BundleWriter, file_sha256, open_bundle
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
+from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.errors import DepthError, UsageError
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
 from anydepth_deploy.graph.pieces import OPSET, Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
@@ -24,11 +25,9 @@ from anydepth_deploy.labels import class_names
 from anydepth_deploy.manifest import Artifact, DepthRow, GateSpec, Manifest, Source
 from anydepth_deploy.models.macs import count_macs
 from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.progress import Progress
 
 __all__ = ["export_bundle"]
-
-Progress = Callable[[str, int, int], None]
-"""``progress(what, done, total)``, called before each step."""
 
 LAYOUTS = ("gated", "set")
 WEIGHTS: tuple[Weights, ...] = ("shared", "folded")
@@ -82,11 +81,23 @@ def export_bundle(
     size = input_size or loaded.input_size or model.config.input_size
     jobs = _jobs(table, chosen, [item for item in WEIGHTS if item in weights], depth)
     manifest = _manifest(loaded, model, table, size, classes)
+    _check_rising(manifest)
     with BundleWriter(out, manifest, force=force) as writer:
         missing = [job for job in jobs if not _present(writer.find(job.name), raw)]
         if missing:
             _build(writer, missing, model, table, size, raw, progress)
     return open_bundle(out)
+
+
+def _check_rising(manifest: Manifest) -> None:
+    """A ladder costs more with every rung; a controller counts on it."""
+    for lower, upper in itertools.pairwise(manifest.depths[: len(manifest.ladder)]):
+        if upper.macs["total"] <= lower.macs["total"]:
+            raise DepthError(
+                f"the ladder does not rise: {upper.depth} ({upper.macs['total'] / 1e6:.1f} M "
+                f"multiply-adds) comes after {lower.depth} ({lower.macs['total'] / 1e6:.1f} M): "
+                "put the rungs in rising order"
+            )
 
 
 def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
@@ -197,7 +208,7 @@ def _manifest(
     config: Any = checkpoint.config
     return Manifest(
         tool_version=__version__,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         source=Source(
             file=checkpoint.path.name,
             sha256=file_sha256(checkpoint.path),
@@ -217,5 +228,5 @@ def _manifest(
             for row, depth in enumerate(table.rows)
         ],
         raw_outputs=dict(model.raw_outputs),
-        max_detections=config.max_detections,
+        max_detections=model.max_detections,
     )

@@ -112,10 +112,16 @@ def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.fl
 
     Raises :class:`ImageError` for an array of another type or shape.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(
-            f"a picture must be uint8 [H, W, 3] in RGB; found {image.dtype} {list(image.shape)}"
-        )
+    shape: tuple[int, ...] = getattr(image, "shape", ())
+    dtype = getattr(image, "dtype", type(image).__name__)
+    if (
+        not isinstance(image, np.ndarray)
+        or dtype != np.uint8
+        or len(shape) != 3
+        or shape[2] != 3
+        or 0 in shape
+    ):
+        raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
     height, width = recipe.size
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     array = np.asarray(resized, np.float32) * np.float32(recipe.scale)
@@ -129,6 +135,11 @@ def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.fl
 def prepare_batch(
     images: Sequence[NDArray[np.uint8]], recipe: Preprocess
 ) -> tuple[NDArray[np.float32], list[Geometry]]:
-    """Pictures of any sizes -> float32 [N, 3, h, w] and each one's way back."""
+    """Pictures of any sizes -> float32 [N, 3, h, w] and each one's way back.
+
+    Raises :class:`ImageError` when there is none, and as :func:`prepare` does.
+    """
+    if not len(images):
+        raise ImageError("a batch of no pictures cannot be prepared: give at least one")
     prepared = [prepare(image, recipe) for image in images]
     return np.stack([array for array, _ in prepared]), [geometry for _, geometry in prepared]

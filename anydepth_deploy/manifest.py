@@ -11,9 +11,10 @@ from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
 
-__all__ = ["Artifact", "DepthRow", "GateSpec", "Manifest", "Source"]
+__all__ = ["RAW_METADATA", "Artifact", "DepthRow", "GateSpec", "Manifest", "Source"]
 
-MANIFEST_VERSION = 1
+RAW_METADATA = "anydepth.raw_outputs"
+"""ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
 
 
 class _Model(BaseModel):
@@ -81,14 +82,14 @@ class Manifest(_Model):
     family: str
     config: str
     parameters: int
-    classes: list[str]
+    classes: list[str] = Field(min_length=1)
     preprocess: Preprocess
     gates: list[GateSpec]
     base: list[int]
     ladder: list[str]
     depths: list[DepthRow]
     raw_outputs: dict[str, str]
-    max_detections: int
+    max_detections: int = Field(ge=1)
     artifacts: list[Artifact] = Field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     """Records of verify, eval and bench, newest last."""
@@ -107,7 +108,26 @@ class Manifest(_Model):
             raise ValueError("the depth table does not follow from the gates and the ladder")
         if any(row.index != index for index, row in enumerate(self.depths)):
             raise ValueError("the rows of the depth table are not numbered from 0")
+        for row in self.depths:
+            level = row.index if row.index < table.levels else None
+            if row.level != level or row.macs.get("total", 0) <= 0:
+                raise ValueError(f"row {row.index} of the depth table has a wrong level or no macs")
+        for artifact in self.artifacts:
+            self._check_artifact(artifact, table)
         return self
+
+    @staticmethod
+    def _check_artifact(artifact: Artifact, table: DepthTable) -> None:
+        if artifact.depth is None:
+            consistent = artifact.layout == "gated" and artifact.row is None
+        else:
+            rows = [str(depth) for depth in table.rows]
+            consistent = artifact.layout == "set" and artifact.row is not None
+            consistent = consistent and rows[artifact.row or 0 : (artifact.row or 0) + 1] == [
+                artifact.depth
+            ]
+        if not consistent:
+            raise ValueError(f"layout, depth and row of the artifact {artifact.name} do not agree")
 
     def space(self) -> DepthSpace:
         gates = tuple(Gate(gate.name, gate.group, gate.layers) for gate in self.gates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.draw import draw_detections
 from anydepth_deploy.errors import ImageError, UsageError
-from anydepth_deploy.images import find_images, load_image, prepare
+from anydepth_deploy.images import SUFFIXES, find_images, load_image, prepare
+from anydepth_deploy.progress import Progress
 
 __all__ = ["Prediction", "predict"]
+
+DRAWING = ".pred.png"
+"""What the name of a drawing ends with, unless it was chosen."""
 
 SMALLEST_DRAWING = 640
 """Small pictures are enlarged to about this many pixels before captions are put on them."""
@@ -37,18 +41,25 @@ def predict(
     threshold: float = 0.5,
     out: str | Path | None = None,
     layout: str | None = None,
+    weights: str | None = None,
     runtime: str = "onnxruntime",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Prediction]:
     """Detect objects of at least ``threshold`` in a picture, or in all pictures of a folder.
 
-    ``out``: the picture to write, or a folder when there are several; by default
-    ``NAME.pred.png`` in the working folder. Raises :class:`ImageError` and what sessions raise.
+    ``out``: the picture to write, or a folder, which a folder of pictures needs; what has no
+    suffix or ends with a slash is a folder. By default the drawing of one picture is
+    ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
+    pictures are skipped. ``layout`` and ``weights`` choose the artifacts as in
+    :meth:`Bundle.session`.
+
+    Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
+    would replace a picture that is read, and what sessions raise.
     """
     chosen = bundle.table.find(depth)
-    paths = find_images(source)
-    targets = _targets(paths, None if out is None else Path(out))
-    session = bundle.session(runtime=runtime, artifact=layout)
+    paths = _pictures(Path(source))
+    targets = _targets(paths, Path(source), out)
+    session = bundle.session(runtime=runtime, artifact=layout, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
         if progress is not None:
@@ -71,18 +82,66 @@ def predict(
     return found
 
 
-def _targets(paths: list[Path], out: Path | None) -> list[Path]:
-    if len(paths) == 1 and out is not None and not out.is_dir():
-        return [out]
-    if out is not None and out.is_file():
-        raise UsageError(
-            f"--out {out} is a file, but there are {len(paths)} pictures: give a folder"
+def _pictures(source: Path) -> list[Path]:
+    """The picture named, or the pictures in a folder that are no earlier drawings."""
+    paths = find_images(source)
+    if not source.is_dir():
+        return paths
+    found = [path for path in paths if not path.name.lower().endswith(DRAWING)]
+    if not found:
+        raise ImageError(
+            f"folder {source} holds only drawings of earlier runs (*{DRAWING}): expected pictures; "
+            "name one of them to use it all the same"
         )
-    folder = out if out is not None else Path()
-    names = [f"{path.stem}.pred.png" for path in paths]
-    if len(set(names)) < len(names):  # the same name in two subfolders
-        names = [f"{index:06d}-{name}" for index, name in enumerate(names)]
-    return [folder / name for name in names]
+    return found
+
+
+def _targets(paths: list[Path], source: Path, out: str | Path | None) -> list[Path]:
+    """Where the drawing of each of ``paths`` goes; never over one of them."""
+    folder = _folder(source, out)
+    if folder is None:
+        targets = [Path(f"{source.stem}{DRAWING}") if out is None else Path(out)]
+    else:
+        names = [f"{path.stem}{DRAWING}" for path in paths]
+        if len(set(names)) < len(names):  # the same name in two subfolders
+            names = [f"{index:06d}-{name}" for index, name in enumerate(names)]
+        targets = [folder / name for name in names]
+    sources = {path.resolve() for path in paths}
+    for target in targets:
+        if target.resolve() in sources:
+            raise UsageError(
+                f"the drawing {target} would replace a picture that is read: choose another --out"
+            )
+    return targets
+
+
+def _folder(source: Path, out: str | Path | None) -> Path | None:
+    """The folder that ``out`` means, or None where it is the one picture to write."""
+    several = source.is_dir()
+    if out is None:
+        if several:
+            raise UsageError(f"{source} is a folder of pictures: give --out FOLDER for drawings")
+        return None
+    path = Path(out)
+    if path.is_dir():
+        return path
+    suffix = "" if str(out).endswith(("/", os.sep)) else path.suffix.lower()
+    pictures = f"a picture ({', '.join(sorted(SUFFIXES))})"
+    if several and (path.is_file() or suffix in SUFFIXES):
+        raise UsageError(
+            f"--out {out} is a file, but {source} is a folder of pictures: give a folder"
+        )
+    if several:
+        return path
+    if suffix in SUFFIXES:
+        return None
+    if path.is_file():
+        raise UsageError(f"--out {out} is a file: expected a folder, or {pictures}")
+    if suffix:
+        raise UsageError(
+            f"--out {out} has the suffix {path.suffix}: expected a folder, or {pictures}"
+        )
+    return path
 
 
 def _rows(found: Detections, classes: list[str]) -> list[dict[str, Any]]:

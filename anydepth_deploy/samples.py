@@ -20,8 +20,9 @@ def verification_batches(
 ) -> list[NDArray[np.float32]]:
     """Batches of 1 and 3 inputs, float32 [N, 3, H, W]: pictures first, noise last in the larger.
 
-    ``source``: a picture or a folder of pictures; generated ones by default. Raises
-    :class:`ImageError`.
+    ``source``: a picture, or a folder of which three pictures are used, evenly spread over the
+    sorted list from its first to its last (repeated where there are fewer); three generated ones
+    by default. Raises :class:`ImageError`.
     """
     wanted = sum(VERIFY_BATCHES) - 1
     if source is None:
@@ -30,7 +31,9 @@ def verification_batches(
         pictures = [render(index, seed, "val").image for index in range(wanted)]
     else:
         paths = find_images(source)
-        pictures = [load_image(paths[index % len(paths)]) for index in range(wanted)]
+        last = len(paths) - 1
+        chosen = [paths[index * last // (wanted - 1)] for index in range(wanted)]
+        pictures = [load_image(path) for path in chosen]
     images, _ = prepare_batch(pictures, recipe)
     noise = np.random.default_rng(seed).random((1, *images.shape[1:]), np.float32)
     return [images[:1], np.concatenate([images[1:], noise])]

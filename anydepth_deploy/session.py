@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import BundleError, InputError, shorten
+from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
 
@@ -215,7 +215,14 @@ def open_artifacts(
     raw: bool = False,
     check: bool = True,
 ) -> Session:
-    """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`."""
+    """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`.
+
+    Raises :class:`UsageError` for fewer than one thread, and what runtimes raise.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(
+            f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
+        )
     options = EngineOptions(threads=threads, raw=raw)
     engines: _Engines
     if artifacts[0].layout == "gated":

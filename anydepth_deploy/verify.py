@@ -7,10 +7,9 @@ sets: the order of near-equal scores, and which of them make the last place, is 
 
 from __future__ import annotations
 
-import datetime
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,47 +19,31 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from anydepth_deploy.bundle import Bundle, file_sha256
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
+from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.models.stages import Tolerances
+from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.session import Session, open_artifacts
 
-__all__ = ["Parity", "Report", "Tolerances", "unmatched_detections", "verify"]
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """Largest differences that count as equal.
-
-    ``logits`` and ``selection`` in logits, ``boxes`` in fractions of the input's sides, ``score``
-    in probability, ``pixels`` in input pixels.
-    """
-
-    logits: float
-    boxes: float
-    selection: float
-    score: float
-    pixels: float
-
-    @classmethod
-    def of(cls, precision: str, size: tuple[int, int]) -> Tolerances:
-        """The tolerances of a precision, for inputs of ``size``."""
-        logits, boxes = {"fp32": (1e-4, 1e-5)}[precision]
-        # A logistic function has slope 1/4 at most; corners add half a size to a centre.
-        return cls(logits, boxes, logits, logits / 4, 1.5 * boxes * max(size))
+__all__ = ["Parity", "Report", "unmatched_detections", "verify"]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences of one artifact at one depth, over all batches tried."""
+    """The largest differences of one artifact at one depth, over all batches tried.
+
+    ``differences``: by raw output. ``selection``: see :class:`Comparison`. ``unmatched``: how many
+    of ``detections`` have no partner, or are out of order.
+    """
 
     artifact: str
     depth: str
     level: int | None
-    logits: float
-    boxes: float
+    differences: dict[str, float]
     selection: float
     detections: int
     unmatched: int
@@ -69,7 +52,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`verify` found; ``passed`` only if every row passed."""
+    """What :func:`verify` found; ``passed`` only if every row passed.
+
+    ``left_out``: artifacts of the bundle that hold none of the depths asked for.
+    """
 
     bundle: str
     checkpoint: str
@@ -77,6 +63,7 @@ class Report:
     batches: list[list[int]]
     tolerances: Tolerances
     rows: list[Parity]
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -95,35 +82,32 @@ def verify(
     layout: str | None = None,
     runtime: str = "onnxruntime",
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     record: bool = True,
 ) -> Report:
-    """Compare every artifact of ``bundle`` with ``checkpoint``, depth by depth.
+    """Compare the artifacts of ``bundle`` with ``checkpoint``, depth by depth.
 
     ``batches``: prepared images, float32 [N, 3, H, W] each; give several batch sizes. ``depths``:
-    by default the ladder. Static graphs are tried at the one depth they hold. The outcome is
-    recorded in the manifest.
+    by default the ladder for gated graphs, and for each static graph the depth it holds. The
+    outcome is recorded in the manifest, with the hash of each artifact.
 
     Raises :class:`BundleError` when the checkpoint is not the one the bundle was made from, or
     when there is nothing to verify.
     """
     if not batches:
         raise ImageError("verify needs at least one batch of images")
-    reference = TorchSession(load_model(_same_checkpoint(bundle, checkpoint)))
-    chosen = tuple(bundle.table.ladder if depths is None else depths)
-    tolerances = Tolerances.of("fp32", bundle.size)
-    work = [
-        (artifact, [depth for depth in chosen if artifact.depth in (None, str(depth))])
-        for artifact in bundle.artifacts(layout)
-    ]
-    total = sum(len(found) for _, found in work)
+    model = load_model(_same_checkpoint(bundle, checkpoint))
+    reference = TorchSession(model)
+    tolerances = model.tolerances(bundle.size)
+    plan = [(item, _depths_of(item, bundle, depths)) for item in bundle.artifacts(layout)]
+    total = sum(len(found) for _, found in plan)
     if not total:
         raise BundleError(
             f"bundle {bundle.path} has no artifact for the depths asked for; "
             f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
         )
     rows: list[Parity] = []
-    for artifact, found in work:
+    for artifact, found in plan:
         if not found:
             continue
         session = open_artifacts(bundle, [artifact], runtime=runtime, threads=threads, raw=True)
@@ -132,11 +116,31 @@ def verify(
                 progress(f"{artifact.name} at {depth}", len(rows), total)
             rows.append(_compare(artifact, depth, session, reference, batches, tolerances, bundle))
     shapes = [list(batch.shape) for batch in batches]
-    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows)
+    left_out = [item.name for item, found in plan if not found]
+    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows, left_out)
     if record:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        bundle.record("verify", {"when": now, **report.to_json()})
+        bundle.record("verify", _record(report, [item for item, found in plan if found]))
     return report
+
+
+def _depths_of(artifact: Artifact, bundle: Bundle, depths: Sequence[Depth] | None) -> list[Depth]:
+    """The depths to try an artifact at."""
+    if artifact.depth is None:
+        return list(bundle.table.ladder if depths is None else depths)
+    own = bundle.table.find(artifact.depth)
+    return [own] if depths is None or own in depths else []
+
+
+def _record(report: Report, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """What the manifest keeps: no paths of the machine, but the hash of what was verified."""
+    content = report.to_json()
+    del content["bundle"], content["checkpoint"]
+    failed = {row.artifact for row in report.rows if not row.passed}
+    tried = [
+        {"name": item.name, "sha256": item.sha256, "passed": item.name not in failed}
+        for item in artifacts
+    ]
+    return {"when": utc_now(), "artifacts": tried, **content}
 
 
 def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
@@ -170,23 +174,29 @@ def _compare(
         for name, array in expected.items():
             difference = _largest_difference(raw[name], array)
             worst[name] = max(worst.get(name, 0.0), difference)
+        detections += wanted.labels.size
+        if found.labels.shape != wanted.labels.shape:
+            unmatched += max(found.labels.size, wanted.labels.size)
+            continue
+        unmatched += _out_of_order(found, tolerances.score)
         for one, other in zip(found, wanted, strict=True):
-            detections += one.labels.size
             unmatched += unmatched_detections(
                 one, other, score=tolerances.score, pixels=tolerances.pixels
             )
-    logits, boxes = worst.get("logits", 0.0), worst.get("boxes", 0.0)
     passed = (
-        logits <= tolerances.logits
-        and boxes <= tolerances.boxes
+        all(worst[name] <= limit for name, limit in tolerances.raw.items())
+        and worst.keys() == tolerances.raw.keys()
         and gap <= tolerances.selection
         and unmatched == 0
         and detections > 0
     )
     level = bundle.table.level(depth)
-    return Parity(
-        artifact.name, str(depth), level, logits, boxes, gap, detections, unmatched, passed
-    )
+    return Parity(artifact.name, str(depth), level, worst, gap, detections, unmatched, passed)
+
+
+def _out_of_order(found: Detections, score: float) -> int:
+    """How many detections have a better one right behind them, by more than ``score``."""
+    return int(np.count_nonzero(np.diff(found.scores, axis=1) > score))
 
 
 def _largest_difference(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
@@ -202,8 +212,8 @@ def unmatched_detections(one: Detections, other: Detections, *, score: float, pi
     """How many detections of one image have no partner in the other set, counted both ways.
 
     Partners have the same label, scores within ``score`` and corners within ``pixels``; each has
-    one partner. A detection whose score is within ``score`` of the other set's lowest may have
-    missed the last place there, and is not counted.
+    one partner. Where both sets have the same size, a detection whose score is within ``score`` of
+    the other set's lowest may have missed the last place there, and is not counted.
     """
     labels = (one.labels[0], other.labels[0])
     scores = (one.scores[0].astype(np.float64), other.scores[0].astype(np.float64))
@@ -218,6 +228,8 @@ def unmatched_detections(one: Detections, other: Detections, *, score: float, pi
     # A maximum matching: taking partners greedily could strand one of two near-twins.
     partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
     lonely_other = np.setdiff1d(np.arange(labels[1].size), partner)
+    if labels[0].size != labels[1].size:  # a list that is too short has no last place to miss
+        return int(np.count_nonzero(partner < 0)) + len(lonely_other)
     return _not_at_the_edge(scores[0][partner < 0], scores[1], score) + _not_at_the_edge(
         scores[1][lonely_other], scores[0], score
     )

@@ -646,7 +646,51 @@ def test_killed_during_export(tmp_path: Path, checkpoint: Path, fake: FakeGraphs
 
 def test_files_of_others_are_left_alone(old: Path) -> None:
     (old / "notes.onnx").write_bytes(b"mine")
-    (old / "gated-int8.onnx").write_bytes(b"left behind by an interrupted export")
+    (old / "static-mine.onnx").write_bytes(b"mine")
     make(old, one=TWO)
     assert (old / "notes.onnx").read_bytes() == b"mine"
-    assert not (old / "gated-int8.onnx").exists()
+    assert (old / "static-mine.onnx").read_bytes() == b"mine"
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path) -> None:
+    """It may be a mount point, or reached through a link: neither can be renamed onto."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    with pytest.raises(BundleError, match="No space left"):
+        make(link, one=ONE, two=TWO, full_at="two")
+    with pytest.raises(BundleError, match="not a bundle"):
+        open_bundle(folder)
+    with BundleWriter(link, manifest()) as writer:
+        assert writer.find("one") is not None
+    assert link.is_symlink()
+    assert is_whole(folder)
+    assert sorted(item.name for item in folder.iterdir()) == [MANIFEST, "one.onnx"]
+
+
+def test_one_writer_at_a_time(old: Path) -> None:
+    with (
+        BundleWriter(old, manifest()),
+        pytest.raises(BundleError, match="another export is writing"),
+        BundleWriter(old, manifest()),
+    ):
+        pass
+    with BundleWriter(old, manifest()):
+        pass
+
+
+def test_results_recorded_during_an_export_stay(old: Path) -> None:
+    with BundleWriter(old, manifest()) as writer:
+        kept = open_bundle(old).manifest
+        results = {"verify": [{"passed": True}]}
+        changed = kept.model_copy(update={"results": results})
+        (old / MANIFEST).write_text(changed.model_dump_json())
+        writer.add("two", writes(TWO, name="two"))
+    assert open_bundle(old).manifest.results == results
+
+
+def test_a_run_with_nothing_to_do_writes_nothing(old: Path) -> None:
+    before = snapshot(old)
+    with BundleWriter(old, manifest()):
+        pass
+    assert snapshot(old) == before

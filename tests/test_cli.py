@@ -243,7 +243,7 @@ def test_verify(run: Run, checkpoint: Path, bundle_copy: Path) -> None:
     found = run("verify", bundle_copy, "--checkpoint", checkpoint, "--json").json
     assert found["passed"] is True
     assert len(found["rows"]) == 12
-    assert {"artifact", "depth", "level", "logits", "boxes", "selection", "passed"} <= set(
+    assert {"artifact", "depth", "level", "differences", "selection", "passed"} <= set(
         found["rows"][0]
     )
     shown = run("verify", bundle_copy, "--checkpoint", checkpoint, "--depth", "base")
@@ -296,7 +296,7 @@ def test_verify_reports_infinite_differences_as_json(
     )  # fmt: skip
     fails(shown, 1, "1 of 1 rows differ")
     (row,) = strict_json(shown.out)["rows"]
-    assert row["logits"] is None
+    assert row["differences"]["logits"] is None
     assert run("inspect", bundle_copy, "--json").json["results"]["verify"]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from anydepth_deploy.errors import DepthError
 from anydepth_deploy.models.detr import CONFIGS
 
 R50 = CONFIGS["r50"].depth_space
-TABLE = DepthTable(R50, CONFIGS["r50"].default_ladder)
 LADDER = ("TTTT-T-4", "FFTF-F-4", "FFTF-F-6", "FFFF-F-4", "FFFF-F-5", "FFFF-F-6")
+TABLE = DepthTable(R50, tuple(R50.parse(text) for text in LADDER))
 ALL_TEXTS = [
     f"{''.join(stages)}-{encoder}-{layers}"
     for stages in itertools.product("FT", repeat=4)
@@ -104,7 +105,7 @@ def test_texts_that_are_no_depth(text: str, told: str) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("row", [-1, -192, 192, 10**9, True, False, np.int64(-1), np.int64(192)])
+@pytest.mark.parametrize("row", [-1, -192, 192, 10**9, np.int64(-1), np.int64(192)])
 def test_rows_out_of_range(row: int) -> None:
     with pytest.raises(DepthError, match="rows go from 0 to 191, of which 0 to 5 are the ladder"):
         TABLE.find(row)
@@ -115,6 +116,15 @@ def test_rows_of_any_integer_type(kind: type) -> None:
     assert TABLE.find(kind(0)) == R50.base
     assert TABLE.find(kind(5)) == R50.super
     assert TABLE.row(kind(191)) == 191
+
+
+@pytest.mark.parametrize(
+    "depth", [None, 1.0, b"super", True, False, np.True_, np.float32(1), np.array([1]), ("base",)]
+)
+def test_what_no_depth_can_be(depth: Any) -> None:
+    for read in (TABLE.find, TABLE.row, TABLE.level):
+        with pytest.raises(DepthError, match=f"cannot be of type {type(depth).__name__}: expected"):
+            read(depth)
 
 
 def test_a_depth_of_another_model() -> None:
@@ -225,6 +235,10 @@ def test_ladders_that_are_none(source: str, told: str) -> None:
         ("list.json", json.dumps(["base", "FFFF-F-2", "super"])),
         ("object.json", json.dumps({"ladder": ["base", "FFFF-F-2", "super"], "by": "hand"})),
         ("UPPER.JSON", json.dumps(["base", "ffff-f-2", "super"])),
+        ("ladder", json.dumps({"ladder": ["base", "FFFF-F-2", "super"]})),
+        ("lines", "base\nFFFF-F-2\nsuper\n"),
+        ("by,hand", "base\nFFFF-F-2\nsuper\n"),
+        ("r50,v2.txt", "base\nFFFF-F-2\nsuper\n"),
         ("lines.txt", "# measured\nbase\n\n  FFFF-F-2  # cheap\r\nsuper\n"),
     ],
 )
@@ -245,6 +259,7 @@ def test_ladder_files(tmp_path: Path, name: str, content: str) -> None:
         ("numbers.json", b"[0, 1]", "expected a list of depths"),
         ("other.json", b'{"rungs": ["base", "super"]}', "expected a list of depths"),
         ("binary.txt", b"\xff\xfe\x00base", "cannot be read"),
+        ("numbers", b"[0, 1]", "expected a list of depths"),
         ("empty.txt", b"# nothing\n", "from base"),
         ("wrong.txt", b"base\nwhat\nsuper\n", "unknown depth 'what'"),
     ],

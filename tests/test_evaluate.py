@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
 
-from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle import MANIFEST, Bundle, BundleWriter, open_bundle
 from anydepth_deploy.depth import Depth, parse_ladder
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError
+from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
 from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
+from anydepth_deploy.manifest import Artifact
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture."""
@@ -35,11 +37,33 @@ TRUTH: dict[int, list[tuple[int, Box]]] = {
 }
 
 
+def artifact(name: str, layout: Literal["gated", "set"], **fields: Any) -> Artifact:
+    return Artifact(
+        name=name,
+        file=f"{name}.onnx",
+        layout=layout,
+        **{"weights": "folded", **fields},
+        opset=18,
+        bytes=0,
+        sha256=hashlib.sha256(name.encode()).hexdigest(),
+        built_with={},
+        build_seconds=0.0,
+    )
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    """A bundle without artifacts; its sessions are made up by the tests."""
-    with BundleWriter(tmp_path / "bundle", manifest()):
+    """A bundle whose artifacts have no files; its sessions are made up by the tests."""
+    empty = manifest()
+    with BundleWriter(tmp_path / "bundle", empty):
         pass
+    static = [
+        artifact(f"static-{row.depth}", "set", depth=row.depth, row=row.index)
+        for row in empty.depths
+    ]
+    gated = [artifact("gated-shared", "gated", weights="shared"), artifact("gated-folded", "gated")]
+    full = empty.model_copy(update={"artifacts": [*gated, *static]})
+    (tmp_path / "bundle" / MANIFEST).write_text(full.model_dump_json())
     return open_bundle(tmp_path / "bundle")
 
 
@@ -273,7 +297,7 @@ def test_depths_progress_and_record(
         threads=1,
         progress=lambda *step: steps.append(step),
     )
-    assert asked == [{"runtime": "onnxruntime", "artifact": "set", "threads": 1}]
+    assert asked == [{"runtime": "onnxruntime", "artifact": "set", "weights": None, "threads": 1}]
     assert [(row.depth, row.level, row.macs) for row in rows] == [
         ("FF-2", 2, MACS["FF-2"]),
         ("TF-2", None, MACS["TF-2"]),
@@ -284,11 +308,50 @@ def test_depths_progress_and_record(
     (record,) = open_bundle(bundle.path).manifest.results["eval"]
     assert record["pictures"] == 3
     assert record["data"] == "annotations.json"
+    assert record["mapped_by"] == "name"
+    measured = ["static-FF-2", "static-TF-2", "static-TT-1"]  # and none of the other depths
+    assert sorted(item["name"] for item in record["artifacts"]) == measured
+    for item in record["artifacts"]:
+        assert item["sha256"] == hashlib.sha256(item["name"].encode()).hexdigest()
     assert [item["ap"] for item in record["rows"]] == [100, 100, 100]
 
     session.seen.clear()
     evaluate(bundle, data, depths, record=False)
     assert len(open_bundle(bundle.path).manifest.results["eval"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "measured"), [(None, "gated-shared"), ("folded", "gated-folded")]
+)
+def test_what_was_measured_is_recorded(
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: str | None,
+    measured: str,
+) -> None:
+    categories = [{**item, "name": f"kind {item['id']}"} for item in CATEGORIES]
+    by_rank = CocoData(write_data(tmp_path / "data", categories=categories))
+    asked: list[dict[str, Any]] = []
+
+    def opened(_: Bundle, **options: Any) -> FakeSession:
+        asked.append(options)
+        return FakeSession({})
+
+    monkeypatch.setattr(Bundle, "session", opened)
+    evaluate(bundle, by_rank, [bundle.table.find("super")], weights=weights)
+    assert [options["weights"] for options in asked] == [weights]
+    (record,) = open_bundle(bundle.path).manifest.results["eval"]
+    assert [item["name"] for item in record["artifacts"]] == [measured]
+    assert record["mapped_by"] == "rank"
+
+
+def test_what_cannot_be_measured(bundle: Bundle, data: CocoData) -> None:
+    depths = [bundle.table.find("base")]
+    with pytest.raises(BundleError, match="no artifact 'set fp32 shared'"):
+        evaluate(bundle, data, depths, layout="set", weights="shared")
+    with pytest.raises(UsageError, match="batch is 0"):
+        evaluate(bundle, data, depths, batch=0)
 
 
 def test_without_the_extra(bundle: Bundle, data: CocoData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,21 +367,39 @@ def named(*names: str) -> list[dict[str, Any]]:
     return [{"id": 10 + 5 * index, "name": name} for index, name in enumerate(names)]
 
 
+def annotated(folder: Path, *names: str) -> CocoData:
+    """Data whose categories have these names, in another order."""
+    items = [{**GOOD, "category_id": 10}]
+    path = write_data(folder / "d", categories=named(*names)[::-1], annotations=items)
+    return CocoData(path)
+
+
 def test_categories_are_found_by_name_then_by_rank(tmp_path: Path) -> None:
     classes = ["circle", "square", "star"]
     for names, expected in (
         (("star", "circle", "square"), [15, 20, 10]),
         (("moon", "star", "circle", "square"), [20, 25, 15]),
         (("one", "two", "three"), [10, 15, 20]),
-        (("circle", "two", "three"), [10, 15, 20]),
     ):
-        found = CocoData(write_data(tmp_path / "d", categories=named(*names)[::-1]))
+        found = annotated(tmp_path, *names)
+        assert found.mapping(classes) == (expected, names != ("one", "two", "three"))
         assert found.category_ids(classes) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "unknown"),
+    [(("circle", "two", "three"), "square, star"), (("star", "square", "disc"), "circle")],
+)
+def test_some_names_are_not_enough(tmp_path: Path, names: tuple[str, ...], unknown: str) -> None:
+    # By rank, classes would silently be scored against other categories.
+    with pytest.raises(ImageError, match=f"no category of their name: {unknown}; ") as caught:
+        annotated(tmp_path, *names).mapping(["circle", "square", "star"])
+    assert str(tmp_path / "d" / "annotations.json") in str(caught.value)
 
 
 @pytest.mark.parametrize("names", [("circle", "square"), ("one", "two", "three", "four")])
 def test_another_number_of_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
-    found = CocoData(write_data(tmp_path / "d", categories=named(*names)))
+    found = annotated(tmp_path, *names)
     with pytest.raises(ImageError, match=f"has {len(names)} categories, the network 3 classes"):
         found.category_ids(["circle", "square", "star"])
 
@@ -330,6 +411,10 @@ def lacking(key: str) -> list[dict[str, Any]]:
     return [GOOD, {name: value for name, value in GOOD.items() if name != key}]
 
 
+def wrong(**fields: Any) -> dict[str, Any]:
+    return {"annotations": [GOOD, {**GOOD, "id": 2, **fields}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -339,7 +424,31 @@ def lacking(key: str) -> list[dict[str, Any]]:
         ({"categories": None}, "not in COCO's format"),
         ({"images": [{"id": 1}]}, r"images\[0\] has no file_name"),
         ({"images": ["1.png"]}, r"images\[0\] has no id, file_name"),
-        ({"images": [{"id": "x", "file_name": "4.png"}]}, r"images\[0\] has an id that is no"),
+        (
+            {"images": [{"id": "x", "file_name": "4.png"}]},
+            r"images\[0\] has the id 'x', expected an int",
+        ),
+        ({"images": [{"id": True, "file_name": "4.png"}]}, r"images\[0\] has the id True"),
+        ({"images": [{"id": 2**60, "file_name": "4.png"}]}, r"images\[0\] has the id 0x10+, exp"),
+        ({"images": [{"id": 1, "file_name": 4}]}, r"images\[0\] has the file_name 4, expected te"),
+        ({"images": [{"id": 1, "file_name": None}]}, "has the file_name None, expected text"),
+        ({"categories": [{"id": 1, "name": None}]}, r"categories\[0\] has the name None"),
+        (wrong(image_id="4"), r"annotations\[1\] has the image_id '4', expected an integer"),
+        (wrong(image_id=4.0), r"annotations\[1\] has the image_id 4\.0, expected an integer"),
+        (wrong(image_id=5), r"annotations\[1\] has the image_id 5, which none of the images"),
+        (wrong(category_id=[7]), r"annotations\[1\] has the category_id \[7\], expected an int"),
+        (wrong(category_id=8), r"annotations\[1\] has the category_id 8, which none of the cat"),
+        (wrong(bbox=[0, 0, -1, 9]), r"annotations\[1\] has the bbox \[0, 0, -1, 9\]"),
+        (wrong(bbox=[0, 0, 9, -0.5]), "width and height not negative"),
+        (wrong(bbox=[0, float("nan"), 9, 9]), r"annotations\[1\] has the bbox \[0, nan"),
+        (wrong(bbox=[0, 0, float("inf"), 9]), r"annotations\[1\] has the bbox \[0, 0, inf"),
+        (wrong(bbox=[0, 0, 10**400, 9]), r"annotations\[1\] has the bbox"),
+        (wrong(bbox=[0, 0, True, 9]), r"annotations\[1\] has the bbox"),
+        (wrong(area=float("nan")), r"annotations\[1\] has the area nan, expected a number"),
+        (wrong(area=-1), r"annotations\[1\] has the area -1"),
+        (wrong(area=None), r"annotations\[1\] has the area None"),
+        (wrong(iscrowd=2), r"annotations\[1\] has the iscrowd 2, expected 0 or 1"),
+        (wrong(iscrowd="no\nway"), r"annotations\[1\] has the iscrowd 'no"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] has no name"),
         ({"annotations": lacking("id")}, r"annotations\[1\] has no id"),
         ({"annotations": lacking("bbox")}, r"annotations\[1\] has no bbox"),
@@ -356,6 +465,26 @@ def test_annotations_that_are_wrong(tmp_path: Path, changes: dict[str, Any], tol
         CocoData(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_annotations_may_leave_out(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box: Box = (10, 20, 30.5, 40)
+    # COCO's evaluation takes the id 0 for "no match".
+    items = [{"id": 0, "image_id": 4, "category_id": 7, "bbox": list(box)}]
+    path = write_data(tmp_path / "d", annotations=items)
+    before = path.read_bytes()
+    found = CocoData(path)
+    assert found.content["annotations"] == [{**items[0], "id": 1, "area": 1220, "iscrowd": 0}]
+    session = FakeSession({4: [(7, box, 0.9)]})
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: session)
+    (row,) = evaluate(bundle, found, [bundle.table.find("super")])
+    assert (row.ap, row.ap_medium) == (100, 100)
+    assert path.read_bytes() == before
+    given = [{**items[0], "id": 6, "area": 7.5, "iscrowd": 1}]
+    kept = CocoData(write_data(tmp_path / "d", annotations=given))
+    assert kept.content["annotations"] == [{**given[0], "id": 1}]
 
 
 @pytest.mark.parametrize(

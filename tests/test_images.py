@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from anydepth_deploy.images import (
     prepare,
     prepare_batch,
 )
+from anydepth_deploy.samples import verification_batches
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -118,6 +120,26 @@ def test_arrays_that_are_no_picture(image: NDArray[np.uint8]) -> None:
         prepare(image, Preprocess(size=(32, 32)))
     assert str(image.dtype) in str(caught.value)
     assert str(list(image.shape)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (None, r"NoneType \[\]"),
+        ([[0, 0, 0]], r"list \[\]"),
+        ("picture.png", r"str \[\]"),
+        (Image.new("RGB", (8, 8)), r"Image \[\]"),
+    ],
+)
+def test_what_is_no_array(image: Any, found: str) -> None:
+    with pytest.raises(ImageError, match=rf"must be uint8 \[H, W, 3\] in RGB; found {found}"):
+        prepare(image, Preprocess(size=(32, 32)))
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 8, 8, 3), np.uint8)])
+def test_a_batch_of_none(nothing: Any) -> None:
+    with pytest.raises(ImageError, match="give at least one"):
+        prepare_batch(nothing, Preprocess(size=(32, 32)))
 
 
 # --- boxes -----------------------------------------------------------------------------------
@@ -274,3 +296,24 @@ def test_finding_pictures(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no picture") as caught:
         find_images(tmp_path / "empty")
     assert all(suffix in str(caught.value) for suffix in SUFFIXES)
+
+
+# --- pictures to verify with -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "used"),
+    [(1, [0, 0, 0]), (2, [0, 0, 1]), (3, [0, 1, 2]), (4, [0, 1, 3]), (11, [0, 5, 10])],
+)
+def test_pictures_to_verify_with_are_spread(tmp_path: Path, count: int, used: list[int]) -> None:
+    for index in range(count):
+        gray = Image.new("RGB", (8, 8), (index, index, index))
+        gray.save(tmp_path / f"{index:02d}.png")
+    recipe = Preprocess(size=(32, 32))
+    one, three = verification_batches(recipe, tmp_path)
+    assert (one.shape, three.shape) == ((1, 3, 32, 32), (3, 3, 32, 32))
+    pictures = np.concatenate([one, three[:2]])
+    assert (pictures * 255).mean((1, 2, 3)).round().tolist() == used
+    assert three[2].std() > 0.2  # the last is noise
+    again = verification_batches(recipe, tmp_path / "00.png")
+    assert not np.concatenate([again[0], again[1][:2]]).any()

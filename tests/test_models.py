@@ -12,6 +12,7 @@ from torch import nn
 from anydepth_deploy.errors import DepthError, InputError
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.models.macs import count_macs
+from anydepth_deploy.models.stages import AnyDepthModel
 
 PUBLISHED_PARAMETERS = {"r50": "42.885", "r101": "76.556"}
 """Millions, as the authors' tool prints them (frozen norms are buffers and do not count)."""
@@ -210,6 +211,15 @@ def test_sizes_that_are_no_multiples_of_32_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"multiples of 32"):
         model.stages(size)
+
+
+def test_a_family_may_ask_more_of_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_size(_: AnyDepthModel, size: tuple[int, int]) -> None:
+        raise InputError(f"{size} is too small")
+
+    monkeypatch.setattr(AnyDepthDETR, "check_size", check_size)
+    with pytest.raises(InputError, match="too small"):
+        meta_model("tiny").stages((64, 64))
 
 
 @pytest.mark.parametrize("depth", ["FFFF-F-0", "FFFF-F-4", "FFFF-F", "super2", "level:9"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.draw import class_colour, draw_detections, side_by_side
 from anydepth_deploy.errors import BundleError, DepthError, ImageError, UsageError
-from anydepth_deploy.images import load_image, prepare
+from anydepth_deploy.images import SUFFIXES, load_image, prepare
 from anydepth_deploy.predict import predict
+from anydepth_deploy.session import Session
 
 
 @pytest.fixture
@@ -132,12 +134,111 @@ def test_what_cannot_be_predicted(bundle: Bundle, pictures: Path, tmp_path: Path
     with pytest.raises(BundleError, match="no artifact 'stages fp32'"):
         predict(bundle, pictures / "a.png", layout="stages", out=out)
     assert not out.exists()
-    out.write_text("mine")
-    with pytest.raises(UsageError, match="is a file, but there are 3 pictures"):
-        predict(bundle, pictures, out=out)
-    assert out.read_text() == "mine"
+    with pytest.raises(BundleError, match="no artifact 'fp32 heavy'"):
+        predict(bundle, pictures / "a.png", weights="heavy", out=out)
+    assert not out.exists()
+    (tmp_path / "file").write_text("mine")
     with pytest.raises(ImageError, match="cannot be written"):
-        predict(bundle, pictures / "a.png", "base", out=tmp_path / "drawn.what")
+        predict(bundle, pictures / "a.png", "base", out=tmp_path / "file" / "drawn.png")
+
+
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with the files is found before anything is opened."""
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: pytest.fail("opened a session"))
+
+
+@pytest.mark.usefixtures("no_session")
+def test_where_drawings_cannot_go(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file.png").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    one = pictures / "a.png"
+    for source, out, told in (
+        (pictures, None, "is a folder of pictures: give --out FOLDER"),
+        (pictures, tmp_path / "file.png", "is a file, but .* is a folder of pictures"),
+        (pictures, tmp_path / "file", "is a file, but .* is a folder of pictures"),
+        (pictures, tmp_path / "new.png", "is a file, but .* is a folder of pictures"),
+        (one, tmp_path / "file", "is a file: expected a folder, or a picture"),
+        (one, tmp_path / "drawn.what", r"has the suffix \.what: expected .* or a picture"),
+        (one, tmp_path / "drawn.what.gz", r"has the suffix \.gz"),
+    ):
+        with pytest.raises(UsageError, match=told) as caught:
+            predict(bundle, source, out=out)
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file.png").read_text() == (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_session")
+def test_pictures_are_not_replaced(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures)
+    (tmp_path / "link.png").symlink_to(pictures / "a.png")
+    before = (pictures / "a.png").read_bytes()
+    for source, out in (
+        (pictures / "a.png", pictures / "a.png"),
+        (pictures / "a.png", "a.png"),
+        (pictures / "a.png", pictures / "sub" / ".." / "a.png"),
+        (pictures / "a.png", tmp_path / "link.png"),
+        (tmp_path / "link.png", pictures / "a.png"),
+    ):
+        with pytest.raises(UsageError, match="would replace a picture that is read"):
+            predict(bundle, source, out=out)
+    assert (pictures / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["new", "new/", "deep/new", ".hidden", "v1.png/"])
+def test_a_new_folder_for_one_picture(
+    bundle: Bundle, pictures: Path, tmp_path: Path, name: str
+) -> None:
+    (found,) = predict(bundle, pictures / "a.png", "base", out=f"{tmp_path}/{name}")
+    assert found.drawn == str(tmp_path / name / "a.pred.png")
+    assert Path(found.drawn).is_file()
+
+
+def test_folders_may_have_a_dot(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    assert len(predict(bundle, pictures, "base", out=tmp_path / "run.1")) == 3
+    (tmp_path / "run.2").mkdir()
+    (found,) = predict(bundle, pictures / "a.png", "base", out=tmp_path / "run.2")
+    assert found.drawn == str(tmp_path / "run.2" / "a.pred.png")
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_suffix_can_be_drawn(
+    bundle: Bundle, pictures: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"drawn{suffix.upper()}"
+    predict(bundle, pictures / "a.png", "base", out=out)
+    assert load_image(out).shape == (5 * 90, 5 * 120, 3)
+
+
+def test_earlier_drawings_are_no_pictures(bundle: Bundle, pictures: Path) -> None:
+    first = predict(bundle, pictures, "base", out=pictures)
+    again = predict(bundle, pictures, "base", out=pictures)
+    assert [item.image for item in again] == [item.image for item in first]
+    assert [item.drawn for item in again] == [item.drawn for item in first]
+    for path in (pictures / "a.png", pictures / "b.jpg", pictures / "sub" / "a.bmp"):
+        path.unlink()
+    with pytest.raises(ImageError, match="holds only drawings of earlier runs"):
+        predict(bundle, pictures, "base", out=pictures)
+    (found,) = predict(bundle, first[0].drawn, "base", out=pictures / "once.more.png")
+    assert found.image == first[0].drawn
+
+
+def test_the_weights_are_chosen(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    opened = Bundle.session
+
+    def session(self: Bundle, **options: Any) -> Session:
+        asked.append(options)
+        return opened(self, **options)
+
+    monkeypatch.setattr(Bundle, "session", session)
+    out = tmp_path / "drawn.png"
+    predict(bundle, pictures / "a.png", "base", layout="gated", weights="folded", out=out)
+    assert asked == [{"runtime": "onnxruntime", "artifact": "gated", "weights": "folded"}]
 
 
 # --- drawing ---------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_images_of_the_wrong_kind(gated: Session, images: Any, found: str) -> No
 
 @pytest.mark.parametrize("kind", ["gated shared", "set None"])
 @pytest.mark.parametrize(
-    "depth", ["FFFF-F-9", "nonsense", "level:4", "level:-1", -1, 96, True, Depth((9,), "9")]
+    "depth", ["FFFF-F-9", "nonsense", "level:4", "level:-1", -1, 96, True, Depth((9,), "9"), None]
 )
 def test_depths_that_are_not_there(sessions: dict[str, Session], kind: str, depth: Any) -> None:
     with pytest.raises(DepthError):
@@ -282,6 +282,12 @@ def test_unknown_runtimes_and_artifacts(bundle: Bundle) -> None:
         with pytest.raises(BundleError, match=f"no artifact '{wanted}'") as caught:
             bundle.session(**options)  # type: ignore[arg-type]
         assert has in str(caught.value)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_too_few_threads(bundle: Bundle, threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads}: expected at least 1"):
+        bundle.session(threads=threads)
 
 
 def test_without_onnxruntime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,10 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, CheckpointError, ImageError
 from anydepth_deploy.models.detr import AnyDepthDETR
+from anydepth_deploy.models.stages import Tolerances
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.session import Session, open_artifacts
-from anydepth_deploy.verify import Parity, Report, Tolerances, unmatched_detections, verify
+from anydepth_deploy.verify import Parity, Report, unmatched_detections, verify
 
 SCORE, PIXELS = 0.01, 1.0
 Item = tuple[int, float, float]
@@ -65,7 +66,9 @@ def unmatched(one: list[Item], other: list[Item]) -> int:
         # What the last place went to is nobody's promise; what came before it is.
         ([(1, 0.9, 5), (2, 0.501, 0)], [(1, 0.9, 5), (3, 0.5, 40)], 0),
         ([(1, 0.9, 5), (2, 0.52, 0)], [(1, 0.9, 5), (3, 0.5, 40)], 1),
-        ([(1, 0.9, 5)], [], 0),
+        # A list that is too short has no last place to miss.
+        ([(1, 0.9, 5)], [], 1),
+        ([(1, 0.9, 5), (2, 0.1, 0)], [(1, 0.9, 5)], 1),
     ],
 )
 def test_counting_what_has_no_partner(one: list[Item], other: list[Item], expected: int) -> None:
@@ -90,6 +93,8 @@ def brute_force(one: list[Item], other: list[Item]) -> set[int]:
         return a[0] == b[0] and abs(a[1] - b[1]) <= SCORE and abs(a[2] - b[2]) <= PIXELS
 
     def counted(lonely: list[Item], theirs: list[Item]) -> int:
+        if len(one) != len(other):
+            return len(lonely)
         lowest = min((item[1] for item in theirs), default=math.inf)
         return sum(item[1] > lowest + SCORE for item in lonely)
 
@@ -192,8 +197,10 @@ def test_every_artifact_equals_its_checkpoint(
     assert found == gated + static
     assert [(done, total) for _, done, total in steps] == [(index, 12) for index in range(12)]
     for row in report.rows:
-        assert 0 < row.logits <= 1e-4  # exactly 0 would mean that nothing was compared
-        assert 0 < row.boxes <= 1e-5
+        assert (
+            0 < row.differences["logits"] <= 1e-4
+        )  # exactly 0 would mean that nothing was compared
+        assert 0 < row.differences["boxes"] <= 1e-5
         assert (row.detections, row.unmatched) == (300, 0)
 
 
@@ -225,11 +232,32 @@ def reorder_detections(found: Detections, raw: Raw) -> tuple[Detections, Raw]:
     return Detections(found.labels[:, ::-1], found.boxes[:, ::-1], found.scores[:, ::-1]), raw
 
 
-@pytest.mark.parametrize("change", [reorder, reorder_detections])
-def test_the_order_is_nobodys_promise(verdict: Verify, change: Change) -> None:
-    row = verdict(change)
+def test_the_order_of_queries_is_nobodys_promise(verdict: Verify) -> None:
+    row = verdict(reorder)
     assert row.passed
-    assert row.logits <= 1e-4
+    assert row.differences["logits"] <= 1e-4
+
+
+def first_only(found: Detections, raw: Raw) -> tuple[Detections, Raw]:
+    return Detections(found.labels[:, :1], found.boxes[:, :1], found.scores[:, :1]), raw
+
+
+@pytest.mark.parametrize("change", [reorder_detections, first_only])
+def test_detections_come_best_first_and_all_of_them(verdict: Verify, change: Change) -> None:
+    row = verdict(change)
+    assert not row.passed
+    assert row.unmatched > 0
+
+
+@pytest.mark.parametrize("value", [-1, 525, 10**6])
+def test_queries_that_are_no_tokens_fail_the_check(verdict: Verify, value: int) -> None:
+    def change(found: Detections, raw: Raw) -> tuple[Detections, Raw]:
+        raw["queries"][0, 0] = value
+        return found, raw
+
+    row = verdict(change)
+    assert not row.passed
+    assert row.selection == math.inf
 
 
 def add(name: str, amount: float) -> Change:
@@ -243,16 +271,16 @@ def add(name: str, amount: float) -> Change:
 def test_one_logit(verdict: Verify) -> None:
     row = verdict(add("logits", 1e-3))
     assert not row.passed
-    assert row.logits == pytest.approx(1e-3, rel=0.05)
-    assert row.boxes <= 1e-5
+    assert row.differences["logits"] == pytest.approx(1e-3, rel=0.05)
+    assert row.differences["boxes"] <= 1e-5
     assert row.unmatched == 0
 
 
 def test_one_box(verdict: Verify) -> None:
     row = verdict(add("boxes", 1e-4))
     assert not row.passed
-    assert row.boxes == pytest.approx(1e-4, rel=0.05)
-    assert row.logits <= 1e-4
+    assert row.differences["boxes"] == pytest.approx(1e-4, rel=0.05)
+    assert row.differences["logits"] <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["logits", "boxes"])
@@ -260,7 +288,7 @@ def test_one_box(verdict: Verify) -> None:
 def test_one_number_that_is_none(verdict: Verify, name: str, value: float) -> None:
     row = verdict(add(name, value))
     assert not row.passed
-    assert getattr(row, name) == math.inf
+    assert row.differences[name] == math.inf
 
 
 def swap_two_queries(found: Detections, raw: Raw) -> tuple[Detections, Raw]:
@@ -311,9 +339,11 @@ class PicksWorse:
             queries = self.model(pixels, depth)["queries"].clone()
             taken = set(queries[0].tolist())
             worse = next(token for token in range(60) if token not in taken)
-            queries[0, 0] = queries[0, 1] if self.twice else worse
+            queries[0, 0] = worse
             found = self.model.compare(pixels, depth, {"queries": queries})
         raw = {name: array.numpy() for name, array in found.raw.items()}
+        if self.twice:
+            raw["queries"][0, 0] = raw["queries"][0, 1]
         boxes = {name: array.numpy() for name, array in found.detections.items()}
         return Detections(boxes["labels"], boxes["boxes"], boxes["scores"]), raw
 
@@ -332,28 +362,32 @@ def test_a_worse_choice_of_queries(
     depths = [bundle.table.find("base")]
     report = verify(bundle, str(checkpoint), batches, depths=depths, layout="set", record=False)
     (row,) = report.rows
-    assert (row.logits, row.boxes, row.unmatched) == (0, 0, 0)
-    assert row.selection > (1e6 if twice else 1e-3)
     assert not report.passed
+    if twice:
+        assert row.selection == math.inf
+    else:
+        assert (*row.differences.values(), row.unmatched) == (0, 0, 0, 0)
+        assert row.selection > 1e-3
 
 
 # --- reports and errors ----------------------------------------------------------------------
 
 
-def test_tolerances_follow_from_those_of_the_heads() -> None:
-    found = Tolerances.of("fp32", (320, 640))
-    assert (found.logits, found.boxes, found.selection) == (1e-4, 1e-5, 1e-4)
+def test_tolerances_follow_from_those_of_the_heads(model: AnyDepthDETR) -> None:
+    found = model.tolerances((320, 640))
+    assert set(found.raw) == set(model.raw_outputs)
+    assert (found.raw["logits"], found.raw["boxes"], found.selection) == (1e-4, 1e-5, 1e-4)
     values = np.linspace(-8, 8, 1001)
     sigmoid = 1 / (1 + np.exp(-values))
-    shifted = 1 / (1 + np.exp(-(values + found.logits)))
+    shifted = 1 / (1 + np.exp(-(values + found.raw["logits"])))
     assert np.abs(sigmoid - shifted).max() <= found.score
-    assert found.pixels == pytest.approx(640 * (found.boxes + found.boxes / 2))
+    assert found.pixels == pytest.approx(640 * 1.5 * found.raw["boxes"])
 
 
 def test_a_report_passes_only_if_every_row_does() -> None:
-    good = Parity("a", "FF-2", 0, 0.0, 0.0, 0.0, 3, 0, True)
-    bad = Parity("a", "FF-1", 1, 1.0, 0.0, 0.0, 3, 0, False)
-    limits = Tolerances.of("fp32", (64, 64))
+    good = Parity("a", "FF-2", 0, {"logits": 0.0}, 0.0, 3, 0, True)
+    bad = Parity("a", "FF-1", 1, {"logits": 1.0}, 0.0, 3, 0, False)
+    limits = Tolerances({}, 0.0, 0.0, 0.0)
     for rows, passed in (([], False), ([good], True), ([good, bad], False)):
         report = Report("b", "c", "onnxruntime", [], limits, rows)
         assert report.passed is passed

@@ -22,9 +22,10 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
 from anydepth_deploy.graph.weights import fingerprints, share_constants, shared_weights
+from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.models.stages import DETECTIONS, Stage
 
-__all__ = ["RAW_METADATA", "TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
+__all__ = ["TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
 
 Weights = Literal["shared", "folded"]
 
@@ -32,9 +33,6 @@ IR_VERSION = 8
 """What opset 18 came with; every runtime that reads the opset reads this."""
 
 INT64, BOOL = ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.BOOL)
-
-RAW_METADATA = "anydepth.raw_outputs"
-"""Model metadata: public names of the raw outputs and the tensors that hold them."""
 
 TABLE_METADATA = "anydepth.depths"
 """Model metadata: the depths by row, so that a graph explains itself without its bundle."""

@@ -13,7 +13,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.models.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.progress import Progress
 
 __all__ = ["BATCH", "OPSET", "Piece", "Pieces", "export_pieces"]
 
@@ -87,9 +88,7 @@ class Pieces:
         return list(found.values())
 
 
-def export_pieces(
-    model: AnyDepthModel, size: Size, *, progress: Callable[[str, int, int], None] | None = None
-) -> Pieces:
+def export_pieces(model: AnyDepthModel, size: Size, *, progress: Progress | None = None) -> Pieces:
     """Export every variant of every stage of ``model`` for inputs of ``size`` (height, width).
 
     The batch dimension stays dynamic. ``progress(name, done, total)`` is called before each piece.

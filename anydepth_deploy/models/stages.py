@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
 from anydepth_deploy.errors import InputError
 
-__all__ = ["DETECTIONS", "AnyDepthModel", "Comparison", "Predicate", "Size", "Stage"]
+__all__ = ["DETECTIONS", "AnyDepthModel", "Comparison", "Predicate", "Size", "Stage", "Tolerances"]
 
 Size = tuple[int, int]
 """Height and width of the network input, in pixels."""
@@ -89,6 +89,20 @@ class Comparison:
     gap: float
 
 
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest differences between an FP32 artifact and its checkpoint that count as equal.
+
+    ``raw``: for each raw output, in its own unit; ``selection``: of a :class:`Comparison`'s gap;
+    ``score``: of a detection's score (probability); ``pixels``: of a box's corner (input pixels).
+    """
+
+    raw: Mapping[str, float]
+    selection: float
+    score: float
+    pixels: float
+
+
 class AnyDepthModel(nn.Module):
     """What every family offers: gates, a default ladder, stages for an input size.
 
@@ -103,6 +117,7 @@ class AnyDepthModel(nn.Module):
     ladder: tuple[Depth, ...]
     config: Any
     raw_outputs: Mapping[str, str]
+    max_detections: int
     size_multiple: int = 32
     optional_keys: tuple[str, ...] = ()
     """Prefixes of parameters that only training uses: a checkpoint may lack them."""
@@ -116,12 +131,8 @@ class AnyDepthModel(nn.Module):
         """The default depth table of this model."""
         return DepthTable(self.space, self.ladder)
 
-    def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
-        """The stages for inputs of ``size`` (height, width), constants on ``device``."""
-        raise NotImplementedError
-
-    def stages(self, size: Size, device: torch.device | str = "cpu") -> list[Stage]:
-        """The stages for inputs of ``size``; they share this model's parameters.
+    def check_size(self, size: Size) -> None:
+        """Refuse input sizes that this network cannot take; a family may ask for more.
 
         Raises :class:`InputError` when height or width is not a multiple of the coarsest stride.
         """
@@ -130,6 +141,17 @@ class AnyDepthModel(nn.Module):
                 f"input size {size[0]}x{size[1]} (height x width): both sides must be positive "
                 f"multiples of {self.size_multiple}"
             )
+
+    def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
+        """The stages for inputs of ``size`` (height, width), constants on ``device``."""
+        raise NotImplementedError
+
+    def stages(self, size: Size, device: torch.device | str = "cpu") -> list[Stage]:
+        """The stages for inputs of ``size``; they share this model's parameters.
+
+        Raises :class:`InputError` as :meth:`check_size` does.
+        """
+        self.check_size(size)
         key = (size, torch.device(device))
         if key not in self._stages:
             stages = self.build_stages(*key)
@@ -188,6 +210,10 @@ class AnyDepthModel(nn.Module):
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
         tensors = self.flow(images, depth)
         return {public: tensors[name] for public, name in DETECTIONS.items()}
+
+    def tolerances(self, size: Size) -> Tolerances:
+        """What parity means for inputs of ``size``; every raw output has a limit."""
+        raise NotImplementedError
 
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]

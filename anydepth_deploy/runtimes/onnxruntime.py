@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.errors import BundleError, InputError, MissingExtraError
+from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.runtimes import Arrays, Engine, EngineOptions
 
 __all__ = ["OnnxRuntimeEngine", "open_engine"]
-
-RAW_METADATA = "anydepth.raw_outputs"
 
 
 class OnnxRuntimeEngine:

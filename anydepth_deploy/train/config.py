@@ -74,6 +74,8 @@ class TrainConfig:
         for name in ("steps", "pictures", "batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not self.learning_rate >= 0:
+            raise UsageError(f"learning_rate must not be negative, found {self.learning_rate}")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"minutes must be positive, found {self.minutes}")
         if not 0 <= self.ground_truth_share <= 1:

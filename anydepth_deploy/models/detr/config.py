@@ -39,10 +39,9 @@ class DetrConfig:
     input_size: tuple[int, int] = (640, 640)
     ladder: tuple[str, ...] = (
         "TTTT-T-4",
+        "FFTT-F-4",
         "FFTF-F-4",
-        "FFTF-F-6",
         "FFFF-F-4",
-        "FFFF-F-5",
         "FFFF-F-6",
     )
 
@@ -80,11 +79,11 @@ CONFIGS: dict[str, DetrConfig] = {
         decoder_feedforward=128,
         decoder_heads=4,
         decoder_layers=3,
-        base_decoder_layers=2,
+        base_decoder_layers=3,
         queries=60,
         classes=8,
         max_detections=100,
         input_size=(160, 160),
-        ladder=("TTTT-T-2", "FFTF-F-2", "FFFF-F-2", "FFFF-F-3"),
+        ladder=("TTTT-T-3", "FFTT-F-3", "FFTF-F-3", "FFFF-F-3"),
     ),
 }

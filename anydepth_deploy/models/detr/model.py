@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth
+from anydepth_deploy.errors import InputError
 from anydepth_deploy.models.detr.backbone import Backbone, BackboneStage, Stem
 from anydepth_deploy.models.detr.config import DetrConfig
 from anydepth_deploy.models.detr.decoder import Decoder, anchors, gather_tokens
@@ -19,6 +20,7 @@ from anydepth_deploy.models.stages import (
     Predicate,
     Size,
     Stage,
+    Tolerances,
 )
 
 __all__ = ["AnyDepthDETR"]
@@ -43,6 +45,8 @@ class AnyDepthDETR(AnyDepthModel):
         self.config: DetrConfig = config
         self.space = config.depth_space
         self.ladder = config.default_ladder
+        # No more detections than there are query-class pairs.
+        self.max_detections = min(config.max_detections, config.queries * config.classes)
         self.backbone = Backbone(config.blocks, config.widths)
         self.encoder = HybridEncoder(
             self.backbone.out_channels,
@@ -62,6 +66,26 @@ class AnyDepthDETR(AnyDepthModel):
             classes=config.classes,
         )
 
+    def check_size(self, size: Size) -> None:
+        """Multiples of 32, and at least as many tokens as queries."""
+        super().check_size(size)
+        tokens = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
+        if tokens < self.config.queries:
+            raise InputError(
+                f"input size {size[0]}x{size[1]} (height x width) gives {tokens} tokens, the "
+                f"network selects {self.config.queries} queries from them: choose a larger size"
+            )
+
+    def tolerances(self, size: Size) -> Tolerances:
+        logits, boxes = 1e-4, 1e-5
+        # A logistic function has slope 1/4 at most; a corner is a centre plus half a size.
+        return Tolerances(
+            {"logits": logits, "boxes": boxes, "queries": 0.0},
+            selection=logits,
+            score=logits / 4,
+            pixels=1.5 * boxes * max(size),
+        )
+
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]
     ) -> Comparison:
@@ -70,6 +94,11 @@ class AnyDepthDETR(AnyDepthModel):
         The gap is how much the best token it left out beats the worst one it took, in logits.
         """
         chosen = raw["queries"]
+        height, width = images.shape[-2:]
+        count = sum((height // stride) * (width // stride) for stride in STRIDES)
+        if not _are_tokens(chosen, (len(images), self.config.queries), count):
+            own = super().compare(images, depth, raw)
+            return Comparison(own.raw, own.detections, float("inf"))
         gap = 0.0
 
         def take_over(stage: Stage, tensors: dict[str, Tensor]) -> None:
@@ -156,17 +185,25 @@ class AnyDepthDETR(AnyDepthModel):
                 "postprocess",
                 ("logits", "boxes"),
                 ("labels", "detections", "scores"),
-                _PostProcess(size, self.config, device),
+                _PostProcess(size, self.config.classes, self.max_detections, device),
             )
         )
         return stages
 
 
+def _are_tokens(chosen: Tensor, shape: tuple[int, int], count: int) -> bool:
+    """Whether these are indices of distinct tokens, in the shape that queries have."""
+    return (
+        chosen.dtype == torch.int64
+        and tuple(chosen.shape) == shape
+        and bool(((chosen >= 0) & (chosen < count)).all())
+        and all(len(row.unique()) == len(row) for row in chosen)
+    )
+
+
 def _selection_gap(class_logits: Tensor, chosen: Tensor) -> float:
-    """Best token left out minus worst token taken, at least 0; infinite for a repeated token."""
+    """Best token left out minus worst token taken, at least 0."""
     best = class_logits.amax(-1)
-    if any(len(row.unique()) != len(row) for row in chosen):
-        return float("inf")
     taken = torch.zeros_like(best, dtype=torch.bool).scatter(1, chosen, True)
     if bool(taken.all()):
         return 0.0
@@ -250,10 +287,10 @@ class _PostProcess(nn.Module):
 
     size: Tensor
 
-    def __init__(self, size: Size, config: DetrConfig, device: torch.device) -> None:
+    def __init__(self, size: Size, classes: int, count: int, device: torch.device) -> None:
         super().__init__()
-        self.classes = config.classes
-        self.count = min(config.max_detections, config.queries * config.classes)
+        self.classes = classes
+        self.count = count
         height, width = size
         pixels = torch.tensor([width, height, width, height], dtype=torch.float32, device=device)
         self.register_buffer("size", pixels, persistent=False)

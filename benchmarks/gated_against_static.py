@@ -29,7 +29,7 @@ from anydepth_deploy.console import bar
 from anydepth_deploy.export import export_bundle
 
 DEPTHS = {
-    "r50": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
+    "r50": ("super", "base", "FFTT-F-4", "FFTF-F-5", "TFFT-T-1"),
     "r101": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
     "tiny": ("super", "base", "FFTF-F-2", "TFFT-T-1"),
 }

@@ -14,6 +14,9 @@ from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.models.randomise import randomise
 
 ROOT = Path(__file__).resolve().parent.parent
+RUNGS = CONFIGS["tiny"].ladder
+"""The default ladder of the tiny network, from base to super."""
+
 TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
 
 

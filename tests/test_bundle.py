@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_detr
+from conftest import RUNGS, random_detr
 from handmade import LADDER, MACS, FakeGraphs, manifest, writes
 
 from anydepth_deploy import bundle as module
@@ -519,17 +519,17 @@ def test_export_makes_what_is_missing(tmp_path: Path, checkpoint: Path, fake: Fa
     export_bundle(checkpoint, out, weights=["folded", "shared"])
     assert fake.saved[1:] == ["gated folded"]
     export_bundle(checkpoint, out, depth="base,FTFT-F-1")
-    assert fake.saved[2:] == ["static TTTT-T-2", "static FTFT-F-1"]
+    assert fake.saved[2:] == [f"static {RUNGS[0]}", "static FTFT-F-1"]
     found = export_bundle(checkpoint, out, layouts=["set"])
-    assert fake.saved[4:] == ["static FFTF-F-2", "static FFFF-F-2", "static FFFF-F-3"]
+    assert fake.saved[4:] == [f"static {RUNGS[1]}", f"static {RUNGS[2]}", f"static {RUNGS[3]}"]
     assert fake.exports == 4
     assert snapshot(out)["gated-fp32-shared.onnx"] == before
     assert [(item.depth, item.row, item.level) for item in found.artifacts("set")] == [
-        ("TTTT-T-2", 0, 0),
+        (RUNGS[0], 0, 0),
         ("FTFT-F-1", found.table.row("FTFT-F-1"), None),
-        ("FFTF-F-2", 1, 1),
-        ("FFFF-F-2", 2, 2),
-        ("FFFF-F-3", 3, 3),
+        (RUNGS[1], 1, 1),
+        (RUNGS[2], 2, 2),
+        (RUNGS[3], 3, 3),
     ]
     assert is_whole(out)
 
@@ -631,15 +631,15 @@ def test_killed_during_export(tmp_path: Path, checkpoint: Path, fake: FakeGraphs
     export_bundle(checkpoint, out)
     before = snapshot(out)["gated-fp32-shared.onnx"]
     run_killed(KILLED_EXPORT, str(checkpoint), str(out))
-    assert names(out) == ["gated-fp32-shared", "static-fp32-TTTT-T-2"]
+    assert names(out) == ["gated-fp32-shared", f"static-fp32-{RUNGS[0]}"]
     assert is_whole(out)
-    done = snapshot(out)["static-fp32-TTTT-T-2.onnx"]
+    done = snapshot(out)[f"static-fp32-{RUNGS[0]}.onnx"]
     export_bundle(checkpoint, out, layouts=["set"], depth="base,super")
-    assert fake.saved == ["gated shared", "static FFFF-F-3"]
+    assert fake.saved == ["gated shared", f"static {RUNGS[3]}"]
     after = snapshot(out)
     assert after["gated-fp32-shared.onnx"] == before
-    assert after["static-fp32-TTTT-T-2.onnx"] == done
-    assert names(out)[2:] == ["static-fp32-FFFF-F-3"]
+    assert after[f"static-fp32-{RUNGS[0]}.onnx"] == done
+    assert names(out)[2:] == [f"static-fp32-{RUNGS[3]}"]
     assert is_whole(out)
     assert not [name for name in after if name.startswith(".")]
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import random_detr
+from conftest import RUNGS, random_detr
 from handmade import FakeGraphs
 from onnx import numpy_helper
 from PIL import Image
@@ -133,7 +133,7 @@ def test_inspect(
     depths = found["depths"]
     assert [row["index"] for row in depths] == list(range(96))
     assert [row["level"] for row in depths] == [0, 1, 2, 3, *[None] * 92]
-    assert [row["depth"] for row in depths[:4]] == ["TTTT-T-2", "FFTF-F-2", "FFFF-F-2", "FFFF-F-3"]
+    assert [row["depth"] for row in depths[:4]] == list(RUNGS)
     macs = count_macs(model, (160, 160))
     for row in depths:
         assert row["macs"] == macs.at(model.table.find(row["depth"]))
@@ -147,7 +147,7 @@ def test_inspect_for_people(run: Run, checkpoint: Path, bundle: Bundle, kind: st
     path = checkpoint if kind == "checkpoint" else bundle.path
     shown = run("inspect", path)
     assert (shown.code, shown.err) == (0, "")
-    for text in ("anydepth-detr tiny", "1.896 M parameters", "96 depths", "TTTT-T-2", "FFFF-F-3"):
+    for text in ("anydepth-detr tiny", "1.896 M parameters", "96 depths", RUNGS[0], RUNGS[3]):
         assert text in shown.out
     assert "FTFT-F-1" not in shown.out
     assert ("gated-fp32-shared.onnx" in shown.out) == (kind == "bundle")
@@ -289,7 +289,7 @@ def test_verify_reports_infinite_differences_as_json(
                 values = np.full(8, np.nan, np.float32)
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
-    edit_artifact(bundle_copy, "static-fp32-TTTT-T-2", spoil)
+    edit_artifact(bundle_copy, f"static-fp32-{RUNGS[0]}", spoil)
     shown = run(
         "verify", bundle_copy, "--checkpoint", checkpoint, "--depth", "base", "--layout", "set",
         "--json",
@@ -319,7 +319,7 @@ def test_eval(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
     assert [row["level"] for row in found["rows"]] == [0, 1, 2, 3]
     assert all(0 <= row["ap"] <= row["ap50"] <= 100 for row in found["rows"])
     rungs = json.loads(ladder.read_text())["ladder"]
-    assert (rungs[0], rungs[-1]) == ("TTTT-T-2", "FFFF-F-3")
+    assert (rungs[0], rungs[-1]) == (RUNGS[0], RUNGS[3])
 
     shown = run(*command, "--depth", "base", "--batch", "3", "--layout", "set")
     assert shown.code == 0
@@ -354,7 +354,7 @@ def test_predict(run: Run, bundle: Bundle, picture: Path, tmp_path: Path) -> Non
     out = tmp_path / "drawn.png"
     command = ["predict", bundle.path, picture, "--depth", "level:1", "--out", out]
     (found,) = run(*command, "--threshold", "0.3", "--json").json
-    assert found["depth"] == "FFTF-F-2"
+    assert found["depth"] == RUNGS[1]
     assert found["drawn"] == str(out)
     assert set(found["detections"][0]) == {"class", "label", "score", "box"}
     shown = run(*command, "--threshold", "0.3")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
+from conftest import RUNGS, random_images
 from numpy.typing import NDArray
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
@@ -99,9 +99,9 @@ def test_depths_give_different_answers(gated: Session) -> None:
 def test_a_depth_may_be_written_in_many_ways(sessions: dict[str, Session], kind: str) -> None:
     session = sessions[kind]
     images = random_images(1, SIDE, SIDE)
-    expected = session.run(images, "FFTF-F-2")
-    spelled: list[Any] = ["level:1", " fftf-f-2 ", 1, np.int64(1), np.uint8(1)]
-    spelled.append(session.table.find("FFTF-F-2"))
+    expected = session.run(images, RUNGS[1])
+    spelled: list[Any] = ["level:1", f" {RUNGS[1].lower()} ", 1, np.int64(1), np.uint8(1)]
+    spelled.append(session.table.find(RUNGS[1]))
     for depth in spelled:
         assert_equal(session.run(images, depth), expected)
     assert_equal(session.run(images), session.run(images, "super"))
@@ -192,7 +192,7 @@ def test_a_depth_that_the_set_has_no_graph_of(sessions: dict[str, Session]) -> N
     with pytest.raises(BundleError, match=r"no static graph of depth TTTT-T-1") as caught:
         sessions["set None"].run(random_images(1, SIDE, SIDE), "TTTT-T-1")
     message = str(caught.value)
-    assert "it has TTTT-T-2, FFTF-F-2, FFFF-F-2, FFFF-F-3" in message
+    assert f"it has {', '.join(RUNGS)}" in message
     assert "'export --layout set --depth TTTT-T-1', or use the gated graph" in message
 
 
@@ -209,14 +209,14 @@ def test_raw_outputs_must_be_asked_for(sessions: dict[str, Session], kind: str) 
 def test_raw_outputs(bundle: Bundle, model: AnyDepthDETR, layout: str, weights: str | None) -> None:
     session = bundle.session(artifact=layout, weights=weights, raw=True)
     images = random_images(2, SIDE, SIDE)
-    raw = session.run_raw(images, "FFTF-F-2")
+    raw = session.run_raw(images, RUNGS[1])
     assert {name: array.shape for name, array in raw.items()} == {
         "logits": (2, 60, 8),
         "boxes": (2, 60, 4),
         "queries": (2, 60),
     }
     with torch.inference_mode():
-        expected = model(torch.from_numpy(images), "FFTF-F-2")
+        expected = model(torch.from_numpy(images), RUNGS[1])
     for image in range(2):  # a query is known by its token
         mine, theirs = raw["queries"][image], expected["queries"][image].numpy()
         assert set(mine) == set(theirs)
@@ -226,8 +226,8 @@ def test_raw_outputs(bundle: Bundle, model: AnyDepthDETR, layout: str, weights: 
                 expected[name][image].numpy()[np.argsort(theirs)],
                 atol=1e-4,
             )
-    found, again = session.run_both(images, "FFTF-F-2")
-    assert_equal(found, session.run(images, "FFTF-F-2"))
+    found, again = session.run_both(images, RUNGS[1])
+    assert_equal(found, session.run(images, RUNGS[1]))
     assert all(np.array_equal(again[name], raw[name]) for name in raw)
 
 

@@ -84,6 +84,6 @@ CONFIGS: dict[str, DetrConfig] = {
         classes=8,
         max_detections=100,
         input_size=(160, 160),
-        ladder=("TTTT-T-3", "FFTT-F-3", "FFTF-F-3", "FFFF-F-3"),
+        ladder=("TTTT-T-3", "TTTT-F-3", "FFTT-F-3", "FFFF-F-3"),
     ),
 }

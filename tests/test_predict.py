@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import RUNGS
 from PIL import Image
 
 from anydepth_deploy.bundle import Bundle
@@ -35,12 +36,12 @@ def test_one_picture(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     (found,) = predict(bundle, pictures / "a.png", "level:1", threshold=0.3, out=out)
     assert (found.image, found.depth, found.drawn) == (
         str(pictures / "a.png"),
-        "FFTF-F-2",
+        RUNGS[1],
         str(out),
     )
     picture = load_image(pictures / "a.png")
     prepared, _ = prepare(picture, bundle.manifest.preprocess)
-    answer = bundle.session().run(prepared[None], "FFTF-F-2")
+    answer = bundle.session().run(prepared[None], RUNGS[1])
     shown = [
         (int(label), float(score), box)
         for label, score, box in zip(

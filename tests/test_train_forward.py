@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -19,15 +17,6 @@ from anydepth_deploy.train.losses import detection_loss, distillation_loss, tota
 from anydepth_deploy.train.matcher import Targets
 from anydepth_deploy.train.recipe import accumulate_gradients
 from anydepth_deploy.train.shapes import render_many
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads on a busy machine wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

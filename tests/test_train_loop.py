@@ -6,7 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +28,6 @@ from anydepth_deploy.train.schedule import learning_rate_factor, parameter_group
 from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
 
 TINY = CONFIGS["tiny"].replace(input_size=(64, 64))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads on a busy machine wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny_config(folder: Path, **changes: object) -> TrainConfig:

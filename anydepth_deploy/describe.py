@@ -8,6 +8,7 @@ from typing import Any
 from anydepth_deploy import console
 from anydepth_deploy.bundle import open_bundle
 from anydepth_deploy.depth import DepthSpace
+from anydepth_deploy.manifest import depth_rows
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
 
@@ -37,10 +38,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
         "gates": _gates(table.space),
-        "depths": [
-            {"index": row, "depth": str(depth), "level": table.level(depth), "macs": macs.at(depth)}
-            for row, depth in enumerate(table.rows)
-        ],
+        "depths": [row.model_dump() for row in depth_rows(table, macs.at)],
     }
 
 

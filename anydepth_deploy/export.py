@@ -22,7 +22,7 @@ from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_sta
 from anydepth_deploy.graph.pieces import OPSET, Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.labels import class_names
-from anydepth_deploy.manifest import Artifact, DepthRow, GateSpec, Manifest, Source
+from anydepth_deploy.manifest import Artifact, GateSpec, Manifest, Source, depth_rows
 from anydepth_deploy.models.macs import count_macs
 from anydepth_deploy.models.stages import AnyDepthModel
 from anydepth_deploy.progress import Progress
@@ -223,10 +223,7 @@ def _manifest(
         gates=[GateSpec(name=g.name, group=g.group, layers=g.layers) for g in table.space.gates],
         base=list(table.space.base_settings),
         ladder=[str(rung) for rung in table.ladder],
-        depths=[
-            DepthRow(index=row, depth=str(depth), level=table.level(depth), macs=macs.at(depth))
-            for row, depth in enumerate(table.rows)
-        ],
+        depths=depth_rows(table, macs.at),
         raw_outputs=dict(model.raw_outputs),
         max_detections=model.max_detections,
     )

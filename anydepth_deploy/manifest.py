@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,7 +12,7 @@ from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
 
-__all__ = ["RAW_METADATA", "Artifact", "DepthRow", "GateSpec", "Manifest", "Source"]
+__all__ = ["RAW_METADATA", "Artifact", "DepthRow", "GateSpec", "Manifest", "Source", "depth_rows"]
 
 RAW_METADATA = "anydepth.raw_outputs"
 """ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
@@ -46,6 +47,14 @@ class DepthRow(_Model):
     depth: str
     level: int | None
     macs: dict[str, int]
+
+
+def depth_rows(table: DepthTable, macs: Callable[[Depth], dict[str, int]]) -> list[DepthRow]:
+    """All rows of ``table``, with the multiply-adds that ``macs`` gives for each depth."""
+    return [
+        DepthRow(index=row, depth=str(depth), level=table.level(depth), macs=macs(depth))
+        for row, depth in enumerate(table.rows)
+    ]
 
 
 class Artifact(_Model):

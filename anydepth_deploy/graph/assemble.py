@@ -21,7 +21,7 @@ from anydepth_deploy import __version__
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
-from anydepth_deploy.graph.weights import fingerprints, share_constants, shared_weights
+from anydepth_deploy.graph.weights import share_constants, shared_names
 from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.models.stages import DETECTIONS, Stage
 
@@ -68,11 +68,9 @@ def assemble_static(pieces: Pieces, depth: Depth, *, raw: bool = False) -> ir.Mo
 def _prepare(variants: Mapping[str, Piece], weights: Weights) -> dict[str, ir.Graph]:
     """Fresh copies of a stage's graphs, folded as far as the weight layout allows."""
     graphs = {name: piece.graph.clone() for name, piece in variants.items()}
-    shared = shared_weights(graphs) if weights == "shared" else set()
-    for graph in graphs.values():
-        hashes = fingerprints(graph)
-        kept = {name for name, digest in hashes.items() if digest in shared}
-        fold_batch_norms(graph, keep=kept)
+    kept = shared_names(graphs) if weights == "shared" else {}
+    for name, graph in graphs.items():
+        fold_batch_norms(graph, keep=kept.get(name, ()))
         merge_parallel_convolutions(graph)
     return graphs
 
@@ -85,14 +83,14 @@ class _Builder:
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self.branches: list[ir.Graph] = []
-        images = _value("images", ir.DataType.FLOAT, [BATCH, 3, *pieces.size])
+        images = ir.val("images", ir.DataType.FLOAT, [BATCH, 3, *pieces.size])
         self.inputs = [images]
         self.flow: dict[str, ir.Value] = {"images": images}
 
     def add_predicates(self, table: DepthTable) -> dict[str, ir.Value]:
         """A bool scalar for every gated stage, looked up in the table by the input ``depth``."""
         gates = [stage for stage, _ in self.pieces.stages() if stage.gate is not None]
-        depth = _value("depth", ir.DataType.INT64, [])
+        depth = ir.val("depth", ir.DataType.INT64, [])
         self.inputs.append(depth)
         settings = [[int(_gate_runs(stage, row)) for stage in gates] for row in table.rows]
         rows = self._constant("gates/table", np.asarray(settings, np.int64))
@@ -160,11 +158,7 @@ class _Builder:
         for value, tensor, source in zip(
             node.outputs, stage.outputs, bodies["full"].outputs, strict=True
         ):
-            value.name, value.type, value.shape = (
-                f"{stage.name}/{tensor}",
-                source.type,
-                source.shape,
-            )
+            _name_like(value, f"{stage.name}/{tensor}", source)
         self.nodes.append(node)
         self.flow.update(zip(stage.outputs, node.outputs, strict=True))
 
@@ -223,19 +217,13 @@ class _Builder:
             for tensor in stage.outputs
         ]
         for node, tensor in zip(nodes, stage.outputs, strict=True):
-            source, value = self.flow[tensor], node.outputs[0]
-            value.name, value.type, value.shape = (
-                f"{stage.name}.skipped/{tensor}",
-                source.type,
-                source.shape,
-            )
+            _name_like(node.outputs[0], f"{stage.name}.skipped/{tensor}", self.flow[tensor])
         outputs = [node.outputs[0] for node in nodes]
         return ir.Graph([], outputs, nodes=nodes, name=f"{stage.name}.skipped")
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
         tensor = ir.tensor(array, name=name)
-        value = _value(name, ir.DataType(tensor.dtype), list(array.shape))
-        value.const_value = tensor
+        value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
         self.initializers.append(value)
         return value
 
@@ -267,5 +255,6 @@ def _gate_runs(stage: Stage, depth: Depth) -> bool:
     return stage.gate.runs(depth)
 
 
-def _value(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
-    return ir.val(name, dtype, shape)
+def _name_like(value: ir.Value, name: str, source: ir.Value) -> None:
+    """Name ``value`` and give it the type and shape of ``source``."""
+    value.name, value.type, value.shape = name, source.type, source.shape

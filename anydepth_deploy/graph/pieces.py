@@ -33,7 +33,7 @@ __all__ = ["BATCH", "OPSET", "Piece", "Pieces", "export_pieces"]
 
 OPSET = 18
 """LayerNormalization needs 17 or later; GridSample of 20 or later is misread by some TensorRT
-versions (NVIDIA/TensorRT#4646), and TensorRT 8.6 stops at 17 + what 18 does not change here."""
+versions (NVIDIA/TensorRT#4646). TensorRT 8.6 reads up to 17 only and is not served yet."""
 
 BATCH = "N"
 """Name of the batch dimension in every exported graph."""
@@ -112,11 +112,8 @@ def _example_inputs(stages: list[Stage], size: Size) -> list[tuple[Stage, tuple[
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         flow = {"images": torch.empty(EXAMPLE_BATCH, 3, *size)}
         for stage in stages:
-            fakes = [flow[name] for name in stage.inputs]
-            specs.append([(fake.shape, fake.dtype) for fake in fakes])
-            found = stage.full(*fakes)
-            outputs = (found,) if isinstance(found, Tensor) else found
-            flow.update(zip(stage.outputs, outputs, strict=True))
+            specs.append([(flow[name].shape, flow[name].dtype) for name in stage.inputs])
+            flow.update(stage.run("full", flow))
     return [
         (stage, tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in spec))
         for stage, spec in zip(stages, specs, strict=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["fingerprints", "share_constants", "shared_weights"]
+__all__ = ["fingerprints", "share_constants", "shared_names"]
 
 SMALLEST_SHARED = 1024
 """Bytes below which a constant is cheaper to repeat than to look up in the outer graph."""
@@ -35,11 +35,16 @@ def fingerprints(graph: ir.Graph) -> dict[str, str]:
     return found
 
 
-def shared_weights(variants: Mapping[str, ir.Graph]) -> set[str]:
-    """Content hashes of the constants that every variant of a stage holds."""
+def shared_names(variants: Mapping[str, ir.Graph]) -> dict[str, set[str]]:
+    """For each variant of a stage, the names of its constants that every variant holds."""
     if len(variants) < 2:
-        return set()
-    return set.intersection(*(set(fingerprints(graph).values()) for graph in variants.values()))
+        return {variant: set() for variant in variants}
+    hashes = {variant: fingerprints(graph) for variant, graph in variants.items()}
+    shared = set.intersection(*(set(found.values()) for found in hashes.values()))
+    return {
+        variant: {name for name, digest in found.items() if digest in shared}
+        for variant, found in hashes.items()
+    }
 
 
 def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:

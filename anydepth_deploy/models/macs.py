@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,14 +44,11 @@ def count_macs(model: AnyDepthModel, size: Size) -> Macs:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         flow = {"images": torch.empty(1, 3, *size, device=device)}
         for stage in stages:
-            inputs = [flow[name] for name in stage.inputs]
-            variants = {}
-            for variant, module in stage.variants():
+            variants, found = {}, {}
+            for variant, _ in stage.variants():
                 with FlopCounterMode(display=False) as counter:
-                    found = module(*inputs)
+                    found = stage.run(variant, flow)
                 variants[variant] = counter.get_total_flops() // 2
-                if variant == "full":
-                    outputs = (found,) if isinstance(found, Tensor) else found
-                    flow.update(zip(stage.outputs, outputs, strict=True))
+            flow.update(found)  # all variants give the same shapes
             counted.append((stage, variants))
     return Macs(tuple(counted))

@@ -7,6 +7,7 @@ second place where the order of a network, or the meaning of a gate, is written 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,12 @@ class Stage:
             return "full"
         return None if self.skipped is None else "skipped"
 
-    def module(self, variant: str) -> nn.Module:
-        return dict(self.variants())[variant]
+    def run(self, variant: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one variant on the tensors of the flow; the outputs by name."""
+        module = dict(self.variants())[variant]
+        found = module(*(tensors[name] for name in self.inputs))
+        outputs = (found,) if isinstance(found, Tensor) else found
+        return dict(zip(self.outputs, outputs, strict=True))
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class AnyDepthModel(nn.Module):
         super().__init__()
         self._stages: dict[tuple[Size, torch.device], list[Stage]] = {}
 
-    @property
+    @functools.cached_property
     def table(self) -> DepthTable:
         """The default depth table of this model."""
         return DepthTable(self.space, self.ladder)
@@ -188,9 +193,7 @@ class AnyDepthModel(nn.Module):
             variant = stage.variant(chosen)
             if variant is None:
                 continue
-            found = stage.module(variant)(*(tensors[name] for name in stage.inputs))
-            outputs = (found,) if isinstance(found, Tensor) else found
-            tensors.update(zip(stage.outputs, outputs, strict=True))
+            tensors.update(stage.run(variant, tensors))
             if revise is not None:
                 revise(stage, tensors)
         return tensors
@@ -202,14 +205,12 @@ class AnyDepthModel(nn.Module):
         text, ``super``, ``base``, ``level:k`` or a row. Raises :class:`DepthError` and
         :class:`InputError`.
         """
-        tensors = self.flow(images, depth)
-        return {public: tensors[name] for public, name in self.raw_outputs.items()}
+        return _public(self.raw_outputs, self.flow(images, depth))
 
     def detect(self, images: Tensor, depth: Depth | str | int = "super") -> dict[str, Tensor]:
         """Detections at ``depth``: ``labels`` int64 [N, K], ``boxes`` float32 [N, K, 4]
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
-        tensors = self.flow(images, depth)
-        return {public: tensors[name] for public, name in DETECTIONS.items()}
+        return _public(DETECTIONS, self.flow(images, depth))
 
     def tolerances(self, size: Size) -> Tolerances:
         """What parity means for inputs of ``size``; every raw output has a limit."""
@@ -224,9 +225,13 @@ class AnyDepthModel(nn.Module):
         artifact's choices and reports how good they were, so that a tie broken differently is
         neither an error nor hides one. ``raw`` holds the artifact's raw outputs by name.
         """
-        tensors = self.flow(images, depth)
-        return Comparison(
-            {public: tensors[name] for public, name in self.raw_outputs.items()},
-            {public: tensors[name] for public, name in DETECTIONS.items()},
-            0.0,
-        )
+        return self.comparison(self.flow(images, depth), gap=0.0)
+
+    def comparison(self, tensors: Mapping[str, Tensor], gap: float) -> Comparison:
+        """What a finished flow has to say to an artifact."""
+        return Comparison(_public(self.raw_outputs, tensors), _public(DETECTIONS, tensors), gap)
+
+
+def _public(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the flow under their public names."""
+    return {public: tensors[name] for public, name in names.items()}

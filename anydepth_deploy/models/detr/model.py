@@ -14,7 +14,6 @@ from anydepth_deploy.models.detr.config import DetrConfig
 from anydepth_deploy.models.detr.decoder import Decoder, anchors, gather_tokens
 from anydepth_deploy.models.detr.encoder import HybridEncoder, position_embedding
 from anydepth_deploy.models.stages import (
-    DETECTIONS,
     AnyDepthModel,
     Comparison,
     Predicate,
@@ -97,8 +96,7 @@ class AnyDepthDETR(AnyDepthModel):
         height, width = images.shape[-2:]
         count = sum((height // stride) * (width // stride) for stride in STRIDES)
         if not _are_tokens(chosen, (len(images), self.config.queries), count):
-            own = super().compare(images, depth, raw)
-            return Comparison(own.raw, own.detections, float("inf"))
+            return self.comparison(self.flow(images, depth), gap=float("inf"))
         gap = 0.0
 
         def take_over(stage: Stage, tensors: dict[str, Tensor]) -> None:
@@ -114,11 +112,7 @@ class AnyDepthDETR(AnyDepthModel):
             tensors.update(memory=memory, target=target, boxes=boxes, queries=chosen)
 
         tensors = self.flow(images, depth, revise=take_over)
-        return Comparison(
-            {public: tensors[name] for public, name in self.raw_outputs.items()},
-            {public: tensors[name] for public, name in DETECTIONS.items()},
-            gap,
-        )
+        return self.comparison(tensors, gap)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
         shapes = [(size[0] // stride, size[1] // stride) for stride in STRIDES]

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Detections"]
+__all__ = ["NOTHING", "Detections"]
+
+NOTHING = -1
+"""Label of a place that holds no detection; its score and box are zeros."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,11 @@ class Detections:
         return int(self.labels.shape[0])
 
     def image(self, index: int, threshold: float = 0.0) -> Detections:
-        """The detections of one image with a score of at least ``threshold``, still as a batch."""
-        kept = self.scores[index] >= threshold
+        """The detections of one image with a score of at least ``threshold``, still as a batch.
+
+        Places without a detection are left out.
+        """
+        kept = (self.scores[index] >= threshold) & (self.labels[index] != NOTHING)
         return Detections(
             self.labels[index][kept][None],
             self.boxes[index][kept][None],

@@ -8,12 +8,13 @@ statistics that the layer sees differ between the two.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvNorm", "FrozenBatchNorm2d"]
+__all__ = ["FrozenBatchNorm2d", "SwitchableConv"]
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -42,11 +43,16 @@ class FrozenBatchNorm2d(nn.Module):
         )
 
 
-class ConvNorm(nn.Module):
+class SwitchableConv(nn.Module):
     """Convolution without bias, batch norm, optional activation; the norm may be switchable.
 
-    Keys: ``conv.weight``, ``norm.*`` and, where ``switchable``, ``norm_skippable.*``.
+    Keys: ``conv.weight``, and for each of the one or two norm sets the name that the family gives
+    it in ``norm_names``. Padding is "same" for stride 1.
     """
+
+    norm_names: ClassVar[tuple[str, str]]
+    eps: ClassVar[float] = 1e-5
+    momentum: ClassVar[float] = 0.1
 
     def __init__(
         self,
@@ -55,20 +61,33 @@ class ConvNorm(nn.Module):
         kernel: int,
         stride: int = 1,
         *,
+        groups: int = 1,
         activation: Callable[[Tensor], Tensor] | None = None,
         switchable: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
         )
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.norm_skippable = nn.BatchNorm2d(out_channels) if switchable else None
+        self.switchable = switchable
+        for name in self.norm_names[: 1 + switchable]:
+            norm = nn.BatchNorm2d(out_channels, eps=self.eps, momentum=self.momentum)
+            self.add_module(name, norm)
         self.activation = activation
 
     def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         """``skip`` selects the second norm set, where the layer has one."""
-        second = self.norm_skippable
-        norm = second if skip and second is not None else self.norm
-        x = norm(self.conv(x))
+        norm = self.get_submodule(self.norm_names[skip and self.switchable])
+        x = norm(self.convolve(x, skip))
         return x if self.activation is None else self.activation(x)
+
+    def convolve(self, x: Tensor, skip: bool) -> Tensor:
+        """The convolution alone; a family may do it with fewer weights when ``skip`` is set."""
+        output: Tensor = self.conv(x)
+        return output

@@ -37,5 +37,6 @@ def randomise(model: Model, seed: int = 0) -> Model:
                 value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
             else:
                 value.copy_(normal(value, 0.1))
+        model.after_random_weights()
     model.eval()
     return model

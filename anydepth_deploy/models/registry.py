@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from anydepth_deploy.errors import CheckpointError, shorten
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.models.detr import CONFIGS as DETR_CONFIGS
+from anydepth_deploy.models.detr import AnyDepthDETR
 from anydepth_deploy.models.detr.recognise import recognise_detr
 from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.models.yolo import AnyDepthYOLO
+from anydepth_deploy.models.yolo.recognise import recognise_yolo
 
 __all__ = ["FAMILIES", "Family", "build_model", "recognise"]
 
@@ -40,9 +44,16 @@ FAMILIES: dict[str, Family] = {
         Family(
             AnyDepthDETR.family,
             "RT-DETR with adaptive depth",
-            CONFIGS,
+            DETR_CONFIGS,
             recognise_detr,
             AnyDepthDETR,
+        ),
+        Family(
+            AnyDepthYOLO.family,
+            "YOLOv12 with adaptive depth",
+            YOLO_CONFIGS,
+            recognise_yolo,
+            AnyDepthYOLO,
         ),
     )
 }

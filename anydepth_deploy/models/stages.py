@@ -10,21 +10,35 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
 from anydepth_deploy.errors import InputError
+from anydepth_deploy.suppression import Suppression
 
-__all__ = ["DETECTIONS", "AnyDepthModel", "Comparison", "Predicate", "Size", "Stage", "Tolerances"]
+__all__ = [
+    "DETECTIONS",
+    "POSTPROCESS",
+    "AnyDepthModel",
+    "Comparison",
+    "Predicate",
+    "Size",
+    "Stage",
+    "Tolerances",
+    "Variant",
+]
 
 Size = tuple[int, int]
 """Height and width of the network input, in pixels."""
 
 DETECTIONS = {"labels": "labels", "boxes": "detections", "scores": "scores"}
 """Public names of the detections and the tensors of the flow that hold them."""
+
+POSTPROCESS = "postprocess"
+"""The last stage, from raw outputs to detections: a graph can do without it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,19 @@ class Stage:
         return dict(zip(self.outputs, outputs, strict=True))
 
 
+class Variant(nn.Module):
+    """A module that is told by ``skip`` which mode it runs in, with that choice made."""
+
+    def __init__(self, module: nn.Module, *, skip: bool) -> None:
+        super().__init__()
+        self.module = module
+        self.skip = skip
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs: Tensor | tuple[Tensor, ...] = self.module(*inputs, skip=self.skip)
+        return outputs
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The torch model's answer to the raw outputs of an artifact.
@@ -98,8 +125,9 @@ class Comparison:
 class Tolerances:
     """Largest differences between an FP32 artifact and its checkpoint that count as equal.
 
-    ``raw``: for each raw output, in its own unit; ``selection``: of a :class:`Comparison`'s gap;
-    ``score``: of a detection's score (probability); ``pixels``: of a box's corner (input pixels).
+    ``raw``: for each quantity of the raw outputs (:meth:`AnyDepthModel.quantities`), in its own
+    unit; ``selection``: of a :class:`Comparison`'s gap; ``score``: of a detection's score
+    (probability); ``pixels``: of a box's corner (input pixels).
     """
 
     raw: Mapping[str, float]
@@ -124,6 +152,10 @@ class AnyDepthModel(nn.Module):
     raw_outputs: Mapping[str, str]
     max_detections: int
     size_multiple: int = 32
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    """How pictures of other shapes were fitted to the input in training."""
+    suppression: Suppression | None = None
+    """Non-maximum suppression between predictions and detections, where the family needs it."""
     optional_keys: tuple[str, ...] = ()
     """Prefixes of parameters that only training uses: a checkpoint may lack them."""
 
@@ -226,6 +258,13 @@ class AnyDepthModel(nn.Module):
         neither an error nor hides one. ``raw`` holds the artifact's raw outputs by name.
         """
         return self.comparison(self.flow(images, depth), gap=0.0)
+
+    def quantities(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Raw outputs, taken apart where one tensor holds quantities of different units."""
+        return dict(raw)
+
+    def after_random_weights(self) -> None:
+        """Called when all weights were drawn at random: the place for what must not be."""
 
     def comparison(self, tensors: Mapping[str, Tensor], gap: float) -> Comparison:
         """What a finished flow has to say to an artifact."""

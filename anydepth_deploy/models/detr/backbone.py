@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.models.norms import FrozenBatchNorm2d
+from anydepth_deploy.models.repeats import Repeats
 
 __all__ = ["Backbone", "BackboneStage", "Stem", "essential_blocks"]
 
@@ -62,26 +63,28 @@ class Bottleneck(nn.Module):
         return F.relu(norms[2](self.conv3(x)) + shortcut)
 
 
-class BackboneStage(nn.ModuleList):
+class BackboneStage(Repeats):
     """``layer1`` .. ``layer4``: essential blocks, then refinement blocks."""
 
     def __init__(self, in_channels: int, width: int, blocks: int, stride: int) -> None:
-        self.essential = essential_blocks(blocks)
+        essential = essential_blocks(blocks)
         super().__init__(
-            Bottleneck(
-                in_channels if index == 0 else width * EXPANSION,
-                width,
-                stride if index == 0 else 1,
-                first=index == 0,
-                switchable=index < self.essential,
-            )
-            for index in range(blocks)
+            (
+                Bottleneck(
+                    in_channels if index == 0 else width * EXPANSION,
+                    width,
+                    stride if index == 0 else 1,
+                    first=index == 0,
+                    switchable=index < essential,
+                )
+                for index in range(blocks)
+            ),
+            essential,
         )
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
-        for index, block in enumerate(self):
-            if index < self.essential or not skip:
-                x = block(x, skip)
+        for block in self.running(skip):
+            x = block(x, skip)
         return x
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.models.attention import MultiheadAttention
-from anydepth_deploy.models.norms import ConvNorm
+from anydepth_deploy.models.norms import SwitchableConv
+from anydepth_deploy.models.repeats import Repeats
 
 __all__ = ["HybridEncoder", "position_embedding"]
 
@@ -35,6 +36,12 @@ def position_embedding(height: int, width: int, channels: int, device: torch.dev
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], 1).unsqueeze(0)
 
 
+class ConvNorm(SwitchableConv):
+    """Convolution and norm; keys ``conv``, ``norm`` and, where switchable, ``norm_skippable``."""
+
+    norm_names = ("norm", "norm_skippable")
+
+
 class RepVggBlock(nn.Module):
     """3x3 and 1x1 convolutions side by side, summed, then SiLU."""
 
@@ -55,18 +62,18 @@ class CspBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
         super().__init__()
-        self.essential = (blocks + 1) // 2 - 1
+        essential = (blocks + 1) // 2 - 1
         self.conv1 = ConvNorm(in_channels, channels, 1, activation=F.silu, switchable=True)
         self.conv2 = ConvNorm(in_channels, channels, 1, activation=F.silu, switchable=True)
-        self.bottlenecks = nn.ModuleList(
-            RepVggBlock(channels, switchable=index < self.essential) for index in range(blocks)
+        self.bottlenecks = Repeats(
+            (RepVggBlock(channels, switchable=index < essential) for index in range(blocks)),
+            essential,
         )
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
         main = self.conv1(x, skip)
-        for index, block in enumerate(self.bottlenecks):
-            if index < self.essential or not skip:
-                main = block(main, skip)
+        for block in self.bottlenecks.running(skip):
+            main = block(main, skip)
         output: Tensor = main + self.conv2(x, skip)
         return output
 

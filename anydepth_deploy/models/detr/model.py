@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import InputError
-from anydepth_deploy.models.detr.backbone import Backbone, BackboneStage, Stem
+from anydepth_deploy.models.detr.backbone import Backbone, Stem
 from anydepth_deploy.models.detr.config import DetrConfig
 from anydepth_deploy.models.detr.decoder import Decoder, anchors, gather_tokens
 from anydepth_deploy.models.detr.encoder import HybridEncoder, position_embedding
 from anydepth_deploy.models.stages import (
+    POSTPROCESS,
     AnyDepthModel,
     Comparison,
     Predicate,
     Size,
     Stage,
     Tolerances,
+    Variant,
 )
 
 __all__ = ["AnyDepthDETR"]
@@ -134,9 +136,9 @@ class AnyDepthDETR(AnyDepthModel):
                     "backbone",
                     (previous,),
                     (output,),
-                    _BackboneVariant(layer, skip=False),
+                    Variant(layer, skip=False),
                     Predicate(index),
-                    _BackboneVariant(layer, skip=True),
+                    Variant(layer, skip=True),
                 )
             )
             previous = output
@@ -175,8 +177,8 @@ class AnyDepthDETR(AnyDepthModel):
             )
         stages.append(
             Stage(
-                "postprocess",
-                "postprocess",
+                POSTPROCESS,
+                POSTPROCESS,
                 ("logits", "boxes"),
                 ("labels", "detections", "scores"),
                 _PostProcess(size, self.config.classes, self.max_detections, device),
@@ -204,17 +206,6 @@ def _selection_gap(class_logits: Tensor, chosen: Tensor) -> float:
     left_out = best.masked_fill(taken, float("-inf")).amax(1)
     worst = best.masked_fill(~taken, float("inf")).amin(1)
     return float((left_out - worst).clamp(min=0.0).max())
-
-
-class _BackboneVariant(nn.Module):
-    def __init__(self, layer: BackboneStage, *, skip: bool) -> None:
-        super().__init__()
-        self.layer = layer
-        self.skip = skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.layer(x, self.skip)
-        return output
 
 
 class _EncoderVariant(nn.Module):

@@ -1,0 +1,88 @@
+"""Sizes of AnyDepth-YOLO: n, s, l, x as published, and a tiny one for demos and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from anydepth_deploy.depth import Depth, DepthSpace, Gate
+
+__all__ = ["ATTENTION_LAYERS", "C3K2_LAYERS", "CONFIGS", "GATED_LAYERS", "YoloConfig"]
+
+GATED_LAYERS = (2, 4, 6, 8, 11, 14, 17, 20)
+"""Layers whose block has a gate, in the order of the gates."""
+
+C3K2_LAYERS = (2, 4, 20)
+ATTENTION_LAYERS = (6, 8)
+
+
+@dataclass(frozen=True)
+class YoloConfig:
+    """Everything that shapes the network. Defaults are those of s.
+
+    ``depth``, ``width`` and ``max_channels`` scale the table of layers as YOLOv12 does.
+    ``bottleneck_c3k``: layers 2 and 4 are made of C3k blocks, too. ``switchable_c3k2``: layers 2,
+    4 and 20 skip none of their repeats and only change norms, as in the first published layout.
+    What checkpoints of one size may differ in is a tuple of layers: ``own_skip_weights`` (the
+    last convolution has weights of its own for the skipped mode, ``conv_skip``), ``gamma`` (the
+    block is residual), ``inner_skips`` (C3k blocks skip half of their bottlenecks).
+    """
+
+    name: str = "s"
+    depth: float = 1.0
+    width: float = 0.5
+    max_channels: int = 512
+    bottleneck_c3k: bool = False
+    mlp_ratio: float = 2.0
+    switchable_c3k2: bool = False
+    own_skip_weights: tuple[int, ...] = ATTENTION_LAYERS
+    gamma: tuple[int, ...] = ATTENTION_LAYERS
+    inner_skips: tuple[int, ...] = ()
+    classes: int = 80
+    max_detections: int = 300
+    input_size: tuple[int, int] = (640, 640)
+    ladder: tuple[str, ...] = ("TTTTTTTT", "FFFTTTTT", "FFFFTTTT", "FFFFFFTT", "FFFFFFFF")
+
+    def replace(self, **changes: Any) -> YoloConfig:
+        """This configuration with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def switchable(self) -> YoloConfig:
+        """The same size in the first published layout: switchable C3k2, no ``conv_skip``."""
+        inner = C3K2_LAYERS if self.bottleneck_c3k else (20,)
+        return self.replace(switchable_c3k2=True, own_skip_weights=(), inner_skips=inner)
+
+    def channels(self, channels: int) -> int:
+        """Output channels of a layer, from the unscaled table: a multiple of 8."""
+        return math.ceil(min(channels, self.max_channels) * self.width / 8) * 8
+
+    def repeats(self, count: int) -> int:
+        """How often a block is repeated, from the unscaled table."""
+        return max(1, round(count * self.depth))
+
+    @property
+    def depth_space(self) -> DepthSpace:
+        """One skip gate for each of the eight blocks."""
+        gates = tuple(Gate(f"layer{layer}", 0) for layer in GATED_LAYERS)
+        return DepthSpace(gates, (1,) * len(gates))
+
+    @property
+    def default_ladder(self) -> tuple[Depth, ...]:
+        space = self.depth_space
+        return tuple(space.parse(text) for text in self.ladder)
+
+
+_S = YoloConfig()
+
+CONFIGS: dict[str, YoloConfig] = {
+    "n": _S.replace(name="n", depth=0.75, width=0.25, max_channels=1024, own_skip_weights=()),
+    "s": _S,
+    "l": _S.replace(name="l", width=1.0, bottleneck_c3k=True, mlp_ratio=1.5),
+    "x": _S.replace(name="x", width=1.5, bottleneck_c3k=True, mlp_ratio=1.5),
+    "tiny": _S.replace(
+        name="tiny", width=0.25, classes=8, max_detections=100, input_size=(160, 160)
+    ),
+}

@@ -320,7 +320,17 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "input size": "x".join(map(str, manifest.preprocess.size)),
         "ladder": ",".join(manifest.ladder),
         "classes": ",".join(manifest.classes),
+        "suppression": _suppression(manifest),
     }
+
+
+def _suppression(manifest: Manifest) -> str:
+    rule = manifest.suppression
+    if rule is None:
+        return "none needed"
+    if rule.where == "none":
+        return "none"
+    return f"{rule.where}, score {rule.score_threshold:g}, IoU {rule.iou_threshold:g}"
 
 
 def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:

@@ -60,6 +60,21 @@ class Weights(str, Enum):
     folded = "folded"
 
 
+class Nms(str, Enum):
+    """Where non-maximum suppression happens."""
+
+    graph = "graph"
+    host = "host"
+    none = "none"
+
+
+class FamilyName(str, Enum):
+    """Families of any-depth detectors."""
+
+    detr = "anydepth-detr"
+    yolo = "anydepth-yolo"
+
+
 WeightsOption = Annotated[
     Weights | None, typer.Option(help="Use the gated graph with these weights.")
 ]
@@ -172,6 +187,18 @@ def export(
         Path | None,
         typer.Option(help="Class names, one a line."),
     ] = None,
+    nms: Annotated[
+        Nms | None,
+        typer.Option(help="YOLO: suppress in the graph (default), on the host, or not at all."),
+    ] = None,
+    nms_score: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.999, help="YOLO: lowest score of a detection; default: 0.001."),
+    ] = None,
+    nms_iou: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="YOLO: IoU above which a box goes; default: 0.7."),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Add the heads' raw outputs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace another export.")] = False,
     json: Json = False,
@@ -190,6 +217,7 @@ def export(
             ladder=ladder,
             input_size=_size(size),
             classes=classes,
+            suppression=_suppression(nms, nms_score, nms_iou),
             raw=raw,
             force=force,
             progress=progress,
@@ -391,10 +419,13 @@ def predict(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    family: Annotated[FamilyName, typer.Option(help="Of networks.")] = FamilyName.detr,
     steps: Annotated[int, typer.Option(min=1)] = 5000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     data_seed: Annotated[int, typer.Option(min=0, help="Which generated pictures.")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="At its peak; by default what suits the family.")
+    ] = None,
     initial: Annotated[
         Path | None, typer.Option(help="A checkpoint to start from, for a second round.")
     ] = None,
@@ -409,22 +440,24 @@ def train(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a tiny AnyDepth-DETR on generated shapes by self-distillation."""
+    """Train a tiny network on generated shapes by self-distillation."""
     from anydepth_deploy import console
     from anydepth_deploy.train import Progress, TrainConfig
     from anydepth_deploy.train import train as run
 
+    chosen: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
     config = TrainConfig(
+        family=family.value,
         output=str(out),
         initial="" if initial is None else str(initial),
         steps=steps,
         seed=seed,
         data_seed=data_seed,
-        learning_rate=learning_rate,
         ground_truth_share=ground_truth_share,
         pictures=pictures,
         batch=batch,
         threads=threads,
+        **chosen,
     )
     with console.bar("train", quiet=json) as progress:
 
@@ -461,12 +494,15 @@ def shapes(
 
 @app.command()
 def demo(
+    family: Annotated[FamilyName, typer.Option(help="Of networks.")] = FamilyName.detr,
     checkpoint: Annotated[
-        Path, typer.Option(help="A tiny AnyDepth-DETR trained on shapes.")
-    ] = Path("checkpoints/anydepth-detr-tiny-shapes.pth"),
-    out: Annotated[Path, typer.Option(help="Folder for the bundle and the picture.")] = Path(
-        "engines/demo"
-    ),
+        Path | None,
+        typer.Option(help="A tiny network trained on shapes; default: checkpoints/FAMILY-…"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the bundle and the picture; default: engines/demo-FAMILY."),
+    ] = None,
     pictures: Annotated[int, typer.Option(min=10, help="Held-out pictures.")] = 200,
     json: Json = False,
 ) -> None:
@@ -474,13 +510,27 @@ def demo(
     from anydepth_deploy import console
     from anydepth_deploy.demo import run_demo
 
-    result = run_demo(checkpoint, out, pictures=pictures, quiet=json)
+    result = run_demo(
+        checkpoint or Path("checkpoints") / f"{family.value}-tiny-shapes.pth",
+        out or Path("engines") / f"demo-{family.value}",
+        pictures=pictures,
+        quiet=json,
+    )
     if json:
         console.print_json(asdict(result))
 
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _suppression(nms: Nms | None, score: float | None, iou: float | None) -> Any:
+    """The settings of the options that were given; None where none was."""
+    from anydepth_deploy.suppression import Suppression
+
+    options = {"where": nms and nms.value, "score_threshold": score, "iou_threshold": iou}
+    given = {name: value for name, value in options.items() if value is not None}
+    return Suppression.model_validate(given) if given else None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

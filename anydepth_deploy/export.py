@@ -26,6 +26,7 @@ from anydepth_deploy.manifest import Artifact, GateSpec, Manifest, Source, depth
 from anydepth_deploy.models.macs import count_macs
 from anydepth_deploy.models.stages import AnyDepthModel
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.suppression import Suppression
 
 __all__ = ["export_bundle"]
 
@@ -53,6 +54,7 @@ def export_bundle(
     ladder: str | None = None,
     input_size: tuple[int, int] | None = None,
     classes: str | Path | None = None,
+    suppression: Suppression | None = None,
     raw: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -64,8 +66,9 @@ def export_bundle(
     or both; by default ``gated`` for ``all`` and ``every``, else ``set``. ``weights``: how the
     gated graph stores them, ``shared``, ``folded`` or both. ``ladder``: rungs from base to super,
     joined by commas, or a file. ``input_size``: height and width, by default the checkpoint's.
-    ``classes``: a file of class names, one a line. ``raw``: add the heads' raw outputs.
-    ``force``: replace a bundle of another export.
+    ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
+    happens and with which thresholds, for families that need it; by default in the graph.
+    ``raw``: add the heads' raw outputs. ``force``: replace a bundle of another export.
 
     Raises :class:`CheckpointError`, :class:`DepthError`, :class:`BundleError`,
     :class:`UsageError` and :class:`ExportError`; an existing bundle is never damaged.
@@ -80,6 +83,13 @@ def export_bundle(
     table = DepthTable(model.space, rungs)
     size = input_size or loaded.input_size or model.config.input_size
     jobs = _jobs(table, chosen, [item for item in WEIGHTS if item in weights], depth)
+    if suppression is not None:
+        if model.suppression is None:
+            raise UsageError(
+                f"{model.family} gives its detections without non-maximum suppression: leave the "
+                "options that begin with --nms out"
+            )
+        model.suppression = suppression
     manifest = _manifest(loaded, model, table, size, classes)
     _check_rising(manifest)
     with BundleWriter(out, manifest, force=force) as writer:
@@ -143,6 +153,9 @@ def _build(
     raw: bool,
     progress: Progress | None,
 ) -> None:
+    rule = model.suppression
+    detections = rule is None or rule.where == "graph"
+
     def on_piece(name: str, done: int, total: int) -> None:
         if progress is not None:
             progress(f"exporting {name}", done, total + len(jobs))
@@ -152,18 +165,20 @@ def _build(
     for index, job in enumerate(jobs):
         if progress is not None:
             progress(f"writing {job.name}", count + index, count + len(jobs))
-        writer.add(job.name, _writer(job, pieces, table, raw))
+        writer.add(job.name, _writer(job, pieces, table, raw, detections))
     if progress is not None:
         progress("done", count + len(jobs), count + len(jobs))
 
 
-def _writer(job: _Job, pieces: Pieces, table: DepthTable, raw: bool) -> Callable[[Path], Artifact]:
+def _writer(
+    job: _Job, pieces: Pieces, table: DepthTable, raw: bool, detections: bool
+) -> Callable[[Path], Artifact]:
     def write(path: Path) -> Artifact:
         began = time.monotonic()
         if job.depth is None:
-            graph = assemble_gated(pieces, table, job.weights, raw=raw)
+            graph = assemble_gated(pieces, table, job.weights, raw=raw, detections=detections)
         else:
-            graph = assemble_static(pieces, job.depth, raw=raw)
+            graph = assemble_static(pieces, job.depth, raw=raw, detections=detections)
         ir.save(graph, path, format="protobuf")
         return Artifact(
             name=job.name,
@@ -173,7 +188,7 @@ def _writer(job: _Job, pieces: Pieces, table: DepthTable, raw: bool) -> Callable
             depth=None if job.depth is None else str(job.depth),
             row=None if job.depth is None else table.row(job.depth),
             level=None if job.depth is None else table.level(job.depth),
-            raw=raw,
+            raw=raw or not detections,
             opset=OPSET,
             bytes=0,
             sha256="0" * 64,
@@ -219,11 +234,12 @@ def _manifest(
         config=config.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         classes=class_names(config.classes, file=classes, stored=checkpoint.class_names),
-        preprocess=Preprocess(size=size),
+        preprocess=Preprocess.of(model.resize, size),
         gates=[GateSpec(name=g.name, group=g.group, layers=g.layers) for g in table.space.gates],
         base=list(table.space.base_settings),
         ladder=[str(rung) for rung in table.ladder],
         depths=depth_rows(table, macs.at),
         raw_outputs=dict(model.raw_outputs),
+        suppression=model.suppression,
         max_detections=model.max_detections,
     )

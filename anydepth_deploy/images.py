@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from anydepth_deploy.errors import ImageError
+from anydepth_deploy.resize import resize_bilinear
 
 __all__ = ["Geometry", "Preprocess", "find_images", "load_image", "prepare", "prepare_batch"]
 
@@ -27,22 +28,32 @@ class Preprocess(BaseModel):
     """How a picture becomes the input of the network, step by step.
 
     1. decode to 8-bit ``channels``; 2. ``resize``: ``stretch`` to width x height, ignoring the
-    aspect ratio, with Pillow's ``interpolation`` (antialiased when it shrinks), in 8 bits;
-    3. multiply by ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
+    aspect ratio, or ``letterbox``: keep it, centre the picture and fill the rest with the grey
+    ``padding``; in 8 bits, ``interpolation`` by Pillow where ``antialias`` is set, else by
+    :func:`anydepth_deploy.resize.resize_bilinear`; 3. multiply by ``scale``; 4. subtract ``mean``,
+    divide by ``std`` per channel; 5. ``layout``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: tuple[int, int]
     """Height and width in pixels."""
-    resize: Literal["stretch"] = "stretch"
+    resize: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
+    """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
+    padding: int = Field(default=114, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
     scale: float = 1.0 / 255.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: Literal["NCHW"] = "NCHW"
+
+    @classmethod
+    def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:
+        """The recipe of networks trained with this kind of resizing: those that letterbox did so
+        with OpenCV."""
+        return cls(size=size, resize=resize, antialias=resize == "stretch")
 
 
 @dataclass(frozen=True)
@@ -122,14 +133,37 @@ def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.fl
         or 0 in shape
     ):
         raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
-    height, width = recipe.size
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(resized, np.float32) * np.float32(recipe.scale)
+    fitted, geometry = _fit(image, recipe)
+    array = fitted.astype(np.float32) * np.float32(recipe.scale)
     if any(recipe.mean) or any(value != 1.0 for value in recipe.std):
         array = (array - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
-    scale = (image.shape[1] / width, image.shape[0] / height)
-    geometry = Geometry(scale, (0.0, 0.0), (image.shape[0], image.shape[1]))
     return np.ascontiguousarray(array.transpose(2, 0, 1)), geometry
+
+
+def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8], Geometry]:
+    """The picture in the input's size, still in 8 bits."""
+    height, width = image.shape[:2]
+    rows, columns = recipe.size
+    top = left = 0
+    if recipe.resize == "letterbox":
+        ratio = min(recipe.size[0] / height, recipe.size[1] / width)
+        rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+        top, left = (recipe.size[0] - rows) // 2, (recipe.size[1] - columns) // 2
+    if (rows, columns) == (height, width):
+        resized = image
+    elif recipe.antialias:
+        pillow = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)
+        resized = np.asarray(pillow)
+    else:
+        resized = resize_bilinear(image, (rows, columns))
+    geometry = Geometry(
+        (width / columns, height / rows), (float(left), float(top)), (height, width)
+    )
+    if (rows, columns) == recipe.size:
+        return resized, geometry
+    canvas = np.full((*recipe.size, 3), recipe.padding, np.uint8)
+    canvas[top : top + rows, left : left + columns] = resized
+    return canvas, geometry
 
 
 def prepare_batch(

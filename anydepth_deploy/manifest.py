@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
+from anydepth_deploy.suppression import Suppression
 
 __all__ = ["RAW_METADATA", "Artifact", "DepthRow", "GateSpec", "Manifest", "Source", "depth_rows"]
 
@@ -72,7 +73,8 @@ class Artifact(_Model):
     row: int | None = None
     level: int | None = None
     raw: bool = False
-    """Whether the heads' raw outputs are among the outputs."""
+    """Whether the heads' raw outputs are among the outputs; the only ones where suppression is
+    not in the graph."""
     opset: int
     bytes: int
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -98,6 +100,8 @@ class Manifest(_Model):
     ladder: list[str]
     depths: list[DepthRow]
     raw_outputs: dict[str, str]
+    suppression: Suppression | None = None
+    """How predictions become detections; None where the network gives detections by itself."""
     max_detections: int = Field(ge=1)
     artifacts: list[Artifact] = Field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)

@@ -7,7 +7,8 @@ checked here: the depth's row, the images' type, shape and memory layout.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
+from anydepth_deploy.suppression import suppress
 
 if TYPE_CHECKING:
     from anydepth_deploy.bundle import Bundle
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "choose_artifacts", "open_artifacts"]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
+
+Finish = Callable[[dict[str, NDArray[np.generic]]], Detections]
+"""From raw outputs by name to detections, where the graph ends before them."""
 
 
 class _Engines(Protocol):
@@ -47,11 +52,18 @@ class Session:
         size: tuple[int, int],
         raw_outputs: tuple[str, ...],
         engines: _Engines,
+        finish: Finish | None = None,
     ) -> None:
         self.table = table
         self.size = size
+        self._finish = finish
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
+
+    @property
+    def detects(self) -> bool:
+        """Whether :meth:`run` works: not for graphs whose suppression is left to others."""
+        return not isinstance(self._finish, LeftOut)
 
     @property
     def depths(self) -> tuple[Depth, ...]:
@@ -67,6 +79,8 @@ class Session:
 
         Raises :class:`InputError` and :class:`DepthError`.
         """
+        if self._finish is not None:
+            return self._finish(self.run_raw(images, depth))
         return _detections(self._run(images, depth, DETECTION_OUTPUTS))
 
     def run_raw(
@@ -75,7 +89,8 @@ class Session:
         """The heads' raw outputs by name; needs artifacts exported with ``--raw``.
 
         AnyDepth-DETR: ``logits`` [N, Q, classes], ``boxes`` [N, Q, 4] (cx, cy, w, h in 0..1),
-        ``queries`` int64 [N, Q] (the encoder token each query came from).
+        ``queries`` int64 [N, Q] (the encoder token each query came from). AnyDepth-YOLO:
+        ``predictions`` [N, 4 + classes, A] (cx, cy, w, h in input pixels, then class scores).
         """
         return _raw(self._run(images, depth, self._raw_names))
 
@@ -83,6 +98,9 @@ class Session:
         self, images: NDArray[np.float32], depth: Depth | str | int = "super"
     ) -> tuple[Detections, dict[str, NDArray[np.generic]]]:
         """Detections and raw outputs of one and the same execution."""
+        if self._finish is not None:
+            raw = self.run_raw(images, depth)
+            return self._finish(raw), raw
         found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
         return _detections(found), _raw(found)
 
@@ -231,4 +249,33 @@ def open_artifacts(
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)
-    return Session(bundle.table, bundle.size, tuple(bundle.manifest.raw_outputs), engines)
+    names = tuple(bundle.manifest.raw_outputs)
+    return Session(bundle.table, bundle.size, names, engines, _finish(bundle))
+
+
+def _finish(bundle: Bundle) -> Finish | None:
+    """What the host does behind the graphs of ``bundle``; None where they give detections."""
+    rule = bundle.manifest.suppression
+    if rule is None or rule.where == "graph":
+        return None
+    if rule.where == "none":
+        return LeftOut(bundle.path)
+
+    def finish(raw: dict[str, NDArray[np.generic]]) -> Detections:
+        predictions = raw["predictions"].astype(np.float32, copy=False)
+        return suppress(predictions, rule, bundle.manifest.max_detections)
+
+    return finish
+
+
+class LeftOut:
+    """In place of what would turn raw outputs into detections: says what to do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, raw: dict[str, NDArray[np.generic]]) -> Detections:
+        raise BundleError(
+            f"bundle {self.path} was exported with --nms none, so it gives predictions, not "
+            "detections: use run_raw, or export with --nms graph or host"
+        )

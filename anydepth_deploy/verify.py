@@ -21,7 +21,7 @@ from anydepth_deploy.bundle import Bundle, file_sha256
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.detections import Detections
+from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.models.stages import Tolerances
@@ -36,8 +36,8 @@ __all__ = ["Parity", "Report", "unmatched_detections", "verify"]
 class Parity:
     """The largest differences of one artifact at one depth, over all batches tried.
 
-    ``differences``: by raw output. ``selection``: see :class:`Comparison`. ``unmatched``: how many
-    of ``detections`` have no partner, or are out of order.
+    ``differences``: by quantity of the raw outputs. ``selection``: see :class:`Comparison`.
+    ``unmatched``: how many of ``detections`` have no partner, or are out of order.
     """
 
     artifact: str
@@ -97,6 +97,8 @@ def verify(
     if not batches:
         raise ImageError("verify needs at least one batch of images")
     model = load_model(_same_checkpoint(bundle, checkpoint))
+    if model.suppression is not None:
+        model.suppression = bundle.manifest.suppression
     reference = TorchSession(model)
     tolerances = model.tolerances(bundle.size)
     plan = [(item, _depths_of(item, bundle, depths)) for item in bundle.artifacts(layout)]
@@ -166,15 +168,23 @@ def _compare(
 ) -> Parity:
     worst: dict[str, float] = {}
     gap = 0.0
-    detections = unmatched = 0
+    places = detections = unmatched = 0
     for images in batches:
-        found, raw = session.run_both(images, depth)
+        found: Detections | None = None
+        if session.detects:
+            found, raw = session.run_both(images, depth)
+        else:
+            raw = session.run_raw(images, depth)
+        given = reference.quantities(raw)
         expected, wanted, batch_gap = reference.compare(images, depth, raw)
         gap = max(gap, batch_gap)
         for name, array in expected.items():
-            difference = _largest_difference(raw[name], array)
+            difference = _largest_difference(given[name], array)
             worst[name] = max(worst.get(name, 0.0), difference)
-        detections += wanted.labels.size
+        if found is None:
+            continue
+        places += wanted.labels.size
+        detections += int(np.count_nonzero(wanted.labels != NOTHING))
         if found.labels.shape != wanted.labels.shape:
             unmatched += max(found.labels.size, wanted.labels.size)
             continue
@@ -188,7 +198,7 @@ def _compare(
         and worst.keys() == tolerances.raw.keys()
         and gap <= tolerances.selection
         and unmatched == 0
-        and detections > 0
+        and (places > 0 or not session.detects)
     )
     level = bundle.table.level(depth)
     return Parity(artifact.name, str(depth), level, worst, gap, detections, unmatched, passed)

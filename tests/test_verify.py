@@ -142,6 +142,8 @@ def batches() -> list[NDArray[np.float32]]:
 class Altered:
     """A session whose answers are changed on their way."""
 
+    detects = True
+
     def __init__(self, session: Session, change: Change) -> None:
         self.session, self.change = session, change
 
@@ -329,6 +331,8 @@ def test_other_differences(verdict: Verify, change: Change) -> None:
 
 class PicksWorse:
     """A session right in everything but one query: a token that was not among the best."""
+
+    detects = True
 
     def __init__(self, model: AnyDepthDETR, *, twice: bool) -> None:
         self.model, self.twice = model, twice

@@ -21,9 +21,9 @@ from anydepth_deploy import __version__
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
-from anydepth_deploy.graph.weights import share_constants, shared_names
+from anydepth_deploy.graph.weights import share_constants, share_slices, shared_names
 from anydepth_deploy.manifest import RAW_METADATA
-from anydepth_deploy.models.stages import DETECTIONS, Stage
+from anydepth_deploy.models.stages import DETECTIONS, POSTPROCESS, Stage
 
 __all__ = ["TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
 
@@ -39,12 +39,20 @@ TABLE_METADATA = "anydepth.depths"
 
 
 def assemble_gated(
-    pieces: Pieces, table: DepthTable, weights: Weights = "shared", *, raw: bool = False
+    pieces: Pieces,
+    table: DepthTable,
+    weights: Weights = "shared",
+    *,
+    raw: bool = False,
+    detections: bool = True,
 ) -> ir.Model:
-    """One graph that holds every depth of ``table``; ``raw`` adds the heads' raw outputs."""
+    """One graph that holds every depth of ``table``.
+
+    ``raw`` adds the heads' raw outputs; without ``detections`` the graph ends with them.
+    """
     builder = _Builder(pieces)
     predicates = builder.add_predicates(table)
-    for stage, variants in pieces.stages():
+    for stage, variants in _chosen(pieces, detections):
         graphs = _prepare(variants, weights)
         if stage.gate is None:
             builder.inline(stage, graphs["full"])
@@ -52,22 +60,35 @@ def assemble_gated(
             builder.branch(stage, graphs, predicates[stage.name])
     depths = [str(depth) for depth in table.rows]
     metadata = {TABLE_METADATA: json.dumps({"levels": table.levels, "rows": depths})}
-    return builder.finish("gated", raw=raw, metadata=metadata, share=weights == "shared")
+    return builder.finish(
+        "gated", raw=raw, detections=detections, metadata=metadata, share=weights == "shared"
+    )
 
 
-def assemble_static(pieces: Pieces, depth: Depth, *, raw: bool = False) -> ir.Model:
+def assemble_static(
+    pieces: Pieces, depth: Depth, *, raw: bool = False, detections: bool = True
+) -> ir.Model:
     """A graph of one depth, norms folded; its tensors are named as in the gated graph."""
     builder = _Builder(pieces)
-    for stage, variants in pieces.stages():
+    for stage, variants in _chosen(pieces, detections):
         variant = stage.variant(depth)
         if variant is not None:
             builder.inline(stage, _prepare({variant: variants[variant]}, "folded")[variant])
-    return builder.finish(str(depth), raw=raw, metadata={"anydepth.depth": str(depth)})
+    metadata = {"anydepth.depth": str(depth)}
+    return builder.finish(str(depth), raw=raw, detections=detections, metadata=metadata)
+
+
+def _chosen(pieces: Pieces, detections: bool) -> list[tuple[Stage, dict[str, Piece]]]:
+    """The stages of the graph: all, or those before detections."""
+    found = pieces.stages()
+    return found if detections else [item for item in found if item[0].part != POSTPROCESS]
 
 
 def _prepare(variants: Mapping[str, Piece], weights: Weights) -> dict[str, ir.Graph]:
     """Fresh copies of a stage's graphs, folded as far as the weight layout allows."""
     graphs = {name: piece.graph.clone() for name, piece in variants.items()}
+    if weights == "shared":
+        share_slices(graphs)
     kept = shared_names(graphs) if weights == "shared" else {}
     for name, graph in graphs.items():
         fold_batch_norms(graph, keep=kept.get(name, ()))
@@ -163,18 +184,24 @@ class _Builder:
         self.flow.update(zip(stage.outputs, node.outputs, strict=True))
 
     def finish(
-        self, name: str, *, raw: bool, metadata: Mapping[str, str], share: bool = False
+        self,
+        name: str,
+        *,
+        raw: bool,
+        detections: bool,
+        metadata: Mapping[str, str],
+        share: bool = False,
     ) -> ir.Model:
         """The model; with ``share``, equal constants of all branches are stored once."""
         raw_tensors = {
             public: self.flow[tensor].name for public, tensor in self.pieces.raw_outputs.items()
         }
         outputs = []
-        for public, tensor in DETECTIONS.items():
+        for public, tensor in DETECTIONS.items() if detections else ():
             value = self.flow[tensor]
             value.name = public
             outputs.append(value)
-        if raw:
+        if raw or not detections:
             for public, tensor in self.pieces.raw_outputs.items():
                 source = self.flow[tensor]
                 outputs.append(

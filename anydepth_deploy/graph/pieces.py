@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anydepth_deploy.errors import ExportError
+from anydepth_deploy.graph.suppression import TRANSLATIONS
 from anydepth_deploy.models.stages import AnyDepthModel, Size, Stage
 from anydepth_deploy.progress import Progress
 
@@ -132,7 +133,12 @@ def _export_piece(
         with _quiet(), torch.no_grad():
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
             exported = torch.onnx.export(
-                program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False
+                program,
+                dynamo=True,
+                optimize=False,
+                opset_version=OPSET,
+                verbose=False,
+                custom_translation_table=TRANSLATIONS,
             )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -185,6 +191,8 @@ def _clean(model: ir.Model) -> ir.Graph:
         common.CommonSubexpressionEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
         common.ClearMetadataAndDocStringPass()(model)
+    for value in model.graph.initializers.values():  # which that pass leaves out
+        value.metadata_props.clear()
     return model.graph
 
 

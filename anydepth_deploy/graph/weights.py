@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["fingerprints", "share_constants", "shared_names"]
+from anydepth_deploy.graph.fold import constant
+
+__all__ = ["fingerprints", "share_constants", "share_slices", "shared_names"]
 
 SMALLEST_SHARED = 1024
 """Bytes below which a constant is cheaper to repeat than to look up in the outer graph."""
@@ -45,6 +47,36 @@ def shared_names(variants: Mapping[str, ir.Graph]) -> dict[str, set[str]]:
         variant: {name for name, digest in found.items() if digest in shared}
         for variant, found in hashes.items()
     }
+
+
+def share_slices(variants: Mapping[str, ir.Graph]) -> int:
+    """Store a convolution's weight that is the leading input channels of another variant's once;
+    return how many copies went.
+
+    Where a skipped block concatenates fewer maps, its last convolution uses the first input
+    channels of the full one's weight. Such a weight becomes a Slice of the whole, which a session
+    folds like the norm behind it, so that the convolution finds a constant of its own branch.
+    """
+    whole = {
+        name: value
+        for name, value in variants.get("full", ir.Graph([], [], nodes=[])).initializers.items()
+        if _is_kernel(value)
+    }
+    removed = 0
+    for variant, graph in variants.items():
+        if variant == "full":
+            continue
+        for name, value in list(graph.initializers.items()):
+            part = constant(value)
+            if part is None or part.nbytes < SMALLEST_SHARED or not _is_kernel(value):
+                continue
+            for source in whole.values():
+                array = constant(source)
+                if array is not None and _leads(part, array):
+                    _replace_by_slice(graph, name, array, part.shape[1])
+                    removed += 1
+                    break
+    return removed
 
 
 def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:
@@ -77,6 +109,43 @@ def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:
             del graph.initializers[value.name or ""]
             removed += 1
     return removed
+
+
+def _is_kernel(value: ir.Value) -> bool:
+    """Whether convolutions read this constant as their weight, and nothing else reads it."""
+    uses = list(value.uses())
+    return bool(uses) and all(use.node.op_type == "Conv" and use.idx == 1 for use in uses)
+
+
+def _leads(part: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether ``part`` is ``whole[:, :n]`` for an n that leaves something out."""
+    return (
+        part.ndim == whole.ndim == 4
+        and part.dtype == whole.dtype
+        and part.shape[0] == whole.shape[0]
+        and part.shape[2:] == whole.shape[2:]
+        and part.shape[1] < whole.shape[1]
+        and bool(np.array_equal(part, whole[:, : part.shape[1]]))
+    )
+
+
+def _replace_by_slice(graph: ir.Graph, name: str, whole: np.ndarray, channels: int) -> None:
+    """Cut the constant ``name`` out of a copy of ``whole``, which is left to be shared."""
+    value = graph.initializers.pop(name)
+
+    def add(suffix: str, array: np.ndarray) -> ir.Value:
+        tensor = ir.tensor(array, name=f"{name}/{suffix}")
+        added = ir.val(f"{name}/{suffix}", tensor.dtype, list(array.shape), const_value=tensor)
+        graph.register_initializer(added)
+        return added
+
+    bounds = {"start": 0, "end": channels, "axis": 1}
+    inputs = [add(suffix, np.asarray([number], np.int64)) for suffix, number in bounds.items()]
+    node = ir.Node("", "Slice", [add("whole", whole), *inputs], name=f"{name}/Slice")
+    cut = node.outputs[0]
+    cut.name, cut.type, cut.shape = name, value.type, value.shape
+    ir.convenience.replace_all_uses_with(value, cut)
+    graph.insert_before(next(iter(graph)), node)
 
 
 def _feeds_bare_convolution(value: ir.Value) -> bool:

@@ -48,8 +48,9 @@ class TorchSession:
         depth: Depth,
         raw: dict[str, NDArray[np.generic]],
     ) -> tuple[dict[str, NDArray[np.generic]], Detections, float]:
-        """What the model gives where an artifact gave ``raw``: its raw outputs in the artifact's
-        order, its detections, and how far from the best the artifact's choices were.
+        """What the model gives where an artifact gave ``raw``: the quantities of its raw outputs
+        in the artifact's order, its detections, and how far from the best the artifact's choices
+        were.
 
         See :meth:`AnyDepthModel.compare`.
         """
@@ -59,8 +60,13 @@ class TorchSession:
                 depth,
                 {name: torch.from_numpy(np.array(array)) for name, array in raw.items()},
             )
-        arrays = {name: tensor.numpy() for name, tensor in found.raw.items()}
+        arrays = {name: tensor.numpy() for name, tensor in self.model.quantities(found.raw).items()}
         return arrays, _detections(found.detections), found.gap
+
+    def quantities(self, raw: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """An artifact's raw outputs, taken apart as :meth:`compare` takes apart the model's."""
+        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in raw.items()}
+        return {name: tensor.numpy() for name, tensor in self.model.quantities(tensors).items()}
 
 
 def _detections(found: dict[str, torch.Tensor]) -> Detections:

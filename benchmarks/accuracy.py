@@ -1,6 +1,7 @@
-"""Average precision of the trained tiny checkpoint at every depth, and the ladder it supports.
+"""Average precision of a trained tiny checkpoint at every depth, and the ladder it supports.
 
     python benchmarks/accuracy.py
+    python benchmarks/accuracy.py --family anydepth-yolo
 
 Generated held-out pictures (a seed that no training uses), the gated graph on ONNX Runtime. Draws
 accuracy against multiply-adds, the default ladder among all depths.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,19 +24,49 @@ from anydepth_deploy.export import export_bundle
 from anydepth_deploy.train.shapes import write_coco
 
 mpl.use("Agg")
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 
 
-def draw(rows: list[Accuracy], ladder: list[str], path: Path) -> None:
+@dataclass(frozen=True)
+class Split:
+    """The gates that matter most to accuracy: depths are coloured by them. ``letters`` are places
+    in the text of a depth."""
+
+    title: str
+    letters: slice
+    labels: dict[str, str]
+    record: str
+
+
+SPLITS = {
+    "anydepth-detr": Split(
+        "AnyDepth-DETR tiny",
+        slice(5, 6),
+        {"F": "encoder in full", "T": "encoder skipped"},
+        "accuracy-tiny",
+    ),
+    "anydepth-yolo": Split(
+        "AnyDepth-YOLO tiny",
+        slice(2, 4),
+        {
+            "FF": "layers 6 and 8 in full",
+            "FT": "layer 6 in full, 8 skipped",
+            "TF": "layer 6 skipped, 8 in full",
+            "TT": "layers 6 and 8 skipped",
+        },
+        "accuracy-yolo-tiny",
+    ),
+}
+
+
+def draw(rows: list[Accuracy], ladder: list[str], split: Split, path: Path) -> None:
     """All depths as dots, the default ladder as a line."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for encoder, label, colour in (
-        ("F", "encoder in full", "tab:blue"),
-        ("T", "encoder skipped", "tab:orange"),
-    ):
-        chosen = [row for row in rows if row.depth.split("-")[1] == encoder]
+    colours = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+    for (letters, label), colour in zip(split.labels.items(), colours, strict=False):
+        chosen = [row for row in rows if row.depth[split.letters] == letters]
         axes.scatter(
             [r.macs / 1e6 for r in chosen], [r.ap for r in chosen], s=14, c=colour, label=label
         )
@@ -51,20 +82,23 @@ def draw(rows: list[Accuracy], ladder: list[str], path: Path) -> None:
             xytext=(3, 4),
             textcoords="offset points",
         )
-    axes.set(xlabel="multiply-adds, millions", ylabel="AP", title="AnyDepth-DETR tiny, every depth")
+    axes.set(xlabel="multiply-adds, millions", ylabel="AP", title=f"{split.title}, every depth")
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", default="anydepth-detr", choices=sorted(SPLITS))
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
+    split = SPLITS[options.family]
+    checkpoint = CHECKPOINTS / f"{options.family}-tiny-shapes.pth"
     found = machine("onnxruntime", "numpy", "faster-coco-eval", "pillow")
     with tempfile.TemporaryDirectory() as folder:
         with bar("export") as progress:
-            bundle = export_bundle(CHECKPOINT, Path(folder) / "bundle", progress=progress)
+            bundle = export_bundle(checkpoint, Path(folder) / "bundle", progress=progress)
         data = CocoData(write_coco(Path(folder) / "data", options.pictures, HELD_OUT_SEED, "val"))
         with bar("evaluate") as progress:
             rows = evaluate(bundle, data, bundle.table.rows, progress=progress, record=False)
@@ -97,8 +131,8 @@ def main() -> None:
             "supported_ladder": supported,
             "rows": [asdict(row) for row in rows],
         }
-        print_line(str(write("accuracy-tiny", content)))
-        draw(rows, ladder, RESULTS / "accuracy-tiny.png")
+        print_line(str(write(split.record, content)))
+        draw(rows, ladder, split, RESULTS / f"{split.record}.png")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Gated graph against the static graph of the same depth: latency, file size, memory.
 
     python benchmarks/gated_against_static.py
+    python benchmarks/gated_against_static.py --network yolo-s
 
-R50 with random weights at 640 x 640, ONNX Runtime on the CPU, one thread, batch 1. All sessions
-live in one process; a round runs each of them once, in an order drawn anew, and ratios are taken
-within rounds, so that drift of the machine falls on both sides alike.
+Random weights at 640 x 640, a generated picture, ONNX Runtime on the CPU, one thread, batch 1. All
+sessions live in one process; a round runs each of them once, in an order drawn anew, and ratios
+are taken within rounds, so that drift of the machine falls on both sides alike.
 """
 
 from __future__ import annotations
@@ -27,18 +28,22 @@ from anydepth_deploy.bench.timing import interleave, median_ratio
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.console import bar
 from anydepth_deploy.export import export_bundle
+from anydepth_deploy.samples import verification_batches
 
 DEPTHS = {
     "r50": ("super", "base", "FFTT-F-4", "FFTF-F-5", "TFFT-T-1"),
     "r101": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
     "tiny": ("super", "base", "FFTF-F-2", "TFFT-T-1"),
+    "yolo-s": ("super", "base", "FFFFTTTT", "TFTFTFTF"),
+    "yolo-l": ("super", "base", "FFFFTTTT"),
+    "yolo-tiny": ("super", "base", "FFFFTTTT", "TFTFTFTF"),
 }
 WEIGHTS = ("shared", "folded")
 
 
 def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
     """One row per depth and weight layout, with the median of the paired ratios."""
-    images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
+    images = verification_batches(bundle.manifest.preprocess)[0]
     rows = []
     for depth in depths:
         static = bundle.session(artifact="set", threads=1)
@@ -114,14 +119,14 @@ def measure_memory(bundle: Bundle) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="r50", choices=sorted(DEPTHS))
+    parser.add_argument("--network", default="r50", choices=sorted(DEPTHS))
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("onnxruntime", "numpy", "torch", "onnx")
-    depths = DEPTHS[options.config]
+    depths = DEPTHS[options.network]
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_random_checkpoint(options.config, Path(folder) / "random.pth")
+        checkpoint = write_random_checkpoint(options.network, Path(folder) / "random.pth")
         with bar("export") as progress:
             bundle = export_bundle(
                 checkpoint,
@@ -134,7 +139,7 @@ def main() -> None:
         sizes, memory = measure_sizes(bundle), measure_memory(bundle)
         rows = measure_latency(bundle, depths, options.repeats)
     table = Table(
-        title=f"gated / static, {options.config}, batch 1, one thread", title_justify="left"
+        title=f"gated / static, {options.network}, batch 1, one thread", title_justify="left"
     )
     for column in ("depth", "weights", "static ms", "gated ms", "ratio", "quartiles"):
         table.add_column(column)
@@ -151,7 +156,7 @@ def main() -> None:
     console.print(f"peak memory added, MB: {memory}")
     if options.record:
         content = {"machine": found, "latency": rows, "files": sizes, "memory_mb": memory}
-        print(write(f"gated-against-static-{options.config}", content))
+        print(write(f"gated-against-static-{options.network}", content))
 
 
 if __name__ == "__main__":

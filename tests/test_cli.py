@@ -401,6 +401,9 @@ def test_train(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (asked[0].steps, asked[0].batch, found["steps"]) == (7, 2, 7)
     shown = run(*command)
     assert (shown.code, "t.pth" in shown.out) == (0, True)
+    assert (asked[0].family, asked[0].learning_rate) == ("anydepth-detr", 1e-3)
+    assert run(*command, "--family", "anydepth-yolo", "--learning-rate", 0.004).code == 0
+    assert (asked[-1].family, asked[-1].learning_rate) == ("anydepth-yolo", 0.004)
 
 
 def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +418,11 @@ def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     found = run("demo", "--checkpoint", "c.pth", "--pictures", 20, "--json").json
     assert found["verified"] is True
     assert found["rows"] == [{"ap": 1.0}]
-    assert asked == [(Path("c.pth"), Path("engines/demo"), {"pictures": 20, "quiet": True})]
+    options = {"pictures": 20, "quiet": True}
+    assert asked == [(Path("c.pth"), Path("engines/demo-anydepth-detr"), options)]
+    assert run("demo", "--family", "anydepth-yolo", "--out", "d", "--pictures", 20, "--json").json
+    committed = Path("checkpoints/anydepth-yolo-tiny-shapes.pth")
+    assert asked[-1] == (committed, Path("d"), options)
 
 
 # --- use -------------------------------------------------------------------------------------

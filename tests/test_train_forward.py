@@ -10,18 +10,18 @@ from anydepth_deploy.models.detr import AnyDepthDETR
 from anydepth_deploy.train.boxes import box_iou, cxcywh_to_xyxy
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
-from anydepth_deploy.train.denoising import Denoising, attention_mask, make_denoising
-from anydepth_deploy.train.forward import training_forward
-from anydepth_deploy.train.loop import build_model
-from anydepth_deploy.train.losses import detection_loss, distillation_loss, total
-from anydepth_deploy.train.matcher import Targets
-from anydepth_deploy.train.recipe import accumulate_gradients
+from anydepth_deploy.train.detr.denoising import Denoising, attention_mask, make_denoising
+from anydepth_deploy.train.detr.forward import training_forward
+from anydepth_deploy.train.detr.losses import detection_loss, distillation_loss
+from anydepth_deploy.train.detr.recipe import DetrRecipe
+from anydepth_deploy.train.recipe import accumulate_gradients, total
 from anydepth_deploy.train.shapes import render_many
+from anydepth_deploy.train.targets import Targets
 
 
 @pytest.fixture(scope="module")
 def model() -> AnyDepthDETR:
-    model = build_model(TrainConfig(input_size=64))
+    model = DetrRecipe.from_config(TrainConfig(input_size=64)).model
     model.eval()
     return model
 
@@ -133,7 +133,8 @@ def test_every_layer_computes_what_the_network_computes_there(
 
 
 def test_gradients_of_the_two_passes_add_up(pictures: TrainingPictures) -> None:
-    model = build_model(TrainConfig(input_size=64))
+    recipe = DetrRecipe.from_config(TrainConfig(input_size=64, denoising=0))
+    model = recipe.model
     model.eval()  # so that the first pass does not move statistics that the second one uses
     images, targets = pictures.batch(torch.arange(4))
 
@@ -142,7 +143,7 @@ def test_gradients_of_the_two_passes_add_up(pictures: TrainingPictures) -> None:
         model.zero_grad(set_to_none=True)
         return found
 
-    losses = accumulate_gradients(model, images, targets, distill=True)
+    losses = accumulate_gradients(recipe, images, targets, distill=True)
     both = gradients()
     teacher = training_forward(model, images, skip=False)
     total(detection_loss(teacher, targets)).backward()  # type: ignore[no-untyped-call]
@@ -167,11 +168,12 @@ def test_gradients_of_the_two_passes_add_up(pictures: TrainingPictures) -> None:
 
 
 def test_statistics_of_both_norm_sets_are_trained(pictures: TrainingPictures) -> None:
-    model = build_model(TrainConfig(input_size=64))
+    recipe = DetrRecipe.from_config(TrainConfig(input_size=64, denoising=0))
+    model = recipe.model
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images, targets = pictures.batch(torch.arange(4))
-    accumulate_gradients(model, images, targets, distill=False)
+    accumulate_gradients(recipe, images, targets, distill=False)
     after = model.state_dict()
     means = [name for name in before if name.endswith("running_mean")]
     assert any("_skip" in name for name in means)

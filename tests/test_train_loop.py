@@ -20,12 +20,14 @@ from anydepth_deploy.models.norms import FrozenBatchNorm2d
 from anydepth_deploy.train.boxes import cxcywh_to_xyxy
 from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
+from anydepth_deploy.train.detr.norms import is_stored, unfreeze_norms
+from anydepth_deploy.train.detr.recipe import DetrRecipe
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.loop import build_model, train
-from anydepth_deploy.train.matcher import Targets
-from anydepth_deploy.train.norms import frozen_state, load_frozen_state, unfreeze_norms
+from anydepth_deploy.train.loop import train
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
+from anydepth_deploy.train.targets import Targets
+from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 TINY = CONFIGS["tiny"].replace(input_size=(64, 64))
 
@@ -74,7 +76,7 @@ def test_swapping_norms_keeps_the_function_and_the_names() -> None:
             torch.testing.assert_close(a, b)
 
     # And back: the converted state is exactly that of the frozen network.
-    converted = frozen_state(frozen.state_dict())
+    converted = stored_state(frozen.state_dict(), is_stored)
     assert set(converted) == set(state)
     again = AnyDepthDETR(TINY)
     again.load_state_dict(converted, strict=True)
@@ -85,16 +87,18 @@ def test_swapping_norms_keeps_the_function_and_the_names() -> None:
 
 
 def test_loading_refuses_other_networks() -> None:
-    model = build_model(TrainConfig(input_size=64))
-    state = frozen_state(model.state_dict())
-    load_frozen_state(model, state)
+    model = DetrRecipe.from_config(TrainConfig(input_size=64)).model
+    state = stored_state(model.state_dict(), is_stored)
+    load_stored_state(model, state, is_stored)
     without = {name: value for name, value in state.items() if name != "backbone.conv1.weight"}
     with pytest.raises(CheckpointError, match=r"missing backbone\.conv1\.weight"):
-        load_frozen_state(model, without)
+        load_stored_state(model, without, is_stored)
     with pytest.raises(CheckpointError, match="unexpected more"):
-        load_frozen_state(model, {**state, "more": torch.zeros(1)})
+        load_stored_state(model, {**state, "more": torch.zeros(1)}, is_stored)
     with pytest.raises(CheckpointError, match="other shapes"):
-        load_frozen_state(model, {**state, "backbone.conv1.weight": torch.zeros(1, 3, 7, 7)})
+        load_stored_state(
+            model, {**state, "backbone.conv1.weight": torch.zeros(1, 3, 7, 7)}, is_stored
+        )
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -108,7 +112,7 @@ def test_learning_rate_rises_then_falls() -> None:
 
 
 def test_norms_and_biases_do_not_decay() -> None:
-    model = build_model(TrainConfig(input_size=64))
+    model = DetrRecipe.from_config(TrainConfig(input_size=64)).model
     groups = parameter_groups(model, learning_rate=1.0, backbone_scale=0.1, weight_decay=0.5)
     seen = {
         id(value): (group["base_lr"], group["weight_decay"])

@@ -18,14 +18,15 @@ from anydepth_deploy.train.boxes import (
     generalized_iou,
     xyxy_to_cxcywh,
 )
-from anydepth_deploy.train.forward import Outputs
-from anydepth_deploy.train.losses import (
+from anydepth_deploy.train.detr.forward import Outputs
+from anydepth_deploy.train.detr.losses import (
     box_losses,
     detection_loss,
     distillation_loss,
     varifocal_loss,
 )
-from anydepth_deploy.train.matcher import Matches, Targets, match, match_costs
+from anydepth_deploy.train.detr.matcher import Matches, match, match_costs
+from anydepth_deploy.train.targets import Targets
 
 
 def random_boxes(*shape: int, generator: torch.Generator) -> Tensor:

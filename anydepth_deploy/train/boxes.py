@@ -1,4 +1,5 @@
-"""Box arithmetic for training: conversions, intersection over union and its generalised form.
+"""Box arithmetic for training: conversions, intersection over union, its generalised and
+its complete form.
 
 Boxes are float tensors [..., 4]. ``cxcywh`` is centre x, centre y, width, height; ``xyxy`` is
 left, top, right, bottom. Units do not matter as long as they agree.
@@ -6,10 +7,12 @@ left, top, right, bottom. Units do not matter as long as they agree.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["box_iou", "cxcywh_to_xyxy", "generalized_iou", "xyxy_to_cxcywh"]
+__all__ = ["box_iou", "complete_iou", "cxcywh_to_xyxy", "generalized_iou", "xyxy_to_cxcywh"]
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -42,6 +45,30 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     inter, union = _inter_union(a, b)
     hull = _area(a[..., :2].minimum(b[..., :2]), a[..., 2:].maximum(b[..., 2:])).clamp(min=1e-9)
     return inter / union.clamp(min=1e-9) - (hull - union) / hull
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete intersection over union of ``xyxy`` boxes, broadcast: [...], at most 1.
+
+    IoU minus the squared distance of the centres over the squared diagonal of the enclosing box,
+    minus ``v² / (1 - IoU + v)`` with ``v = 4 / π² (atan(w_b / h_b) - atan(w_a / h_a))²``, whose
+    weight ``v / (1 - IoU + v)`` is a constant to the gradient (Zheng et al., 2020).
+    """
+    inter, union = _inter_union(a, b)
+    iou = inter / union.clamp(min=1e-9)
+    hull = a[..., 2:].maximum(b[..., 2:]) - a[..., :2].minimum(b[..., :2])
+    centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    distance = centres.square().sum(-1) / hull.square().sum(-1).clamp(min=1e-9)
+    shape = 4 / math.pi**2 * (_slope(b) - _slope(a)).square()
+    with torch.no_grad():
+        weight = shape / (1 - iou + shape).clamp(min=1e-9)
+    return iou - distance - weight * shape
+
+
+def _slope(boxes: Tensor) -> Tensor:
+    """Angle of width against height, taken before broadcasting: it is the dear part."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return torch.atan(width / height.clamp(min=1e-9))
 
 
 def _inter_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.norms import frozen_state, load_frozen_state
+from anydepth_deploy.train.recipe import Recipe
+from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 __all__ = ["load_partial", "save_checkpoint", "save_partial"]
 
@@ -28,7 +29,7 @@ _FREE = frozenset({"output", "threads", "processes", "save_every", "ema_only"})
 def save_checkpoint(
     path: Path,
     config: TrainConfig,
-    model: nn.Module,
+    recipe: Recipe[Any],
     ema: Ema,
     *,
     epoch: int,
@@ -41,15 +42,15 @@ def save_checkpoint(
     out, ``last_epoch``, ``class_names``, ``input_size`` (height, width) and ``train`` (settings,
     the call that repeats the run, versions, figures). Written to a temporary file and renamed.
     """
-    content = _content(config, ema, epoch=epoch, class_names=class_names, figures=figures)
+    content = _content(config, recipe, ema, epoch=epoch, class_names=class_names, figures=figures)
     if not config.ema_only:
-        content["model"] = _dense(frozen_state(model.state_dict()))
+        content["model"] = _dense(stored_state(recipe.model.state_dict(), recipe.stores))
     _write(path, content)
 
 
 def save_partial(
     config: TrainConfig,
-    model: nn.Module,
+    recipe: Recipe[Any],
     ema: Ema,
     optimizer: torch.optim.Optimizer,
     *,
@@ -64,8 +65,8 @@ def save_partial(
     drawn from (seed, step), hence there is none to store.
     """
     figures = {"steps": float(step), "seconds": seconds}
-    content = _content(config, ema, epoch=epoch, class_names=class_names, figures=figures)
-    content["model"] = _dense(frozen_state(model.state_dict()))
+    content = _content(config, recipe, ema, epoch=epoch, class_names=class_names, figures=figures)
+    content["model"] = _dense(stored_state(recipe.model.state_dict(), recipe.stores))
     content["optimizer"] = optimizer.state_dict()
     content["step"] = step
     content["seconds"] = seconds
@@ -73,7 +74,7 @@ def save_partial(
 
 
 def load_partial(
-    config: TrainConfig, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
+    config: TrainConfig, recipe: Recipe[Any], ema: Ema, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float]:
     """Continue an unfinished run: fill model, average and optimiser from ``config.partial``.
 
@@ -97,7 +98,7 @@ def load_partial(
                 f"{path} was started with other settings: {shorten(changed)}; use those, or "
                 "delete the file to start anew"
             )
-        load_frozen_state(model, content["model"])
+        load_stored_state(recipe.model, content["model"], recipe.stores)
         averages = content["ema"]
         ema.load(averages["module"], int(averages["updates"]))
         optimizer.load_state_dict(content["optimizer"])
@@ -122,6 +123,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 def _content(
     config: TrainConfig,
+    recipe: Recipe[Any],
     ema: Ema,
     *,
     epoch: int,
@@ -129,7 +131,10 @@ def _content(
     figures: dict[str, float],
 ) -> dict[str, Any]:
     return {
-        "ema": {"module": _dense(frozen_state(ema.state)), "updates": ema.updates},
+        "ema": {
+            "module": _dense(stored_state(ema.state, recipe.stores)),
+            "updates": ema.updates,
+        },
         "last_epoch": epoch,
         "class_names": list(class_names),
         "input_size": [config.input_size, config.input_size],

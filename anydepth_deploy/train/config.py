@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anydepth_deploy.errors import UsageError
 
-__all__ = ["Progress", "TrainConfig", "TrainResult"]
+__all__ = ["FAMILIES", "Progress", "TrainConfig", "TrainResult"]
+
+_OF_FAMILY: Any = None  # the default of a setting that FAMILIES fills in
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "anydepth-detr": {
+        "output": "checkpoints/anydepth-detr-tiny-shapes.pth",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "warmup": 100,
+        "clip": 0.1,
+    },
+    "anydepth-yolo": {
+        "output": "checkpoints/anydepth-yolo-tiny-shapes.pth",
+        "learning_rate": 1e-2,
+        "weight_decay": 5e-4,
+        "warmup": 200,
+        "clip": 10.0,
+    },
+}
+"""The families that can be trained, with the defaults of the settings in which they differ."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Every setting of a run; ``repr`` of it is the Python call that repeats the run.
 
+    Settings whose default is :data:`FAMILIES`' are filled in from ``family`` when they are not
+    given.
+
     Attributes:
+        family: of networks, a key of :data:`FAMILIES`.
         output: where the checkpoint goes; ``<output>.partial`` beside it holds an unfinished
             run.
         model: name of a model size.
@@ -28,12 +53,13 @@ class TrainConfig:
         pictures: how many pictures are generated, in memory.
         data_seed: which generated set.
         batch: pictures per step.
-        learning_rate: of AdamW, at its peak; the backbone's is ``backbone_scale`` times that.
+        learning_rate: of AdamW, at its peak; the rate of what is named ``backbone.``
+            is ``backbone_scale`` times that.
         weight_decay: of weights; norms and biases do not decay.
         warmup: steps of linear rise; a cosine then falls to ``final_rate`` times the peak.
         clip: largest norm of the gradient of a step.
         ema_decay, ema_warmup: the average's decay is ``ema_decay * (1 - exp(-n / ema_warmup))``.
-        denoising: about how many denoising queries there are.
+        denoising: about how many denoising queries there are; AnyDepth-DETR only.
         ground_truth_share: share of the run in which base learns from the objects only,
             because super has nothing to teach yet.
         threads: for torch; 0 leaves the number as it is.
@@ -42,7 +68,8 @@ class TrainConfig:
         ema_only: leave the last raw weights out of the checkpoint; it halves the file.
     """
 
-    output: str = "checkpoints/anydepth-detr-tiny-shapes.pth"
+    family: str = "anydepth-detr"
+    output: str = _OF_FAMILY
     model: str = "tiny"
     initial: str = ""
     steps: int = 5000
@@ -52,12 +79,12 @@ class TrainConfig:
     pictures: int = 16000
     data_seed: int = 0
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = _OF_FAMILY
     backbone_scale: float = 1.0
-    weight_decay: float = 1e-4
-    warmup: int = 100
+    weight_decay: float = _OF_FAMILY
+    warmup: int = _OF_FAMILY
     final_rate: float = 0.01
-    clip: float = 0.1
+    clip: float = _OF_FAMILY
     ema_decay: float = 0.998
     ema_warmup: float = 100.0
     denoising: int = 40
@@ -69,6 +96,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value that no run can use."""
+        if self.family not in FAMILIES:
+            raise UsageError(
+                f"unknown family {self.family!r}: choose one of {', '.join(sorted(FAMILIES))}"
+            )
+        for name, default in FAMILIES[self.family].items():
+            if getattr(self, name) is _OF_FAMILY:
+                object.__setattr__(self, name, default)
         if self.input_size <= 0 or self.input_size % 32:
             raise UsageError(f"input_size must be a multiple of 32, found {self.input_size}")
         for name in ("steps", "pictures", "batch"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.train.boxes import xyxy_to_cxcywh
-from anydepth_deploy.train.matcher import Targets
+from anydepth_deploy.train.targets import Targets
 
 __all__ = ["TrainingPictures", "augment", "epoch_order", "step_generator"]
 

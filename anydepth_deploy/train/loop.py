@@ -5,45 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from anydepth_deploy.checkpoint import read_checkpoint
-from anydepth_deploy.errors import UsageError
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
+from anydepth_deploy.train.detr.recipe import DetrRecipe
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.norms import initialize, load_frozen_state, unfreeze_norms
-from anydepth_deploy.train.recipe import StepLosses, training_step
+from anydepth_deploy.train.recipe import Recipe, StepLosses, training_step
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
+from anydepth_deploy.train.weights import load_stored_state
+from anydepth_deploy.train.yolo.recipe import YoloRecipe
 
-__all__ = ["build_model", "train"]
+__all__ = ["make_recipe", "train"]
 
 
-def build_model(config: TrainConfig) -> AnyDepthDETR:
-    """A fresh model to train from scratch, the same for the same seed: backbone norms trainable,
-    channels last in memory.
+def make_recipe(config: TrainConfig) -> Recipe[Any]:
+    """The recipe of the configuration's family, with a fresh model.
 
     Raises:
         UsageError: for an unknown model name.
     """
-    if config.model not in CONFIGS:
-        raise UsageError(
-            f"unknown model {config.model!r}: choose one of {', '.join(sorted(CONFIGS))}"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        size = (config.input_size, config.input_size)
-        model = AnyDepthDETR(
-            CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
-        )
-        unfreeze_norms(model.backbone)
-        initialize(model)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if config.family == "anydepth-yolo":
+        return YoloRecipe.from_config(config)
+    return DetrRecipe.from_config(config)
 
 
 def train(
@@ -84,13 +74,14 @@ def _train(
     progress: Callable[[Progress], None] | None,
     pictures: TrainingPictures | None,
 ) -> TrainResult:
-    model = build_model(config)
+    recipe = make_recipe(config)
+    model = recipe.model
     if config.initial:
-        load_frozen_state(model, read_checkpoint(config.initial).state)
+        load_stored_state(model, read_checkpoint(config.initial).state, recipe.stores)
     model.train()
     ema = Ema(model, decay=config.ema_decay, warmup=config.ema_warmup)
     optimizer = _optimizer(config, model)
-    first, earlier = load_partial(config, model, ema, optimizer) if resume else (0, 0.0)
+    first, earlier = load_partial(config, recipe, ema, optimizer) if resume else (0, 0.0)
     if pictures is None:
         drawn = render_many(
             config.pictures,
@@ -111,14 +102,13 @@ def _train(
         generator = step_generator(config.seed, step)
         images, targets = pictures.batch(order.indices(step), generator)
         losses = training_step(
-            model,
+            recipe,
             optimizer,
             ema,
             images,
             targets,
             distill=fraction >= config.ground_truth_share,
             clip=config.clip,
-            denoising=config.denoising,
             generator=generator,
         )
         clock.advance()
@@ -129,7 +119,7 @@ def _train(
         if config.save_every and clock.step % config.save_every == 0 and not clock.finished:
             save_partial(
                 config,
-                model,
+                recipe,
                 ema,
                 optimizer,
                 step=clock.step,
@@ -148,7 +138,7 @@ def _train(
     save_checkpoint(
         result.checkpoint,
         config,
-        model,
+        recipe,
         ema,
         epoch=order.epoch(clock.step),
         class_names=CLASS_NAMES,

@@ -1,25 +1,64 @@
 """One step of self-distillation: super learns from the objects, base from super.
 
-The authors' recipe: zero the gradients; super pass (nothing skipped) against the objects,
-backward; base pass (everything skipped, all decoder layers) against super's detached outputs,
-backward; the gradients of both add up; clip, step, average.
+The authors' recipe, the same for both families: zero the gradients; super pass (nothing
+skipped) against the objects, backward; base pass (everything skipped) against super's detached
+outputs, backward; the gradients of both add up; clip, step, average. What the losses are is a
+matter of the family: see ``train/detr`` and ``train/yolo``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.train.denoising import Denoising, make_denoising
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.forward import training_forward
-from anydepth_deploy.train.losses import Terms, detection_loss, distillation_loss, total
-from anydepth_deploy.train.matcher import Targets
+from anydepth_deploy.train.targets import Targets
 
-__all__ = ["StepLosses", "accumulate_gradients", "training_step"]
+__all__ = ["Recipe", "StepLosses", "Terms", "accumulate_gradients", "total", "training_step"]
+
+Terms = dict[str, Tensor]
+"""Weighted scalar loss terms by name."""
+
+Teacher = TypeVar("Teacher")
+
+
+def total(terms: Terms) -> Tensor:
+    """Sum of all terms, a scalar."""
+    return torch.stack(list(terms.values())).sum()
+
+
+class Recipe(Protocol[Teacher]):
+    """How a network of one family is trained; ``Teacher`` is what base may see of super."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, in training mode while it learns."""
+
+    def stores(self, name: str) -> bool:
+        """Whether a checkpoint holds the entry ``name`` of the model's state."""
+
+    def super_pass(
+        self, images: Tensor, targets: Targets, generator: torch.Generator | None
+    ) -> tuple[Terms, Teacher]:
+        """Loss of super against the objects, and its detached outputs.
+
+        Args:
+            images: float32 [N, 3, H, W] in 0..1.
+            targets: their objects.
+            generator: source of what is random in it.
+        """
+
+    def base_pass(
+        self,
+        images: Tensor,
+        targets: Targets,
+        teacher: Teacher | None,
+        generator: torch.Generator | None,
+    ) -> Terms:
+        """Loss of base against ``teacher``, or against the objects where there is none."""
 
 
 @dataclass(frozen=True)
@@ -31,44 +70,26 @@ class StepLosses:
 
 
 def accumulate_gradients(
-    model: AnyDepthDETR,
+    recipe: Recipe[Teacher],
     images: Tensor,
     targets: Targets,
     *,
     distill: bool,
-    denoising: int = 0,
     generator: torch.Generator | None = None,
 ) -> StepLosses:
     """Run both passes forward and backward; their gradients add to those that are there.
 
     Args:
-        model: in training mode.
+        recipe: of the network, which is in training mode.
         images: float32 [N, 3, H, W] in 0..1, the same for both passes.
         targets: their objects.
         distill: whether base learns from super, or from the objects like super.
-        denoising: about how many denoising queries each pass answers, 0 for none.
-        generator: source of their noise.
+        generator: source of what is random in the passes.
     """
-
-    def noise() -> Denoising | None:
-        decoder = model.decoder
-        return make_denoising(
-            targets,
-            decoder.denoising_class_embed,
-            classes=decoder.classes,
-            queries=decoder.queries,
-            wanted=denoising,
-            generator=generator,
-        )
-
-    teacher = training_forward(model, images, skip=False, denoising=noise())
-    super_terms = detection_loss(teacher, targets)
+    super_terms, teacher = recipe.super_pass(images, targets, generator)
+    # Backward before base's forward: only one of the two graphs is in memory at a time.
     total(super_terms).backward()  # type: ignore[no-untyped-call]
-    student = training_forward(model, images, skip=True, denoising=noise())
-    if distill:
-        base_terms = distillation_loss(student, teacher.detach(), targets)
-    else:
-        base_terms = detection_loss(student, targets)
+    base_terms = recipe.base_pass(images, targets, teacher if distill else None, generator)
     total(base_terms).backward()  # type: ignore[no-untyped-call]
     return StepLosses(
         {name: term.detach() for name, term in super_terms.items()},
@@ -77,15 +98,14 @@ def accumulate_gradients(
 
 
 def training_step(
-    model: AnyDepthDETR,
+    recipe: Recipe[Teacher],
     optimizer: torch.optim.Optimizer,
     ema: Ema,
     images: Tensor,
     targets: Targets,
     *,
     distill: bool,
-    clip: float = 0.1,
-    denoising: int = 0,
+    clip: float,
     generator: torch.Generator | None = None,
 ) -> StepLosses:
     """One update of the weights and their average; arguments as above.
@@ -93,10 +113,8 @@ def training_step(
     ``clip`` is the largest norm of the gradient of both passes together.
     """
     optimizer.zero_grad(set_to_none=True)
-    losses = accumulate_gradients(
-        model, images, targets, distill=distill, denoising=denoising, generator=generator
-    )
-    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    losses = accumulate_gradients(recipe, images, targets, distill=distill, generator=generator)
+    nn.utils.clip_grad_norm_(recipe.model.parameters(), clip)
     optimizer.step()
-    ema.update(model)
+    ema.update(recipe.model)
     return losses

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydepth_deploy.models.detr import AnyDepthDETR
 from anydepth_deploy.models.detr.decoder import anchors, inverse_sigmoid
-from anydepth_deploy.train.denoising import Denoising
+from anydepth_deploy.train.detr.denoising import Denoising
 
 __all__ = ["Outputs", "training_forward"]
 

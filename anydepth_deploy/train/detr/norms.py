@@ -7,16 +7,12 @@ is in the frozen form again. The two compute the same function in evaluation mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from torch import nn
 
-from torch import Tensor, nn
-
-from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.models.norms import FrozenBatchNorm2d
 
-__all__ = ["frozen_state", "initialize", "load_frozen_state", "unfreeze_norms"]
+__all__ = ["initialize", "is_stored", "unfreeze_norms"]
 
-_COUNTER = ".num_batches_tracked"
 _RESIDUAL_SCALE = 0.2
 
 
@@ -39,41 +35,10 @@ def unfreeze_norms(model: nn.Module) -> list[str]:
     return [name for name, _ in found]
 
 
-def frozen_state(state: Mapping[str, Tensor], *, prefix: str = "backbone.") -> dict[str, Tensor]:
-    """A state dict as the frozen model has it: no batch counters below ``prefix``."""
-    return {
-        name: value.detach()
-        for name, value in state.items()
-        if not (name.startswith(prefix) and name.endswith(_COUNTER))
-    }
-
-
-def load_frozen_state(
-    model: nn.Module, state: Mapping[str, Tensor], *, prefix: str = "backbone."
-) -> None:
-    """Load a frozen state dict into a model whose norms were made trainable.
-
-    The batch counters that the file does not hold are of no use here: the momentum of the
-    running statistics is fixed.
-
-    Raises:
-        CheckpointError: if anything else is missing, unexpected or of another shape.
-    """
-    try:
-        missing, unexpected = model.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights have other shapes than the model ({str(error).splitlines()[-1].strip()}):"
-            " train the same configuration"
-        ) from error
-    missing = [
-        name for name in missing if not (name.startswith(prefix) and name.endswith(_COUNTER))
-    ]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"the weights do not fit the model: missing {shorten(missing) or 'nothing'}, "
-            f"unexpected {shorten(unexpected) or 'nothing'}: train the same configuration"
-        )
+def is_stored(name: str) -> bool:
+    """Whether the frozen network has this entry: its norms count no batches. The counters are of
+    no use here either, as the momentum of the running statistics is fixed."""
+    return not (name.startswith("backbone.") and name.endswith(".num_batches_tracked"))
 
 
 def initialize(model: nn.Module) -> None:

@@ -14,22 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.train.boxes import box_iou, cxcywh_to_xyxy, generalized_iou
-from anydepth_deploy.train.forward import Outputs
-from anydepth_deploy.train.matcher import Matches, Targets, match
+from anydepth_deploy.train.detr.forward import Outputs
+from anydepth_deploy.train.detr.matcher import Matches, match
+from anydepth_deploy.train.recipe import Terms
+from anydepth_deploy.train.targets import Targets
 
-__all__ = ["Terms", "box_losses", "detection_loss", "distillation_loss", "total", "varifocal_loss"]
+__all__ = ["box_losses", "detection_loss", "distillation_loss", "varifocal_loss"]
 
 VARIFOCAL_ALPHA, VARIFOCAL_GAMMA = 0.75, 2.0
 CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0
 FEATURE_WEIGHT = 1.0
-
-Terms = dict[str, Tensor]
-"""Weighted scalar loss terms by name."""
-
-
-def total(terms: Terms) -> Tensor:
-    """Sum of all terms, a scalar."""
-    return torch.stack(list(terms.values())).sum()
 
 
 def detection_loss(outputs: Outputs, targets: Targets, *, last_layer: bool = True) -> Terms:

@@ -15,37 +15,12 @@ from torch import Tensor
 
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.train.boxes import cxcywh_to_xyxy, generalized_iou
+from anydepth_deploy.train.targets import Targets
 
-__all__ = ["Matches", "Targets", "match", "match_costs"]
+__all__ = ["Matches", "match", "match_costs"]
 
 CLASS_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The objects of a batch, padded to the same number per picture.
-
-    ``labels`` int64 [N, T], -1 where there is no object; ``boxes`` float32 [N, T, 4] as
-    cx, cy, w, h in 0..1, anything where there is no object.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-
-    @property
-    def valid(self) -> Tensor:
-        """Bool [N, T]: where there is an object."""
-        return self.labels >= 0
-
-    @property
-    def count(self) -> int:
-        """How many objects there are in the batch, at least 1: losses are divided by it."""
-        return max(1, int(self.valid.sum()))
-
-    def repeat(self, times: int) -> Targets:
-        """The same targets ``times`` over: [times * N, T]."""
-        return Targets(self.labels.repeat(times, 1), self.boxes.repeat(times, 1, 1))
 
 
 @dataclass(frozen=True)

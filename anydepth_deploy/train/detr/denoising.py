@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from anydepth_deploy.train.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from anydepth_deploy.train.matcher import Matches, Targets
+from anydepth_deploy.train.detr.matcher import Matches
+from anydepth_deploy.train.targets import Targets
 
 __all__ = ["Denoising", "attention_mask", "make_denoising"]
 

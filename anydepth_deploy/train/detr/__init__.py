@@ -1,0 +1,1 @@
+"""Training of AnyDepth-DETR: matching, denoising, losses and one step of self-distillation."""

@@ -1,0 +1,1 @@
+"""Training of AnyDepth-YOLO: assignment, losses and one step of self-distillation."""

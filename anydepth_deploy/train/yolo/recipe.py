@@ -1,0 +1,113 @@
+"""The two passes of AnyDepth-YOLO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO
+from anydepth_deploy.models.yolo.head import BINS, Detect
+from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.recipe import Terms
+from anydepth_deploy.train.shapes import CLASS_NAMES
+from anydepth_deploy.train.targets import Targets
+from anydepth_deploy.train.yolo.assigner import Assignment, assign, pixel_boxes
+from anydepth_deploy.train.yolo.distillation import GROUND_TRUTH_SHARE, distillation_loss
+from anydepth_deploy.train.yolo.forward import Outputs, training_forward
+from anydepth_deploy.train.yolo.losses import detection_loss
+
+__all__ = ["Teacher", "YoloRecipe", "initialize_head"]
+
+_BIN_SLOPE = 0.5
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What base sees of super: detached outputs and the assignment of its cells."""
+
+    outputs: Outputs
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class YoloRecipe:
+    """How ``model`` is trained; nothing in its passes is random."""
+
+    model: AnyDepthYOLO
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> YoloRecipe:
+        """A fresh model to train from scratch, the same for the same seed, channels last in
+        memory. The network sets up its weights itself, the head excepted.
+
+        Raises:
+            UsageError: for an unknown model name.
+        """
+        if config.model not in CONFIGS:
+            raise UsageError(
+                f"unknown model {config.model!r}: choose one of {', '.join(sorted(CONFIGS))}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            size = (config.input_size, config.input_size)
+            model = AnyDepthYOLO(
+                CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
+            )
+        initialize_head(model.head, size)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(model)
+
+    def stores(self, name: str) -> bool:
+        """A checkpoint holds everything: no module was swapped for training."""
+        return True
+
+    def super_pass(
+        self, images: Tensor, targets: Targets, generator: torch.Generator | None
+    ) -> tuple[Terms, Teacher]:
+        """See :class:`~anydepth_deploy.train.recipe.Recipe`."""
+        outputs, wanted, assignment = self._forward(images, targets, skip=False)
+        terms = detection_loss(outputs, targets, wanted, assignment)
+        return terms, Teacher(outputs.detach(), assignment)
+
+    def base_pass(
+        self,
+        images: Tensor,
+        targets: Targets,
+        teacher: Teacher | None,
+        generator: torch.Generator | None,
+    ) -> Terms:
+        """See :class:`~anydepth_deploy.train.recipe.Recipe`."""
+        outputs, wanted, assignment = self._forward(images, targets, skip=True)
+        terms = detection_loss(outputs, targets, wanted, assignment)
+        if teacher is None:
+            return terms
+        distilled = distillation_loss(outputs, teacher.outputs, assignment, teacher.assignment)
+        return {
+            **{name: GROUND_TRUTH_SHARE * term for name, term in terms.items()},
+            **{name: (1 - GROUND_TRUTH_SHARE) * term for name, term in distilled.items()},
+        }
+
+    def _forward(
+        self, images: Tensor, targets: Targets, *, skip: bool
+    ) -> tuple[Outputs, Tensor, Assignment]:
+        outputs = training_forward(self.model, images, skip=skip)
+        wanted = pixel_boxes(targets, (images.shape[2], images.shape[3]))
+        found = outputs.class_logits.detach(), outputs.boxes.detach()
+        return outputs, wanted, assign(*found, outputs.points, targets, wanted)
+
+
+@torch.no_grad()
+def initialize_head(head: Detect, size: tuple[int, int]) -> None:
+    """Biases to train from scratch with, for an input of ``size`` (height, width).
+
+    Alike bins would mean boxes of 15 strides, 120 pixels and more: their overlap to the sixth
+    power leaves the assigner no signal. Falling ones start with about 3 strides.
+    """
+    head.reset_parameters(size)
+    bias = -_BIN_SLOPE * torch.arange(BINS, dtype=torch.float32)
+    for branch in head.cv2:
+        last = branch[2]  # type: ignore[index]
+        last.bias.copy_(bias.repeat(4))

@@ -1,39 +1,55 @@
 """Read untrusted checkpoint files: nothing in a file is executed.
 
-Accepted are the authors' training dictionary (``ema`` first, then ``model``), a bare state dict
-and safetensors; keys may carry the ``module.`` prefix of distributed training. Pickles are read
-by torch's restricted unpickler (``weights_only``), which rebuilds tensors and plain containers and
-refuses everything else.
+Accepted are the authors' training dictionary (``ema`` first, then ``model``) of state dicts or of
+network objects, a bare state dict and safetensors; keys may carry the ``module.`` prefix of
+distributed training. torch's own reader is not used, :mod:`anydepth_deploy.pickles` is. Only the
+weights to deploy are read into memory.
 """
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from anydepth_deploy.errors import CheckpointError, shorten
-from anydepth_deploy.models.registry import Family, build_model, recognise
+from anydepth_deploy.models.registry import Family, recognise
 from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.pickles.archive import Archive, read_tensors
+from anydepth_deploy.pickles.inert import (
+    NOT_PLAIN,
+    LazyTensor,
+    PlainCopies,
+    Stub,
+    UnusableTensor,
+    kind_of,
+)
+from anydepth_deploy.pickles.network import is_network, network_metadata, network_weights
+from anydepth_deploy.pickles.rebuild import Rebuilder
+from anydepth_deploy.pickles.unpickle import MAX_PICKLE_BYTES, unpickle
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
 SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
+TENSORS = (Tensor, LazyTensor, UnusableTensor)
+MAX_KEY = 512
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds, recognised but not yet loaded into a network.
 
-    ``state`` maps the authors' key names to tensors; ``weights`` says which entry they came from
-    (``ema``, ``model`` or ``state dict``); ``extra`` holds the plain values beside the weights.
+    ``state`` maps the authors' key names to tensors, floating point numbers in float32 whatever
+    the file has; ``weights`` says which entry they came from (``ema``, ``model`` or ``state
+    dict``); ``extra`` holds the plain values beside the weights and, where the network was saved
+    as an object, what it says about itself (``class_names``, ``input_size``, ``stride``, ``nc``,
+    ``yaml``, ``layers``).
     """
 
     path: Path
@@ -47,9 +63,10 @@ class Checkpoint:
     def class_names(self) -> list[str] | None:
         """Class names stored in the file, if they fit the number of classes."""
         names = self.extra.get("class_names")
-        if isinstance(names, list) and len(names) == self.config.classes:
-            return [str(name) for name in names]
-        return None
+        if not isinstance(names, list) or len(names) != self.config.classes:
+            return None
+        # A nested list could turn into a text of any length.
+        return [str(name) for name in names] if all(map(_is_name, names)) else None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -72,20 +89,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")
-    content = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
-    tensors, weights, extra = _find_weights(path, content)
-    state = {_without_prefix(key): value.detach() for key, value in tensors.items()}
-    if len(state) < len(tensors):
-        twice = [key for key in tensors if key != _without_prefix(key) in tensors]
-        raise CheckpointError(
-            f"checkpoint {path} names weights twice, with and without the prefix 'module.': "
-            f"{shorten(twice)}"
-        )
-    if strange := [key for key, value in state.items() if not _is_plain(value)]:
-        raise CheckpointError(
-            f"checkpoint {path}: {len(strange)} tensors are not plain dense numbers (but sparse, "
-            f"quantised, complex, or larger than what the file holds): {shorten(strange)}"
-        )
+    read = _read_safetensors if _is_safetensors(path) else _read_archive
+    state, weights, extra = read(path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         family, config = recognise(shapes, f"checkpoint {path}")
@@ -99,11 +104,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
     """The torch model of a checkpoint, in evaluation mode, weights in float32.
 
+    The model uses the tensors of ``checkpoint.state`` themselves, so that they are in memory once:
+    do not change the one while the other is needed.
+
     Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped keys.
     """
-    model = build_model(checkpoint.family, checkpoint.config)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    family, config = checkpoint.family, checkpoint.config
+    with _WithoutMemory():  # the weights of the file take the place of these
+        model = family.build(config).eval()
+    wanted = model.state_dict()
+    expected = {key: tuple(value.shape) for key, value in wanted.items()}
     found = checkpoint.state
+    fitting = [key for key in expected if key in found and found[key].shape == expected[key]]
     problems = {
         "missing keys": [
             key
@@ -115,7 +127,7 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
         "unexpected keys": [key for key in found if key not in expected],
         "keys with integers for weights": [
             key
-            for key, value in model.state_dict().items()
+            for key, value in wanted.items()
             if key in found and value.is_floating_point() != found[key].is_floating_point()
         ],
         "wrong shapes": [
@@ -124,9 +136,7 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
             if key in found and tuple(found[key].shape) != shape
         ],
         "not numbers": [
-            key
-            for key, value in found.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value.float()).all())
+            key for key in fitting if found[key].is_floating_point() and not _is_finite(found[key])
         ],
     }
     told = [f"{len(keys)} {what}: {shorten(keys)}" for what, keys in problems.items() if keys]
@@ -136,13 +146,43 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
             f"checkpoint {checkpoint.path} does not fit {name}: {'; '.join(told)}"
         )
     state = {
-        key: value.float() if value.is_floating_point() else value for key, value in found.items()
+        # What only training uses may be absent from a deployed file.
+        key: found[key].to(value.dtype) if key in found else torch.zeros_like(value, device="cpu")
+        for key, value in wanted.items()
     }
-    for key in expected:  # what only training uses may be absent from a deployed file
-        if key not in state:
-            state[key] = torch.zeros(expected[key])
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        assert not value.is_meta, f"{name} of {config.name} is neither in the file nor computed"
     return model.requires_grad_(False)
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """What has no content yet takes no memory: ``torch.empty`` gives tensors on the meta device.
+
+    Unlike ``torch.device("meta")``, what a network computes when it is built stays real, and torch
+    need not import its 80 MB of operators in Python for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        tensor = kwargs.get("tensor")
+        initial = getattr(func, "__module__", None) == "torch.nn.init"
+        if initial and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor  # of what has no content yet
+        return func(*args, **kwargs)
+
+
+def _is_finite(value: Tensor) -> bool:
+    # A finite sum has only finite terms, and is found many times faster than every term is seen.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -153,100 +193,152 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
 
-def _read_safetensors(path: Path) -> Any:
+Weights = dict[str, Tensor]
+
+
+def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = {key: _widened(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {path} is not a readable safetensors file ({error}); it may be truncated: "
             "fetch it again"
         ) from None
+    state, weights, extra = _find_weights(path, state)
+    return _renamed(path, state), weights, extra
 
 
-def _read_pickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():  # what torch has to say about old files helps nobody
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "Unsupported global" in reason or "Unsupported class" in reason or "GLOBAL" in reason:
-            name = reason.split("GLOBAL ", 1)[-1].split(" ", 1)[0] if "GLOBAL " in reason else "?"
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _read_archive(path: Path) -> tuple[Weights, str, dict[str, Any]]:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:1] == b"\x80":
+        raise CheckpointError(
+            f"checkpoint {path} is a bare pickle, or in the format of torch before 1.6, and was "
+            "not read, since it would have to be executed; expected torch's zip format. If you "
+            "trust its source, load it with torch and save its state dict anew: "
+            "torch.save(model.state_dict(), ...)"
+        )
+    if head and not b"PK\x03\x04".startswith(head):
+        raise CheckpointError(f"checkpoint {path} is not a PyTorch file; {SUPPORTED}")
+    origin = f"checkpoint {path}"
+    with Archive(path) as archive:
+        rebuilder = Rebuilder(origin, archive.sizes)
+        content = unpickle(archive.read("data.pkl", MAX_PICKLE_BYTES), rebuilder)
+        tensors, weights, extra = _find_weights(path, content)
+        tensors = _renamed(path, tensors)
+        strange = [key for key, value in tensors.items() if isinstance(value, UnusableTensor)]
+        if strange:
             raise CheckpointError(
-                f"checkpoint {path} holds the object '{shorten([name])}', which would have to be "
-                "executed and was not; expected tensors and plain values only: save the state dict "
-                "alone, torch.save(model.state_dict(), ...)"
-            ) from None
-        raise CheckpointError(_unreadable(path, reason)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(_unreadable(path, str(error) or type(error).__name__)) from None
-    except Exception as error:  # a damaged pickle can fail anywhere inside the reader
-        raise CheckpointError(_unreadable(path, f"{type(error).__name__}: {error}")) from None
+                f"checkpoint {path}: {len(strange)} tensors are not plain dense numbers (but "
+                "sparse, quantised, complex, or larger than what the file holds): "
+                f"{shorten(strange)}"
+            )
+        if network := _network_of(content):
+            about = network_metadata(
+                network,
+                content if isinstance(content, dict) else {},
+                lambda lazy: read_tensors(archive, {"": lazy})[""],
+            )
+            extra = {**about, **extra}
+        return read_tensors(archive, tensors), weights, extra
 
 
-def _unreadable(path: Path, reason: str) -> str:
-    line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
-    return (
-        f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {line[:160]}; "
-        f"{SUPPORTED}. If it was downloaded, it may be truncated: fetch it again"
-    )
-
-
-def _find_weights(path: Path, content: Any) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
+def _find_weights(path: Path, content: Any) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """The state dict to deploy, the name of its entry, and the plain values beside it."""
+    if is_network(content):
+        content = {"model": content}
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary of weights"
+            f"checkpoint {path} holds a {kind_of(content)}, expected a dictionary of weights"
         )
-    ema = content.get("ema")
-    averaged = ema.get("module", ema) if isinstance(ema, Mapping) else ema
+    averaged = _averaged(content)
     if averaged is not None:
-        if isinstance(averaged, Mapping) and averaged and _all_tensors(averaged):
-            return dict(averaged), "ema", _plain_values(content)
+        if found := _state_dict(path, averaged):
+            return found, "ema", _plain_values(content)
         raise CheckpointError(
-            f"checkpoint {path}: its 'ema' entry is not a state dict (tensors by name), and the "
-            "averaged weights are the ones to deploy; to deploy others, save their state dict alone"
+            f"checkpoint {path}: its 'ema' entry is not a state dict (tensors by name) or a "
+            "network, and the averaged weights are the ones to deploy; to deploy others, save "
+            "their state dict alone"
         )
     for entry, candidate in (
         ("model", content.get("model")),
         ("state dict", content.get("state_dict")),
         ("state dict", content),
     ):
-        if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
-            return dict(candidate), entry, _plain_values(content)
+        if found := _state_dict(path, candidate):
+            return found, entry, _plain_values(content)
+    entries = [key[:80] if isinstance(key, str) else kind_of(key) for key in content]
     raise CheckpointError(
         f"checkpoint {path} has no weights: expected 'ema', 'model' or a state dict; found the "
-        f"entries {shorten(content) or 'none'}"
+        f"entries {shorten(entries) or 'none'}"
     )
+
+
+def _averaged(content: Mapping[Any, Any]) -> Any:
+    ema = content.get("ema")
+    return ema.get("module", ema) if isinstance(ema, Mapping) else ema
+
+
+def _network_of(content: Any) -> Stub | None:
+    """The network object whose weights :func:`_find_weights` chooses, if it is one."""
+    if isinstance(content, Mapping):
+        averaged = _averaged(content)
+        content = content.get("model") if averaged is None else averaged
+    return content if is_network(content) else None
+
+
+def _state_dict(path: Path, candidate: Any) -> dict[str, Any] | None:
+    """Tensors by name, if that is what ``candidate`` is."""
+    if is_network(candidate):
+        return dict(network_weights(f"checkpoint {path}", candidate)) or None
+    if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
+        return dict(candidate)
+    return None
 
 
 def _plain_values(content: Mapping[Any, Any]) -> dict[str, Any]:
     """What stands beside the weights, as far as it is plain."""
-    return {
-        str(key): value
+    copies = PlainCopies()
+    found = {
+        key: copies.copy(value)
         for key, value in content.items()
-        if isinstance(value, str | int | float | list | tuple)
+        if isinstance(key, str) and isinstance(value, str | int | float | list | tuple)
     }
+    return {key: value for key, value in found.items() if value is not NOT_PLAIN}
+
+
+def _renamed(path: Path, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The same tensors under names without the prefix of distributed training."""
+    if long := [key[:80] for key in tensors if len(key) > MAX_KEY]:
+        raise CheckpointError(
+            f"checkpoint {path} names {len(long)} weights with more than {MAX_KEY} characters; "
+            f"expected the names of a detector: {shorten(long)}"
+        )
+    state = {_without_prefix(key): value for key, value in tensors.items()}
+    if len(state) < len(tensors):
+        twice = [key for key in tensors if key != _without_prefix(key) in tensors]
+        raise CheckpointError(
+            f"checkpoint {path} names weights twice, with and without the prefix 'module.': "
+            f"{shorten(twice)}"
+        )
+    return state
 
 
 def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
     return all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in candidate.items()
+        isinstance(key, str) and isinstance(value, TENSORS) for key, value in candidate.items()
     )
 
 
-def _is_plain(value: Tensor) -> bool:
-    """Dense numbers that the file really holds; a view can claim any size for a few bytes."""
-    return (
-        value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-        and not value.is_complex()
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-    )
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int)
 
 
 def _without_prefix(key: str) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.models.detr import CONFIGS as DETR_CONFIGS
 from anydepth_deploy.models.detr import AnyDepthDETR
@@ -17,7 +15,7 @@ from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
 from anydepth_deploy.models.yolo import AnyDepthYOLO
 from anydepth_deploy.models.yolo.recognise import recognise_yolo
 
-__all__ = ["FAMILIES", "Family", "build_model", "recognise"]
+__all__ = ["FAMILIES", "Family", "recognise"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -72,10 +70,3 @@ def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:
         f"{origin}: not the weights of a known any-depth detector (families: "
         f"{', '.join(FAMILIES)}); its {len(shapes)} keys begin with {shorten(list(shapes), 4)}"
     )
-
-
-def build_model(family: Family, config: Any) -> AnyDepthModel:
-    """An uninitialised model in evaluation mode; its weights are to be loaded."""
-    with torch.device("meta"):
-        model = family.build(config)
-    return model.to_empty(device="cpu").eval()

@@ -1,0 +1,1 @@
+"""Reading torch's pickles without executing them: archive -> unpickle -> rebuild -> network."""

@@ -97,11 +97,13 @@ class FakeGraphs:
         self.exports += 1
         return self
 
-    def assemble_gated(self, _: object, table: object, weights: str, *, raw: bool) -> str:
-        return f"gated {weights} raw={raw} " * 50
+    def assemble_gated(
+        self, _: object, table: object, weights: str, *, raw: bool, detections: bool
+    ) -> str:
+        return f"gated {weights} raw={raw} detections={detections} " * 50
 
-    def assemble_static(self, _: object, depth: object, *, raw: bool) -> str:
-        return f"static {depth} raw={raw} " * 50
+    def assemble_static(self, _: object, depth: object, *, raw: bool, detections: bool) -> str:
+        return f"static {depth} raw={raw} detections={detections} " * 50
 
     def save(self, graph: str, path: Path, **_: object) -> None:
         writes(graph.encode(), before=lambda: self.before and self.before(graph))(path)

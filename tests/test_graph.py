@@ -136,10 +136,9 @@ def test_torch_cond_agrees(bundle: Bundle, model: AnyDepthDETR) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.stages = model.stages((160, 160))
-            self.holder = torch.nn.ModuleList([s.full for s in self.stages])
+            self.holder = torch.nn.ModuleList([s.variants["full"] for s in self.stages])
             layer3 = next(s for s in self.stages if s.name == "layer3")
-            assert layer3.skipped is not None
-            self.full, self.skipped = layer3.full, layer3.skipped
+            self.full, self.skipped = layer3.variants["full"], layer3.variants["skipped"]
 
         def forward(self, images: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
             flow = {"images": images}
@@ -153,7 +152,7 @@ def test_torch_cond_agrees(bundle: Bundle, model: AnyDepthDETR) -> None:
                         (inputs[0],),
                     )
                 else:
-                    found = stage.full(*inputs)
+                    found = stage.variants["full"](*inputs)
                 outputs = (found,) if isinstance(found, torch.Tensor) else found
                 flow.update(zip(stage.outputs, outputs, strict=True))
             return flow["logits"].sort(1).values

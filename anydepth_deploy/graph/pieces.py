@@ -97,10 +97,10 @@ def export_pieces(model: AnyDepthModel, size: Size, *, progress: Progress | None
     """
     model.eval()
     stages = model.stages(size)
-    total = sum(1 for stage in stages for _ in stage.variants())
+    total = sum(len(stage.variants) for stage in stages)
     pieces: list[Piece] = []
     for stage, inputs in _example_inputs(stages, size):
-        for variant, module in stage.variants():
+        for variant, module in stage.variants.items():
             if progress is not None:
                 progress(f"{stage.name}.{variant}", len(pieces), total)
             pieces.append(_export_piece(stage, variant, module, inputs))
@@ -114,7 +114,7 @@ def _example_inputs(stages: list[Stage], size: Size) -> list[tuple[Stage, tuple[
         flow = {"images": torch.empty(EXAMPLE_BATCH, 3, *size)}
         for stage in stages:
             specs.append([(flow[name].shape, flow[name].dtype) for name in stage.inputs])
-            flow.update(stage.run("full", flow))
+            flow.update(stage.run(next(iter(stage.variants)), flow))
     return [
         (stage, tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in spec))
         for stage, spec in zip(stages, specs, strict=True)

@@ -11,6 +11,7 @@ worth a kernel.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,11 +39,12 @@ def fingerprints(graph: ir.Graph) -> dict[str, str]:
 
 
 def shared_names(variants: Mapping[str, ir.Graph]) -> dict[str, set[str]]:
-    """For each variant of a stage, the names of its constants that every variant holds."""
+    """For each variant of a stage, the names of its constants that another variant holds, too."""
     if len(variants) < 2:
         return {variant: set() for variant in variants}
     hashes = {variant: fingerprints(graph) for variant, graph in variants.items()}
-    shared = set.intersection(*(set(found.values()) for found in hashes.values()))
+    counts = Counter(digest for found in hashes.values() for digest in set(found.values()))
+    shared = {digest for digest, count in counts.items() if count > 1}
     return {
         variant: {name for name, digest in found.items() if digest in shared}
         for variant, found in hashes.items()
@@ -57,25 +59,18 @@ def share_slices(variants: Mapping[str, ir.Graph]) -> int:
     channels of the full one's weight. Such a weight becomes a Slice of the whole, which a session
     folds like the norm behind it, so that the convolution finds a constant of its own branch.
     """
-    whole = {
-        name: value
-        for name, value in variants.get("full", ir.Graph([], [], nodes=[])).initializers.items()
-        if _is_kernel(value)
-    }
+    kernels = [
+        (graph, name, array)
+        for graph in variants.values()
+        for name, value in graph.initializers.items()
+        if _is_kernel(value) and (array := constant(value)) is not None
+    ]
     removed = 0
-    for variant, graph in variants.items():
-        if variant == "full":
-            continue
-        for name, value in list(graph.initializers.items()):
-            part = constant(value)
-            if part is None or part.nbytes < SMALLEST_SHARED or not _is_kernel(value):
-                continue
-            for source in whole.values():
-                array = constant(source)
-                if array is not None and _leads(part, array):
-                    _replace_by_slice(graph, name, array, part.shape[1])
-                    removed += 1
-                    break
+    for graph, name, part in kernels:
+        whole = next((array for _, _, array in kernels if _leads(part, array)), None)
+        if whole is not None and part.nbytes >= SMALLEST_SHARED:
+            _replace_by_slice(graph, name, whole, part.shape[1])
+            removed += 1
     return removed
 
 

@@ -45,7 +45,7 @@ def count_macs(model: AnyDepthModel, size: Size) -> Macs:
         flow = {"images": torch.empty(1, 3, *size, device=device)}
         for stage in stages:
             variants, found = {}, {}
-            for variant, _ in stage.variants():
+            for variant in stage.variants:
                 with FlopCounterMode(display=False) as counter:
                     found = stage.run(variant, flow)
                 variants[variant] = counter.get_total_flops() // 2

@@ -8,7 +8,7 @@ second place where the order of a network, or the meaning of a gate, is written 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "Tolerances",
     "Variant",
+    "variant_name",
 ]
 
 Size = tuple[int, int]
@@ -43,7 +44,7 @@ POSTPROCESS = "postprocess"
 
 @dataclass(frozen=True)
 class Predicate:
-    """When a gated stage runs in full.
+    """When a gate of a stage says that it runs in full.
 
     ``layer == 0``: when skip gate ``gate`` is 0. Otherwise: when the gate counts at least
     ``layer`` layers.
@@ -59,46 +60,42 @@ class Predicate:
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of a network.
+    """One piece of a network, in one variant for each combination of its gates.
 
-    A stage reads the named tensors ``inputs`` of the flow and binds ``outputs``; ``full`` and
-    ``skipped`` take the inputs as positional tensors and return one tensor per output (a single
-    output may be returned bare). With a ``gate`` but no ``skipped`` variant, the outputs keep
-    the values they had before the stage.
+    A stage reads the named tensors ``inputs`` of the flow and binds ``outputs``; a variant takes
+    the inputs as positional tensors and returns one tensor per output (a single output may be
+    returned bare). Variants are named by :func:`variant_name`; where one is missing, the outputs
+    keep the values they had before the stage.
     """
 
     name: str
     part: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    full: nn.Module
-    gate: Predicate | None = None
-    skipped: nn.Module | None = None
-
-    def variants(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of this stage with the name of each variant: ``full``, ``skipped``."""
-        yield "full", self.full
-        if self.skipped is not None:
-            yield "skipped", self.skipped
+    variants: Mapping[str, nn.Module]
+    gates: tuple[Predicate, ...] = ()
 
     def variant(self, depth: Depth) -> str | None:
         """The variant that runs at ``depth``, or None where the stage passes its outputs on."""
-        if self.gate is None or self.gate.runs(depth):
-            return "full"
-        return None if self.skipped is None else "skipped"
+        name = variant_name([gate.runs(depth) for gate in self.gates])
+        return name if name in self.variants else None
 
     def run(self, variant: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one variant on the tensors of the flow; the outputs by name."""
-        module = dict(self.variants())[variant]
-        found = module(*(tensors[name] for name in self.inputs))
+        found = self.variants[variant](*(tensors[name] for name in self.inputs))
         outputs = (found,) if isinstance(found, Tensor) else found
         return dict(zip(self.outputs, outputs, strict=True))
+
+
+def variant_name(runs: Sequence[bool]) -> str:
+    """``full`` or ``skipped`` for each gate of a stage, joined by dashes; ``full`` without one."""
+    return "-".join("full" if value else "skipped" for value in runs) or "full"
 
 
 class Variant(nn.Module):
     """A module that is told by ``skip`` which mode it runs in, with that choice made."""
 
-    def __init__(self, module: nn.Module, *, skip: bool) -> None:
+    def __init__(self, module: nn.Module, *, skip: bool | tuple[bool, ...]) -> None:
         super().__init__()
         self.module = module
         self.skip = skip
@@ -193,7 +190,7 @@ class AnyDepthModel(nn.Module):
         if key not in self._stages:
             stages = self.build_stages(*key)
             for stage in stages:
-                for _, module in stage.variants():
+                for module in stage.variants.values():
                     module.train(self.training)
             self._stages[key] = stages
         return self._stages[key]
@@ -203,7 +200,7 @@ class AnyDepthModel(nn.Module):
         super().train(mode)
         for stages in self._stages.values():
             for stage in stages:
-                for _, module in stage.variants():
+                for module in stage.variants.values():
                     module.train(mode)
         return self
 

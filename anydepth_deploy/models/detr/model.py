@@ -105,7 +105,7 @@ class AnyDepthDETR(AnyDepthModel):
             nonlocal gap
             if stage.name != "queries":
                 return
-            selection = stage.full
+            selection = stage.variants["full"]
             assert isinstance(selection, _QuerySelection)
             maps = [tensors[name] for name in stage.inputs]
             memory, features, class_logits, box_logits = selection.score(maps)
@@ -124,7 +124,7 @@ class AnyDepthDETR(AnyDepthModel):
                 "backbone",
                 ("images",),
                 ("stride4.stem",),
-                Stem(self.backbone.conv1, self.backbone.bn1),
+                {"full": Stem(self.backbone.conv1, self.backbone.bn1)},
             )
         ]
         previous = "stride4.stem"
@@ -136,9 +136,8 @@ class AnyDepthDETR(AnyDepthModel):
                     "backbone",
                     (previous,),
                     (output,),
-                    Variant(layer, skip=False),
-                    Predicate(index),
-                    Variant(layer, skip=True),
+                    {"full": Variant(layer, skip=False), "skipped": Variant(layer, skip=True)},
+                    (Predicate(index),),
                 )
             )
             previous = output
@@ -150,9 +149,11 @@ class AnyDepthDETR(AnyDepthModel):
                 "encoder",
                 tuple(f"stride{stride}" for stride in STRIDES),
                 encoded,
-                _EncoderVariant(self.encoder, position, skip=False),
-                Predicate(4),
-                _EncoderVariant(self.encoder, position, skip=True),
+                {
+                    "full": _EncoderVariant(self.encoder, position, skip=False),
+                    "skipped": _EncoderVariant(self.encoder, position, skip=True),
+                },
+                (Predicate(4),),
             )
         )
         stages.append(
@@ -161,7 +162,7 @@ class AnyDepthDETR(AnyDepthModel):
                 "decoder",
                 encoded,
                 ("memory", "target", "boxes", "queries"),
-                _QuerySelection(self.decoder, shapes, device),
+                {"full": _QuerySelection(self.decoder, shapes, device)},
             )
         )
         for index in range(self.config.decoder_layers):
@@ -171,8 +172,8 @@ class AnyDepthDETR(AnyDepthModel):
                     "decoder",
                     ("target", "boxes", "memory"),
                     ("target", "boxes", "logits"),
-                    _DecoderVariant(self.decoder, index, shapes),
-                    Predicate(5, index + 1) if index else None,
+                    {"full": _DecoderVariant(self.decoder, index, shapes)},
+                    (Predicate(5, index + 1),) if index else (),
                 )
             )
         stages.append(
@@ -181,7 +182,7 @@ class AnyDepthDETR(AnyDepthModel):
                 POSTPROCESS,
                 ("logits", "boxes"),
                 ("labels", "detections", "scores"),
-                _PostProcess(size, self.config.classes, self.max_detections, device),
+                {"full": _PostProcess(size, self.config.classes, self.max_detections, device)},
             )
         )
         return stages

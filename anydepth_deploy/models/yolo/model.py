@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from anydepth_deploy.models.stages import (
     Stage,
     Tolerances,
     Variant,
+    variant_name,
 )
 from anydepth_deploy.models.suppression import Suppress
 from anydepth_deploy.models.yolo.blocks import A2C2f, C3k2, Conv, residual_ends
@@ -157,36 +159,44 @@ class AnyDepthYOLO(AnyDepthModel):
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
         rule = self.suppression
         assert rule is not None
-        stages = [Stage("stem", "backbone", ("images",), ("layer1",), self._stem())]
-        for gate, step in enumerate(STEPS):
-            module = self._step(step)
+        steps = [self._step(step) for step in STEPS]
+        entry = _Entry(self._stem(), *steps[:2])
+        stages = [
+            Stage(
+                "entry",
+                "backbone",
+                ("images",),
+                ("layer4",),
+                {
+                    variant_name([not skip for skip in skips]): Variant(entry, skip=skips)
+                    for skips in itertools.product((False, True), repeat=2)
+                },
+                (Predicate(0), Predicate(1)),
+            )
+        ]
+        for gate, (step, module) in enumerate(zip(STEPS, steps, strict=True)):
+            if gate < 2:
+                continue
             stages.append(
                 Stage(
                     f"layer{step.layer}",
                     "backbone" if step.layer <= 8 else "neck",
                     tuple(f"layer{source}" for source in step.sources),
                     (f"layer{step.layer}",),
-                    Variant(module, skip=False),
-                    Predicate(gate),
-                    Variant(module, skip=True),
+                    {"full": Variant(module, skip=False), "skipped": Variant(module, skip=True)},
+                    (Predicate(gate),),
                 )
             )
-        stages.append(
-            Stage(
-                "head",
-                "head",
-                tuple(f"layer{layer}" for layer in OUTPUTS),
-                ("predictions",),
-                _Predictions(self.head, size, device),
-            )
-        )
+        maps = tuple(f"layer{layer}" for layer in OUTPUTS)
+        head = _Predictions(self.head, size, device)
+        stages.append(Stage("head", "head", maps, ("predictions",), {"full": head}))
         stages.append(
             Stage(
                 POSTPROCESS,
                 POSTPROCESS,
                 ("predictions",),
                 ("labels", "detections", "scores"),
-                Suppress(rule, self.max_detections),
+                {"full": Suppress(rule, self.max_detections)},
             )
         )
         return stages
@@ -265,6 +275,20 @@ class _Joined(nn.Module):
         if self.up:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         output: Tensor = self.block(torch.cat([x, *others], 1) if others else x, skip)
+        return output
+
+
+class _Entry(nn.Module):
+    """Layers 0 to 4, whose maps are the largest: with two gates one stage, because large maps are
+    what the borders of stages cost most."""
+
+    def __init__(self, stem: nn.Module, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = stem, first, second
+
+    def forward(self, images: Tensor, skip: tuple[bool, bool]) -> Tensor:
+        x = self.first(self.stem(images), skip=skip[0])
+        output: Tensor = self.second(x, skip=skip[1])
         return output
 
 

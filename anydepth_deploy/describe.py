@@ -12,10 +12,14 @@ from anydepth_deploy.manifest import depth_rows
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
 
+ABOUT = ("version", "date", "epoch", "last_epoch", "stride", "nc")
+
 
 def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Family, configuration, gates, parameters and multiply-adds per depth of a checkpoint.
 
+    ``about`` is what the file says of itself: version, epoch, date and, of a network that was
+    saved as an object, its strides and its class count.
     Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
     Raises :class:`CheckpointError` and :class:`InputError`.
     """
@@ -37,6 +41,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
+        "about": {key: checkpoint.extra[key] for key in ABOUT if key in checkpoint.extra},
         "gates": _gates(table.space),
         "depths": [row.model_dump() for row in depth_rows(table, macs.at)],
     }
@@ -61,6 +66,8 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "parameters": manifest.parameters,
         "classes": manifest.classes,
         "input_size": list(bundle.size),
+        "preprocess": manifest.preprocess.model_dump(),
+        "suppression": manifest.suppression and manifest.suppression.model_dump(),
         "gates": _gates(bundle.table.space),
         "depths": [row.model_dump() for row in manifest.depths],
         "artifacts": [artifact.model_dump() for artifact in manifest.artifacts],
@@ -81,6 +88,10 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
         f"input {height}x{width}, weights: {found['weights']}"
     )
     console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
+    if about := found.get("about"):
+        console.print_line(", ".join(f"{key}: {_shown(value)}" for key, value in about.items()))
+    if recipe := found.get("preprocess"):
+        console.print_line(f"pictures: {_fitting(recipe)}; {_suppression(found['suppression'])}")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
     top = max(row["macs"]["total"] for row in found["depths"])
     parts = [part for part in rows[0]["macs"] if part != "total"]
@@ -116,6 +127,29 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
         )
         for line in _results(found["results"], found["artifacts"]):
             console.print_line(line)
+
+
+def _shown(value: object) -> str:
+    """What a file says of itself, without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:60])
+
+
+def _fitting(recipe: dict[str, Any]) -> str:
+    if recipe["resize"] == "letterbox":
+        return f"letterboxed on grey {recipe['padding']}"
+    return "stretched to the input"
+
+
+def _suppression(rule: dict[str, Any] | None) -> str:
+    if rule is None:
+        return "no suppression needed"
+    if rule["where"] == "none":
+        return "suppression left to the application"
+    place = "in the graph" if rule["where"] == "graph" else "on the host"
+    return (
+        f"suppression {place}: scores above {rule['score_threshold']:g}, "
+        f"IoU {rule['iou_threshold']:g}"
+    )
 
 
 def _gates(space: DepthSpace) -> list[dict[str, Any]]:

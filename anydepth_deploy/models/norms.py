@@ -1,4 +1,4 @@
-"""Norms that both families use, and the choice between two sets of them.
+"""Norms, and the choice between two sets of them, as both families make it.
 
 A layer of an essential path owns two sets of norm parameters over one convolution. Set one
 normalises when its stage runs in full, set two when the stage's refinement is skipped, because the

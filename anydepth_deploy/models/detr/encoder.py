@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.models.attention import MultiheadAttention
+from anydepth_deploy.models.detr.attention import MultiheadAttention
 from anydepth_deploy.models.norms import SwitchableConv
 from anydepth_deploy.models.repeats import Repeats
 

@@ -168,7 +168,7 @@ def test_inspect_what_is_not_there(run: Run, tmp_path: Path) -> None:
     fails(run("inspect", tmp_path / "nothing.pth"), 2, "nothing.pth does not exist")
     fails(run("inspect", tmp_path), 2, "is not a bundle")
     (tmp_path / "text.pth").write_text("text")
-    fails(run("inspect", tmp_path / "text.pth"), 2, "text.pth", "cannot be read")
+    fails(run("inspect", tmp_path / "text.pth"), 2, "text.pth", "is not a PyTorch file")
 
 
 def test_inspect_an_altered_bundle(run: Run, bundle_copy: Path) -> None:

@@ -330,7 +330,7 @@ def _suppression(manifest: Manifest) -> str:
         return "none needed"
     if rule.where == "none":
         return "none"
-    return f"{rule.where}, score {rule.score_threshold:g}, IoU {rule.iou_threshold:g}"
+    return f"{rule.where}, score {rule.score_threshold}, IoU {rule.iou_threshold}"
 
 
 def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:

@@ -106,7 +106,8 @@ class Session:
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
         """Load the engine of ``depth`` and run it once on zeros."""
-        self.run(np.zeros((batch, 3, *self.size), np.float32), depth)
+        run = self.run if self.detects else self.run_raw
+        run(np.zeros((batch, 3, *self.size), np.float32), depth)
 
     def _run(
         self, images: NDArray[np.float32], depth: Depth | str | int, outputs: tuple[str, ...]

@@ -47,24 +47,24 @@ def measure(checkpoint: Path, out: Path, options: list[str]) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="r50")
+    parser.add_argument("--network", default="r50")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("torch", "onnx", "onnx-ir", "onnxscript", "numpy")
     table = Table(
-        title=f"anydepth-deploy export, {options.config}, 640 x 640", title_justify="left"
+        title=f"anydepth-deploy export, {options.network}, 640 x 640", title_justify="left"
     )
     for column in ("export", "seconds", "processor s", "peak GiB"):
         table.add_column(column, justify="left" if column == "export" else "right")
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_random_checkpoint(options.config, Path(folder) / "random.pth")
+        checkpoint = write_random_checkpoint(options.network, Path(folder) / "random.pth")
         for index, (name, arguments) in enumerate(CASES.items()):
             rows[name] = measure(checkpoint, Path(folder) / str(index), arguments)
             table.add_row(name, *(str(value) for value in rows[name].values()))
     Console(width=100).print(table)
     if options.record:
-        print(write(f"export-cost-{options.config}", {"machine": found, "rows": rows}))
+        print(write(f"export-cost-{options.network}", {"machine": found, "rows": rows}))
 
 
 if __name__ == "__main__":

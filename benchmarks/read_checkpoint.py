@@ -22,27 +22,25 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine, write
+from random_checkpoint import NETWORKS, random_network
 from rich.console import Console
 from rich.table import Table
 
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.models.randomise import randomise
-from anydepth_deploy.models.registry import FAMILIES
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 CASES = {"read_checkpoint": "read", "load_model": "load"}
 MIB = 1 << 20
 
 
-def write_file(family: str, config: str, path: Path) -> Path:
+def write_file(name: str, path: Path) -> Path:
     """A network with random weights, saved as an object as the authors do."""
     sys.path.insert(0, str(TESTS))  # the writer is the tests' own
     from fork_checkpoint import write_fork_checkpoint
 
-    found = FAMILIES[family]
-    sizes = found.sizes[config]
-    names = {index: f"thing {index}" for index in range(sizes.classes)}
-    return write_fork_checkpoint(path, randomise(found.build(sizes)), names=names)
+    network = random_network(name)
+    names = {index: f"thing {index}" for index in range(network.config.classes)}
+    return write_fork_checkpoint(path, network, names=names)
 
 
 def measure(case: str, path: Path, runs: int) -> dict[str, float]:
@@ -90,8 +88,7 @@ def _peak() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=sorted(FAMILIES), default="anydepth-yolo")
-    parser.add_argument("--config", default="l")
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="yolo-l")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     parser.add_argument("--child", choices=sorted(CASES.values()), help=argparse.SUPPRESS)
@@ -102,12 +99,11 @@ def main() -> None:
         return
     found = machine("torch", "numpy")
     with tempfile.TemporaryDirectory() as folder:
-        path = write_file(options.family, options.config, Path(folder) / "fork.pt")
+        path = write_file(options.network, Path(folder) / "fork.pt")
         size = path.stat().st_size
         rows = {name: measure(case, path, options.runs) for name, case in CASES.items()}
-    name = f"{options.family} {options.config}"
     table = Table(
-        title=f"{name}, half precision, {size / MIB:.1f} MiB, {options.runs} processes",
+        title=f"{options.network}, half precision, {size / MIB:.1f} MiB, {options.runs} processes",
         title_justify="left",
     )
     for column in ("up to", "seconds", "slowest", "MiB", "of the file"):
@@ -116,9 +112,9 @@ def main() -> None:
         table.add_row(case, *(str(value) for value in row.values()))
     Console(width=100).print(table)
     if options.record:
-        content: dict[str, Any] = {"machine": found, "network": name, "file_bytes": size}
+        content: dict[str, Any] = {"machine": found, "network": options.network, "file_bytes": size}
         content |= {"runs": options.runs, "rows": rows}
-        print(write(f"read-checkpoint-{options.config}", content))
+        print(write(f"read-checkpoint-{options.network}", content))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""Fixtures shared by all tests: a tiny network with random weights, and its bundle."""
+"""Fixtures shared by all tests: a tiny network of each family with random weights, its bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.export import export_bundle
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.models.randomise import randomise
+from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.models.yolo import AnyDepthYOLO
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNGS = CONFIGS["tiny"].ladder
@@ -28,6 +33,11 @@ def _one_thread() -> None:
 
 def random_detr(name: str = "tiny", seed: int = 0) -> AnyDepthDETR:
     return randomise(AnyDepthDETR(CONFIGS[name]), seed)
+
+
+def random_yolo(name: str = "tiny", seed: int = 0, **changes: Any) -> AnyDepthYOLO:
+    """`changes`: fields of the configuration."""
+    return randomise(AnyDepthYOLO(YOLO_CONFIGS[name].replace(**changes)), seed)
 
 
 def random_images(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -69,3 +79,51 @@ def bundle_copy(_exported: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(_exported, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def yolo_model() -> AnyDepthYOLO:
+    """A tiny AnyDepth-YOLO with random weights."""
+    return random_yolo()
+
+
+@pytest.fixture(scope="session")
+def yolo_checkpoint(yolo_model: AnyDepthYOLO, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`yolo_model` as `checkpoint` holds `model`."""
+    path = tmp_path_factory.mktemp("yolo_checkpoint") / "tiny-yolo.pth"
+    stale = random_yolo(seed=99).state_dict()
+    ema = {"module": yolo_model.state_dict(), "updates": 1000}
+    torch.save({"model": stale, "ema": ema, "optimizer": {}, "last_epoch": 67}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def _yolo_exported(
+    yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, Pieces]:
+    kept: list[Pieces] = []
+
+    def keep(*arguments: Any, **options: Any) -> Pieces:
+        kept.append(export_pieces(*arguments, **options))
+        return kept[-1]
+
+    out = tmp_path_factory.mktemp("yolo_bundles") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "export_pieces", keep)
+        found = export_bundle(
+            yolo_checkpoint, out, layouts=["gated", "set"], weights=["shared", "folded"]
+        )
+    (pieces,) = kept
+    return found, pieces
+
+
+@pytest.fixture(scope="session")
+def yolo_bundle(_yolo_exported: tuple[Bundle, Pieces]) -> Bundle:
+    """Gated graphs (shared and folded) and the static set of `yolo_checkpoint`. Read only."""
+    return _yolo_exported[0]
+
+
+@pytest.fixture(scope="session")
+def yolo_pieces(_yolo_exported: tuple[Bundle, Pieces]) -> Pieces:
+    """What `yolo_bundle` was put together from: making it again would take half a minute."""
+    return _yolo_exported[1]

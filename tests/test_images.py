@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.images import (
@@ -20,6 +25,7 @@ from anydepth_deploy.images import (
     prepare,
     prepare_batch,
 )
+from anydepth_deploy.resize import resize_bilinear
 from anydepth_deploy.samples import verification_batches
 
 
@@ -173,6 +179,220 @@ def test_an_object_is_where_its_box_is() -> None:
     y, x = np.nonzero(array[0] > 0.5)
     box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
     np.testing.assert_allclose(geometry.to_picture(box), [[80, 30, 100, 60]], atol=1.6)
+
+
+# --- resizing as OpenCV does it ----------------------------------------------------------------
+
+
+def sampled(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Bilinear sampling by torch in double precision, not rounded."""
+    tensor = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
+    found = torch.nn.functional.interpolate(
+        tensor, size=size, mode="bilinear", align_corners=False, antialias=False
+    )
+    return np.asarray(found[0].permute(1, 2, 0).numpy())
+
+
+SIZES = [
+    ((50, 70), (64, 96)),
+    ((200, 333), (64, 96)),
+    ((333, 200), (640, 384)),
+    ((1, 1), (5, 7)),
+    ((1, 400), (1, 64)),
+    ((300, 2), (64, 1)),
+    ((64, 96), (128, 48)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+@pytest.mark.parametrize("kind", ["noise", "smooth"])
+def test_sampling_equals_torchs(
+    source: tuple[int, int], target: tuple[int, int], kind: str
+) -> None:
+    image = picture(*source) if kind == "noise" else smooth(*source)
+    found = resize_bilinear(image, target)
+    assert found.dtype == np.uint8
+    assert found.shape == (*target, 3)
+    expected = sampled(image, target)
+    # Two weights rounded to 1/2048, each times up to 255 levels, and one rounding at the end.
+    assert np.abs(found - expected).max() <= 0.5 + 2 * 255 / 4096
+    assert np.abs(found.astype(int) - np.rint(expected)).max() <= 1
+
+
+def by_fractions(image: NDArray[np.uint8], size: tuple[int, int]) -> list[list[list[int]]]:
+    """Pixel by pixel, in whole numbers, from the sentence that describes it."""
+
+    def places(old: int, new: int) -> list[tuple[int, int, int]]:
+        found = []
+        for i in range(new):
+            at = Fraction(2 * i + 1, 2) * Fraction(old, new) - Fraction(1, 2)
+            at = min(max(at, Fraction(0)), Fraction(old - 1))
+            first = at.numerator // at.denominator
+            found.append((first, min(first + 1, old - 1), round((at - first) * 2048)))
+        return found
+
+    rows, columns = places(image.shape[0], size[0]), places(image.shape[1], size[1])
+    pixels = image.astype(object)
+    return [
+        [
+            [
+                (
+                    (pixels[y, x, c] * (2048 - b) + pixels[y, x2, c] * b) * (2048 - a)
+                    + (pixels[y2, x, c] * (2048 - b) + pixels[y2, x2, c] * b) * a
+                    + 2**21
+                )
+                >> 22
+                for c in range(image.shape[2])
+            ]
+            for x, x2, b in columns
+        ]
+        for y, y2, a in rows
+    ]
+
+
+SIDE = st.integers(1, 9)
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=120)
+@given(SIDE, SIDE, SIDE, SIDE, st.integers(0, 99), st.booleans())
+def test_sampling_to_the_last_bit(
+    height: int, width: int, rows: int, columns: int, seed: int, extreme: bool
+) -> None:
+    image = picture(height, width, seed)
+    if extreme:  # only black and white: the largest sums
+        image = np.where(image > 127, np.uint8(255), np.uint8(0))
+    assert resize_bilinear(image, (rows, columns)).tolist() == by_fractions(image, (rows, columns))
+
+
+def test_sampling_to_the_same_size_changes_nothing() -> None:
+    for size in ((1, 1), (7, 5), (64, 96)):
+        image = picture(*size)
+        assert np.array_equal(resize_bilinear(image, size), image)
+
+
+def test_sampling_halves_and_doubles() -> None:
+    """Halving is the mean of four, doubling has the weights 1/4 and 3/4."""
+    row = np.array([[[0], [100], [200], [40]]], np.uint8)
+    assert resize_bilinear(row, (1, 2)).ravel().tolist() == [50, 120]
+    assert resize_bilinear(row, (1, 8)).ravel().tolist() == [0, 25, 75, 125, 175, 160, 80, 40]
+    # Where a picture shrinks to a quarter, two of four pixels are never looked at.
+    assert resize_bilinear(row, (1, 1)).ravel().tolist() == [150]
+
+
+# --- letterbox -------------------------------------------------------------------------------
+
+
+def letterbox(height: int, width: int, **changes: Any) -> Preprocess:
+    return Preprocess.of("letterbox", (height, width)).model_copy(update=changes)
+
+
+# Picture, input, and where in the input the picture lies: top, left, height, width.
+BOXED = [
+    ((480, 640), (640, 640), (80, 0, 480, 640)),  # wide; not resized
+    ((960, 640), (640, 640), (0, 106, 640, 427)),  # tall; the odd column of grey is on the right
+    ((100, 300), (64, 96), (16, 0, 32, 96)),
+    ((64, 96), (64, 96), (0, 0, 64, 96)),  # exact
+    ((128, 192), (64, 96), (0, 0, 64, 96)),  # of the same shape
+    ((1, 40), (64, 96), (31, 0, 2, 96)),
+    ((1, 1000), (64, 96), (31, 0, 1, 96)),  # the scaled height would be 0.1
+    ((500, 1), (64, 96), (0, 47, 64, 1)),
+    ((1, 1), (64, 96), (0, 16, 64, 64)),
+    ((30, 40), (96, 64), (24, 0, 48, 64)),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "place"), BOXED)
+def test_where_a_letterboxed_picture_lies(
+    source: tuple[int, int], target: tuple[int, int], place: tuple[int, int, int, int]
+) -> None:
+    image = picture(*source)
+    recipe = letterbox(*target)
+    assert not recipe.antialias
+    array, geometry = prepare(image, recipe)
+    assert array.dtype == np.float32
+    assert array.shape == (3, *target)
+    assert array.flags.c_contiguous
+    top, left, rows, columns = place
+    expected = np.full((*target, 3), 114, np.uint8)
+    inside = (slice(top, top + rows), slice(left, left + columns))
+    expected[inside] = resize_bilinear(image, (rows, columns))
+    found = np.rint(array.transpose(1, 2, 0) * 255)
+    assert np.array_equal(found, expected)
+    np.testing.assert_allclose(array.transpose(1, 2, 0), expected / 255, atol=1e-7)
+    outside = np.ones(target, bool)
+    outside[inside] = False
+    assert (array[:, outside] == np.float32(114) * np.float32(1 / 255)).all()
+    # The shape is kept, the picture is as large as it can be and lies in the middle.
+    assert geometry == Geometry((source[1] / columns, source[0] / rows), (left, top), source)
+    assert rows == target[0] or columns == target[1]
+    assert 0 <= target[0] - rows - 2 * top <= 1
+    assert 0 <= target[1] - columns - 2 * left <= 1
+
+
+@pytest.mark.parametrize(("source", "target", "place"), BOXED)
+def test_boxes_go_into_a_letterbox_and_come_back(
+    source: tuple[int, int], target: tuple[int, int], place: tuple[int, int, int, int]
+) -> None:
+    height, width = source
+    top, left, rows, columns = place
+    _, geometry = prepare(picture(height, width), letterbox(*target))
+    rng = np.random.default_rng(1)
+    corners = np.sort(rng.random((9, 2, 2)), axis=-2) * [width, height]
+    boxes = corners.reshape(9, 4)
+    boxes[0] = [0, 0, width, height]
+    inside = boxes * ([columns / width, rows / height] * 2) + [left, top] * 2
+    assert inside[0].tolist() == [left, top, left + columns, top + rows]
+    found = geometry.to_picture(inside.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, boxes, rtol=1e-5, atol=2e-4 * max(1, width / columns))
+    # What lies in the grey is cut at the edge of the picture.
+    everything = np.array([[0, 0, target[1], target[0]]], np.float32)
+    assert geometry.to_picture(everything).tolist() == [[0, 0, width, height]]
+
+
+def test_an_object_in_a_letterbox_is_where_its_box_is() -> None:
+    image = np.zeros((90, 180, 3), np.uint8)
+    image[30:60, 120:160] = 255
+    array, geometry = prepare(image, letterbox(64, 64))
+    y, x = np.nonzero(array[0] > 0.8)
+    assert y.min() > 16
+    box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
+    np.testing.assert_allclose(geometry.to_picture(box), [[120, 30, 160, 60]], atol=2.9)
+
+
+def test_letterbox_with_another_grey_or_antialias() -> None:
+    image = picture(100, 300)
+    dark, _ = prepare(image, letterbox(64, 96, padding=0))
+    light, _ = prepare(image, letterbox(64, 96, padding=255))
+    assert not dark[:, :16].any()
+    assert (light[:, :16] == 1).all()
+    assert np.array_equal(dark[:, 16:48], light[:, 16:48])
+    soft, geometry = prepare(image, letterbox(64, 96, antialias=True))
+    pillow = Image.fromarray(image).resize((96, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.rint(soft[:, 16:48] * 255), np.asarray(pillow).transpose(2, 0, 1))
+    assert geometry == prepare(image, letterbox(64, 96))[1]
+
+
+def test_recipes_by_family() -> None:
+    assert Preprocess.of("stretch", (64, 96)) == Preprocess(size=(64, 96))
+    boxed = Preprocess.of("letterbox", (64, 96))
+    assert (boxed.resize, boxed.antialias, boxed.padding) == ("letterbox", False, 114)
+    again = Preprocess.model_validate_json(boxed.model_dump_json())
+    assert again == boxed
+    assert again.size == (64, 96)
+    # A manifest of a version that knew one way of resizing still means it.
+    old = Preprocess.model_validate({"size": [64, 96], "resize": "stretch"})
+    assert old == Preprocess(size=(64, 96))
+    assert old.antialias
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"padding": -1}, {"padding": 256}, {"padding": 1.5}, {"resize": "crop"}, {"fill": 3}],
+)
+def test_recipes_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocess.model_validate({"size": [64, 96], **changes})
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The committed checkpoint: it was trained, it deploys, and its ladder is worth having."""
+"""The committed checkpoints: they were trained, they deploy, and their ladders are worth having."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TRAINED
+from conftest import ROOT
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
@@ -21,10 +21,23 @@ from anydepth_deploy.verify import verify
 NOISE = 2.5
 """AP points that 200 pictures can be off: the recorded run on 500 is the one to quote."""
 
+RECORDS = {"anydepth-detr": "accuracy-tiny", "anydepth-yolo": "accuracy-yolo-tiny"}
+DEPTHS = {"anydepth-detr": 96, "anydepth-yolo": 256}
+
+
+@pytest.fixture(scope="module", params=list(RECORDS))
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_bundle(TRAINED, tmp_path_factory.mktemp("trained") / "bundle")
+def checkpoint(family: str) -> Path:
+    return ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("trained") / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +47,22 @@ def accuracy(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[
     return evaluate(trained, data, trained.table.ladder, record=False, threads=1)
 
 
-def test_the_file_is_small_and_plain() -> None:
-    assert TRAINED.stat().st_size < 12e6
-    content = torch.load(TRAINED, weights_only=True)
+def test_the_file_is_small_and_plain(checkpoint: Path, family: str) -> None:
+    assert checkpoint.stat().st_size < 12e6
+    content = torch.load(checkpoint, weights_only=True)
     assert content["class_names"] == list(CLASS_NAMES)
     assert "call" in content["train"]
-    model = load_model(read_checkpoint(TRAINED))
-    assert model.config.name == "tiny"
+    model = load_model(read_checkpoint(checkpoint))
+    assert (model.family, model.config.name) == (family, "tiny")
 
 
-def test_parity_at_every_depth(trained: Bundle) -> None:
-    """All 96 depths on generated pictures, batch sizes 1 and 3."""
+def test_parity_at_every_depth(trained: Bundle, checkpoint: Path, family: str) -> None:
+    """All depths on generated pictures, batch sizes 1 and 3."""
     batches = verification_batches(trained.manifest.preprocess, seed=3)
     assert [len(batch) for batch in batches] == [1, 3]
-    report = verify(trained, str(TRAINED), batches, depths=trained.table.rows, record=False)
+    report = verify(trained, str(checkpoint), batches, depths=trained.table.rows, record=False)
     assert [row for row in report.rows if not row.passed] == []
-    assert len(report.rows) == 96
+    assert len(report.rows) == DEPTHS[family]
 
 
 def test_accuracy_of_every_rung(accuracy: list[Accuracy]) -> None:
@@ -61,9 +74,9 @@ def test_accuracy_of_every_rung(accuracy: list[Accuracy]) -> None:
         assert row.ap >= base.ap - 1 - NOISE
 
 
-def test_recorded_accuracy_supports_the_default_ladder(trained: Bundle) -> None:
+def test_recorded_accuracy_supports_the_default_ladder(trained: Bundle, family: str) -> None:
     """The figures that the ladder was chosen by belong to this checkpoint, and bear it out."""
-    record = json.loads((ROOT / "benchmarks/results/accuracy-tiny.json").read_text("utf-8"))
+    record = json.loads((ROOT / f"benchmarks/results/{RECORDS[family]}.json").read_text("utf-8"))
     assert record["checkpoint_sha256"] == trained.manifest.source.sha256
     assert record["pictures"] >= 500
     by_depth = {row["depth"]: row for row in record["rows"]}
@@ -77,12 +90,12 @@ def test_recorded_accuracy_supports_the_default_ladder(trained: Bundle) -> None:
         assert dearer["ap"] >= cheaper["ap"], (cheaper["depth"], dearer["depth"])
 
 
-def test_the_demo_ends_with_a_picture_and_a_table(tmp_path: Path) -> None:
+def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     from anydepth_deploy.demo import run_demo
 
-    result = run_demo(TRAINED, tmp_path / "demo", pictures=20, quiet=True)
+    result = run_demo(checkpoint, tmp_path / "demo", pictures=20, quiet=True)
     assert result.verified
     assert [row["level"] for row in result.rows] == list(range(len(result.rows)))
     assert all(row["latency_ms"] > 0 for row in result.rows)

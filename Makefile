@@ -50,4 +50,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) engines/demo-* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) engines/demo* .pytest_cache .mypy_cache .ruff_cache

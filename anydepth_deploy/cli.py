@@ -176,7 +176,7 @@ def export(
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="Gated graph: shared (small), folded (fastest), or shared,folded."),
+        typer.Option(help="Gated graph: shared (small), folded (norms folded), or shared,folded."),
     ] = "shared",
     ladder: Annotated[
         str | None,
@@ -530,6 +530,11 @@ def _suppression(nms: Nms | None, score: float | None, iou: float | None) -> Any
 
     options = {"where": nms and nms.value, "score_threshold": score, "iou_threshold": iou}
     given = {name: value for name, value in options.items() if value is not None}
+    if nms is Nms.none and len(given) > 1:
+        raise UsageError(
+            "with --nms none there is nothing that thresholds could apply to: leave --nms-score "
+            "and --nms-iou out, or choose --nms graph or host"
+        )
     return Suppression.model_validate(given) if given else None
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.resize import resize_bilinear
@@ -36,7 +36,7 @@ class Preprocess(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: tuple[int, int]
+    size: tuple[PositiveInt, PositiveInt]
     """Height and width in pixels."""
     resize: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"

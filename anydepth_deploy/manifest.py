@@ -127,7 +127,21 @@ class Manifest(_Model):
                 raise ValueError(f"row {row.index} of the depth table has a wrong level or no macs")
         for artifact in self.artifacts:
             self._check_artifact(artifact, table)
+        self._check_suppression()
         return self
+
+    def _check_suppression(self) -> None:
+        """What is not in the graph works on predictions, which the graph must give."""
+        if self.suppression is None or self.suppression.where == "graph":
+            return
+        if "predictions" not in self.raw_outputs:
+            raise ValueError("suppression outside the graph needs the raw output 'predictions'")
+        for artifact in self.artifacts:
+            if not artifact.raw:
+                raise ValueError(
+                    f"the artifact {artifact.name} gives no raw outputs, but suppression is not in "
+                    "the graph"
+                )
 
     @staticmethod
     def _check_artifact(artifact: Artifact, table: DepthTable) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -53,17 +52,16 @@ class Session:
         raw_outputs: tuple[str, ...],
         engines: _Engines,
         finish: Finish | None = None,
+        *,
+        detects: bool = True,
     ) -> None:
         self.table = table
         self.size = size
         self._finish = finish
+        self.detects = detects
+        """Whether :meth:`run` works: not where suppression is left to the application."""
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
-
-    @property
-    def detects(self) -> bool:
-        """Whether :meth:`run` works: not for graphs whose suppression is left to others."""
-        return not isinstance(self._finish, LeftOut)
 
     @property
     def depths(self) -> tuple[Depth, ...]:
@@ -77,8 +75,10 @@ class Session:
         :func:`anydepth_deploy.images.prepare_batch`). ``depth``: text, ``super``, ``base``,
         ``level:k``, a row of the table or a :class:`Depth`.
 
-        Raises :class:`InputError` and :class:`DepthError`.
+        Raises :class:`InputError` and :class:`DepthError`, and :class:`BundleError` for a bundle
+        exported with ``--nms none``.
         """
+        self._check_detects()
         if self._finish is not None:
             return self._finish(self.run_raw(images, depth))
         return _detections(self._run(images, depth, DETECTION_OUTPUTS))
@@ -98,6 +98,7 @@ class Session:
         self, images: NDArray[np.float32], depth: Depth | str | int = "super"
     ) -> tuple[Detections, dict[str, NDArray[np.generic]]]:
         """Detections and raw outputs of one and the same execution."""
+        self._check_detects()
         if self._finish is not None:
             raw = self.run_raw(images, depth)
             return self._finish(raw), raw
@@ -121,6 +122,13 @@ class Session:
                 "or open the session with raw=True"
             )
         return engine.run({"images": np.ascontiguousarray(images), **feeds}, outputs)
+
+    def _check_detects(self) -> None:
+        if not self.detects:
+            raise BundleError(
+                "this bundle was exported with --nms none, so it gives predictions, not "
+                "detections: use run_raw, or export with --nms graph or host"
+            )
 
     def _check(self, images: NDArray[np.float32]) -> None:
         height, width = self.size
@@ -250,33 +258,25 @@ def open_artifacts(
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)
-    names = tuple(bundle.manifest.raw_outputs)
-    return Session(bundle.table, bundle.size, names, engines, _finish(bundle))
+    rule = bundle.manifest.suppression
+    return Session(
+        bundle.table,
+        bundle.size,
+        tuple(bundle.manifest.raw_outputs),
+        engines,
+        _finish(bundle),
+        detects=rule is None or rule.where != "none",
+    )
 
 
 def _finish(bundle: Bundle) -> Finish | None:
-    """What the host does behind the graphs of ``bundle``; None where they give detections."""
+    """What the host does behind the graphs of ``bundle``; None where it does nothing."""
     rule = bundle.manifest.suppression
-    if rule is None or rule.where == "graph":
+    if rule is None or rule.where != "host":
         return None
-    if rule.where == "none":
-        return LeftOut(bundle.path)
 
     def finish(raw: dict[str, NDArray[np.generic]]) -> Detections:
         predictions = raw["predictions"].astype(np.float32, copy=False)
         return suppress(predictions, rule, bundle.manifest.max_detections)
 
     return finish
-
-
-class LeftOut:
-    """In place of what would turn raw outputs into detections: says what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __call__(self, raw: dict[str, NDArray[np.generic]]) -> Detections:
-        raise BundleError(
-            f"bundle {self.path} was exported with --nms none, so it gives predictions, not "
-            "detections: use run_raw, or export with --nms graph or host"
-        )

@@ -83,7 +83,7 @@ def draw(rows: list[Accuracy], ladder: list[str], split: Split, path: Path) -> N
             textcoords="offset points",
         )
     axes.set(xlabel="multiply-adds, millions", ylabel="AP", title=f"{split.title}, every depth")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")
     figure.savefig(path, dpi=120)
 
 

@@ -34,9 +34,9 @@ DEPTHS = {
     "r50": ("super", "base", "FFTT-F-4", "FFTF-F-5", "TFFT-T-1"),
     "r101": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
     "tiny": ("super", "base", "FFTF-F-2", "TFFT-T-1"),
-    "yolo-s": ("super", "base", "FFFFTTTT", "TFTFTFTF"),
-    "yolo-l": ("super", "base", "FFFFTTTT"),
-    "yolo-tiny": ("super", "base", "FFFFTTTT", "TFTFTFTF"),
+    "yolo-s": ("super", "base", "FFTTTFTT", "TFTFTFTF"),
+    "yolo-l": ("super", "base", "FFTTTFTT"),
+    "yolo-tiny": ("super", "base", "FFTTTFTT", "TFTFTFTF"),
 }
 WEIGHTS = ("shared", "folded")
 

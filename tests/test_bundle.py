@@ -157,6 +157,15 @@ def put(key: str, value: object) -> Callable[[dict[str, Any]], object]:
         (lambda content: content["artifacts"][0].update(sha256="x"), "artifacts.0.sha256"),
         (lambda content: content["artifacts"][0].pop("bytes"), "artifacts.0.bytes"),
         (lambda content: content["artifacts"][0].update(layout="heap"), "artifacts.0.layout"),
+        (put("suppression", {"where": "host"}), "needs the raw output 'predictions'"),
+        (
+            lambda content: content.update(
+                suppression={"where": "none"}, raw_outputs={"predictions": "p"}
+            ),
+            "gives no raw outputs, but suppression is not in the graph",
+        ),
+        (put("suppression", {"where": "moon"}), "suppression.where"),
+        (lambda content: content["preprocess"].update(size=[0, 64]), "preprocess.size.0"),
     ],
 )
 def test_manifests_that_are_wrong(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import random_images, random_yolo
 from oracle_yolo import BASE, FOLLOWS, GATED, SUPER, multiply_adds, predictions, shapes
 from torch import Tensor
 
+from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import CheckpointError, DepthError, InputError
 from anydepth_deploy.models.macs import count_macs
@@ -20,6 +22,7 @@ from anydepth_deploy.models.norms import SwitchableConv
 from anydepth_deploy.models.registry import recognise
 from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO, YoloConfig
 from anydepth_deploy.models.yolo.recognise import recognise_yolo
+from anydepth_deploy.suppression import Suppression
 
 PUBLISHED_PARAMETERS = {"super": 26_506_496, "base": 19_145_472, "all": 27_347_712}
 """Of l, as the authors count: the constant bins of the head included."""
@@ -365,7 +368,7 @@ def test_unknown_depths_are_refused(text: str) -> None:
         CONFIGS["s"].depth_space.parse(text)
 
 
-@pytest.mark.parametrize("size", [(33, 64), (64, 33), (48, 64), (0, 32), (-32, 32)])
+@pytest.mark.parametrize("size", [(33, 64), (64, 33), (48, 64), (0, 32), (-32, 32), (32, 8224)])
 def test_sizes_that_are_no_multiples_of_32_are_refused(size: tuple[int, int]) -> None:
     model = meta_model(CONFIGS["tiny"])
     with pytest.raises(InputError, match=rf"{size[0]}x{size[1]} .* multiples of 32"):
@@ -525,3 +528,24 @@ def test_detections_are_the_predictions_suppressed(yolo_model: AnyDepthYOLO) -> 
                 assert found["boxes"][n][place].tolist() == corners[anchor].tolist()
             assert not found["boxes"][n][len(expected) :].any()
             assert not found["scores"][n][len(expected) :].any()
+
+
+def test_suppression_may_be_changed_at_any_time() -> None:
+    """Stages are kept between calls, and one of them holds the rule."""
+    model = random_yolo()
+    images = torch.from_numpy(random_images(1, 64, 64))
+    found = []
+    for score in (0.9, 0.0):
+        model.suppression = Suppression(score_threshold=score)
+        found.append(int((model.detect(images)["labels"] >= 0).sum()))
+    assert found[0] == 0 < found[1]
+
+
+def test_weights_for_a_mode_that_skips_nothing_are_refused(tmp_path: Path) -> None:
+    """A switchable C3k2 concatenates as much when it is skipped: `conv_skip` has no place there."""
+    model = random_yolo(switchable_c3k2=True, own_skip_weights=(), inner_skips=(20,))
+    state = model.state_dict()
+    state["model.2.cv2.conv_skip.weight"] = state["model.2.cv2.conv.weight"]
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"1 unexpected keys: model.2.cv2.conv_skip.weight"):
+        load_model(read_checkpoint(tmp_path / "odd.pth"))

@@ -561,8 +561,8 @@ def test_commands(
         assert 0 <= y1 <= y2 <= 90
     assert run("predict", out, picture, "--threshold", "0.9", "--json").json[0]["detections"] == []
 
-    options[1] = "none"
-    fails(run("export", yolo_checkpoint, "--out", out, *options), 2, "another export: suppression")
+    export = ("export", yolo_checkpoint, "--out", out)
+    fails(run(*export, "--nms", "none"), 2, "another export: suppression")
 
 
 def test_commands_without_suppression(
@@ -585,6 +585,7 @@ def test_commands_without_suppression(
         (["--nms-iou", "0"], "--nms-iou"),
         (["--nms-iou", "1.5"], "--nms-iou"),
         (["--nms-score", "nan"], "--nms-score"),
+        (["--nms", "none", "--nms-score", "0.3"], "nothing that thresholds could apply to"),
         (["--size", "33x64"], "multiples of 32"),
         (["--depth", "FFTT"], "unknown depth 'FFTT'"),
     ],

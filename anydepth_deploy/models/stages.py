@@ -35,6 +35,9 @@ __all__ = [
 Size = tuple[int, int]
 """Height and width of the network input, in pixels."""
 
+LARGEST_SIDE = 8192
+"""Of an input, in pixels."""
+
 DETECTIONS = {"labels": "labels", "boxes": "detections", "scores": "scores"}
 """Public names of the detections and the tensors of the flow that hold them."""
 
@@ -158,7 +161,7 @@ class AnyDepthModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stages: dict[tuple[Size, torch.device], list[Stage]] = {}
+        self._stages: dict[tuple[Size, torch.device, Suppression | None], list[Stage]] = {}
 
     @functools.cached_property
     def table(self) -> DepthTable:
@@ -168,12 +171,13 @@ class AnyDepthModel(nn.Module):
     def check_size(self, size: Size) -> None:
         """Refuse input sizes that this network cannot take; a family may ask for more.
 
-        Raises :class:`InputError` when height or width is not a multiple of the coarsest stride.
+        Raises :class:`InputError` when height or width is not a multiple of the coarsest stride,
+        or larger than any memory would hold.
         """
-        if any(side <= 0 or side % self.size_multiple for side in size):
+        if any(side <= 0 or side % self.size_multiple or side > LARGEST_SIDE for side in size):
             raise InputError(
                 f"input size {size[0]}x{size[1]} (height x width): both sides must be positive "
-                f"multiples of {self.size_multiple}"
+                f"multiples of {self.size_multiple}, at most {LARGEST_SIDE}"
             )
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
@@ -186,9 +190,9 @@ class AnyDepthModel(nn.Module):
         Raises :class:`InputError` as :meth:`check_size` does.
         """
         self.check_size(size)
-        key = (size, torch.device(device))
+        key = (size, torch.device(device), self.suppression)
         if key not in self._stages:
-            stages = self.build_stages(*key)
+            stages = self.build_stages(size, key[1])
             for stage in stages:
                 for module in stage.variants.values():
                     module.train(self.training)

@@ -61,8 +61,7 @@ class Conv(SwitchableConv):
         )
         self.skipped_channels = skipped_channels
         self.conv_skip: nn.Conv2d | None = None
-        if own_skip_weight:
-            assert skipped_channels is not None
+        if own_skip_weight and skipped_channels is not None:
             self.conv_skip = nn.Conv2d(
                 skipped_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
             )

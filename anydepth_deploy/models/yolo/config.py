@@ -17,6 +17,8 @@ GATED_LAYERS = (2, 4, 6, 8, 11, 14, 17, 20)
 C3K2_LAYERS = (2, 4, 20)
 ATTENTION_LAYERS = (6, 8)
 
+LADDER = ("TTTTTTTT", "FFTTTFTT", "FFFTTFTT", "FFFFFFTT", "FFFFFFFF")
+
 
 @dataclass(frozen=True)
 class YoloConfig:
@@ -27,7 +29,8 @@ class YoloConfig:
     4 and 20 skip none of their repeats and only change norms, as in the first published layout.
     What checkpoints of one size may differ in is a tuple of layers: ``own_skip_weights`` (the
     last convolution has weights of its own for the skipped mode, ``conv_skip``), ``gamma`` (the
-    block is residual), ``inner_skips`` (C3k blocks skip half of their bottlenecks).
+    block is residual), ``inner_skips`` (C3k blocks skip half of their bottlenecks). ``ladder``
+    holds the default rungs as text, from base to super (see docs/ladders.md).
     """
 
     name: str = "s"
@@ -43,7 +46,7 @@ class YoloConfig:
     classes: int = 80
     max_detections: int = 300
     input_size: tuple[int, int] = (640, 640)
-    ladder: tuple[str, ...] = ("TTTTTTTT", "FFFTTTTT", "FFFFTTTT", "FFFFFFTT", "FFFFFFFF")
+    ladder: tuple[str, ...] = LADDER
 
     def replace(self, **changes: Any) -> YoloConfig:
         """This configuration with some fields changed."""
@@ -72,7 +75,9 @@ class YoloConfig:
     @property
     def default_ladder(self) -> tuple[Depth, ...]:
         space = self.depth_space
-        return tuple(space.parse(text) for text in self.ladder)
+        # With switchable C3k2, rungs that differ in layers 2 and 4 alone may cost the same.
+        rungs = LADDER if self.switchable_c3k2 else self.ladder
+        return tuple(space.parse(text) for text in rungs)
 
 
 _S = YoloConfig()
@@ -83,6 +88,11 @@ CONFIGS: dict[str, YoloConfig] = {
     "l": _S.replace(name="l", width=1.0, bottleneck_c3k=True, mlp_ratio=1.5),
     "x": _S.replace(name="x", width=1.5, bottleneck_c3k=True, mlp_ratio=1.5),
     "tiny": _S.replace(
-        name="tiny", width=0.25, classes=8, max_detections=100, input_size=(160, 160)
+        name="tiny",
+        width=0.25,
+        classes=8,
+        max_detections=100,
+        input_size=(160, 160),
+        ladder=("TTTTTTTT", "TTTTTFTT", "TFTTTFTT", "FFTTTFTT", "FFFFFFFF"),
     ),
 }

@@ -9,6 +9,7 @@ weights to deploy are read into memory.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.models.registry import Family, recognise
 from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.pickles.archive import Archive, read_tensors
+from anydepth_deploy.pickles.archive import Archive, read_tensors, refuse_unreadable
 from anydepth_deploy.pickles.inert import (
     NOT_PLAIN,
     LazyTensor,
@@ -30,7 +31,13 @@ from anydepth_deploy.pickles.inert import (
     UnusableTensor,
     kind_of,
 )
-from anydepth_deploy.pickles.network import is_network, network_metadata, network_weights
+from anydepth_deploy.pickles.network import (
+    MAX_KEY,
+    is_network,
+    is_side,
+    network_metadata,
+    network_weights,
+)
 from anydepth_deploy.pickles.rebuild import Rebuilder
 from anydepth_deploy.pickles.unpickle import MAX_PICKLE_BYTES, unpickle
 
@@ -38,7 +45,7 @@ __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
 SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
 TENSORS = (Tensor, LazyTensor, UnusableTensor)
-MAX_KEY = 512
+MAX_CLASS_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -61,21 +68,21 @@ class Checkpoint:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Class names stored in the file, if they fit the number of classes."""
+        """Class names stored in the file, if they fit the number of classes and can be shown: they
+        reach terminals and manifests as they are."""
         names = self.extra.get("class_names")
         if not isinstance(names, list) or len(names) != self.config.classes:
             return None
         # A nested list could turn into a text of any length.
-        return [str(name) for name in names] if all(map(_is_name, names)) else None
+        texts = [str(name) for name in names if isinstance(name, str | int)]
+        return texts if len(texts) == len(names) and all(map(_is_shown, texts)) else None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Input size (height, width) stored in the file."""
+        """Input size (height, width) stored in the file, if a network could have it."""
         size = self.extra.get("input_size")
-        if isinstance(size, list | tuple) and len(size) == 2:
-            height, width = size
-            if isinstance(height, int) and isinstance(width, int):
-                return height, width
+        if isinstance(size, list | tuple) and len(size) == 2 and all(map(is_side, size)):
+            return size[0], size[1]
         return None
 
 
@@ -201,7 +208,7 @@ def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            state = {key: _widened(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+            state = {key: _widened(path, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {path} is not a readable safetensors file ({error}); it may be truncated: "
@@ -211,7 +218,8 @@ def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
     return _renamed(path, state), weights, extra
 
 
-def _widened(value: Tensor) -> Tensor:
+def _widened(path: Path, value: Tensor) -> Tensor:
+    refuse_unreadable(path, [value.dtype])
     return value.float() if value.is_floating_point() else value
 
 
@@ -321,14 +329,13 @@ def _renamed(path: Path, tensors: dict[str, Any]) -> dict[str, Any]:
             f"checkpoint {path} names {len(long)} weights with more than {MAX_KEY} characters; "
             f"expected the names of a detector: {shorten(long)}"
         )
-    state = {_without_prefix(key): value for key, value in tensors.items()}
-    if len(state) < len(tensors):
-        twice = [key for key in tensors if key != _without_prefix(key) in tensors]
+    times = Counter(map(_without_prefix, tensors))
+    if again := [key for key in tensors if times[_without_prefix(key)] > 1]:
         raise CheckpointError(
-            f"checkpoint {path} names weights twice, with and without the prefix 'module.': "
-            f"{shorten(twice)}"
+            f"checkpoint {path} names weights more than once, but for the prefix 'module.'; "
+            f"expected each once, so save one of them: {shorten(again)}"
         )
-    return state
+    return {_without_prefix(key): value for key, value in tensors.items()}
 
 
 def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
@@ -337,8 +344,8 @@ def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
     )
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str | int)
+def _is_shown(name: str) -> bool:
+    return 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
 
 
 def _without_prefix(key: str) -> str:

@@ -19,8 +19,8 @@ class Detections:
     """Detections of a batch, best first in each image.
 
     ``labels`` int64 [N, K], ``boxes`` float32 [N, K, 4] (x1, y1, x2, y2 in pixels of the network
-    input), ``scores`` float32 [N, K] in 0..1. K is fixed by the model. A DETR fills all places, down
-    to the lowest scores; where suppression leaves a YOLO fewer, the last labels are -1
+    input), ``scores`` float32 [N, K] in 0..1. K is fixed by the model. A DETR fills all places,
+    down to the lowest scores; where suppression leaves a YOLO fewer, the last labels are -1
     (:data:`NOTHING`) with zeros for score and box, and :meth:`image` leaves them out.
     """
 

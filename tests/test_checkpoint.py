@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
+import re
 import shlex
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +185,14 @@ def test_class_names_and_input_size_beside_the_weights(tmp_path: Path, state: St
     assert (found.class_names, found.input_size) == (names, (96, 128))
 
 
+def test_the_longest_class_names_and_the_largest_input(tmp_path: Path, state: State) -> None:
+    names = ["x" * 100, "é ü", "猫", 7, "a", "b", "c", "d"]
+    content = {"model": state, "class_names": names, "input_size": (32, 8192)}
+    found = read_checkpoint(saved(tmp_path / "c.pth", content))
+    assert found.class_names == [str(name) for name in names]
+    assert found.input_size == (32, 8192)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -192,6 +203,20 @@ def test_class_names_and_input_size_beside_the_weights(tmp_path: Path, state: St
         {"class_names": [["nested"]] * 8},
         {"input_size": [[96], [128]]},
         {"input_size": [float("inf"), float("nan")]},
+        {"input_size": [32_000_000, 32_000_000]},
+        {"input_size": [64, 8224]},
+        {"input_size": [0, 64]},
+        {"input_size": [64, -64]},
+        {"input_size": [64, 65]},
+        {"input_size": [True, 32]},
+        {"class_names": ["\x1b[31mthing"] * 8},
+        {"class_names": ["two\nlines"] * 8},
+        {"class_names": ["\u202egnp"] * 8},
+        {"class_names": [""] * 8},
+        {"class_names": ["x" * 101] * 8},
+        {"class_names": [10**100] * 8},
+        {"class_names": ["fine"] * 7 + ["\x07"]},
+        {"class_names": ["fine"] * 7 + [None]},
     ],
 )
 def test_extras_that_make_no_sense_are_left_alone(
@@ -523,11 +548,55 @@ def test_tensors_that_are_not_plain(
     assert "decoder.enc_score_head.weight" in message
 
 
-def test_the_same_weight_twice(tmp_path: Path, state: State) -> None:
-    state[f"module.{CONV}"] = state[CONV] + 1
-    assert f"twice, with and without the prefix 'module.': module.{CONV}" in refused(
-        saved(tmp_path / "c.pth", state)
-    )
+@pytest.mark.parametrize("prefixes", [("", "module."), ("module.", "module.module.")])
+def test_the_same_weight_twice(tmp_path: Path, state: State, prefixes: tuple[str, str]) -> None:
+    value = state.pop(CONV)
+    state |= {prefix + CONV: value for prefix in prefixes}
+    message = refused(saved(tmp_path / "c.pth", state))
+    assert "more than once, but for the prefix 'module.'" in message
+    assert message.endswith(": " + ", ".join(prefix + CONV for prefix in prefixes))
+
+
+@pytest.mark.parametrize("family", ["detr", "yolo"])
+def test_a_detector_without_classes(
+    tmp_path: Path, state: State, yolo: AnyDepthYOLO, family: str
+) -> None:
+    if family == "yolo":
+        state = yolo.state_dict()
+        heads = [key for key in state if re.match(r"model\.21\.cv3\.\d\.2\.", key)]
+    else:
+        heads = [key for key in state if "score_head" in key]
+    assert len(heads) > 3
+    state |= {key: state[key][:0].clone() for key in heads}
+    message = refused(saved(tmp_path / "c.pth", state))
+    assert f"an AnyDepth-{family.upper()} without classes" in message
+    assert "expected at least one class" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "name"),
+    [
+        ("F4", 1, "torch.float4_e2m1fn_x2"),
+        ("F8_E8M0", 2, "torch.float8_e8m0fnu"),
+        ("C64", 16, "torch.complex64"),
+    ],
+)
+def test_safetensors_with_numbers_that_cannot_be_widened(
+    tmp_path: Path, kind: str, size: int, name: str
+) -> None:
+    header = {"x": {"dtype": kind, "shape": [2], "data_offsets": [0, size]}}
+    raw = json.dumps(header).encode()
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(size))
+    message = refused(path)
+    assert f"holds numbers of type {name}; expected floating point or integer" in message
+    assert "save it in float16 or float32" in message
+
+
+def test_safetensors_of_8_bits(tmp_path: Path, state: State) -> None:
+    state[CONV] = state[CONV].to(torch.float8_e4m3fn)
+    save_file(state, tmp_path / "c.safetensors")
+    assert torch.equal(load(tmp_path / "c.safetensors")[CONV], state[CONV].float())
 
 
 # --- files that attack -----------------------------------------------------------------------

@@ -14,11 +14,15 @@ import pytest
 import torch
 
 from anydepth_deploy import train as train_package
+from anydepth_deploy.cli import FamilyName
 from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
+from anydepth_deploy.models import registry
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.models.norms import FrozenBatchNorm2d
+from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.train import loop
 from anydepth_deploy.train.boxes import cxcywh_to_xyxy
-from anydepth_deploy.train.config import Progress, TrainConfig
+from anydepth_deploy.train.config import FAMILIES, Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
 from anydepth_deploy.train.detr.norms import is_stored, unfreeze_norms
 from anydepth_deploy.train.detr.recipe import DetrRecipe
@@ -305,6 +309,21 @@ def test_bad_settings(changes: dict[str, float], message: str) -> None:
 def test_unknown_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown model 'huge': choose one of"):
         train(tiny_config(tmp_path, model="huge"))
+
+
+def test_every_family_can_be_trained() -> None:
+    assert set(loop.RECIPES) == set(FAMILIES)
+    assert set(FAMILIES) == set(registry.FAMILIES) == {family.value for family in FamilyName}
+    for family in FAMILIES:
+        model = loop.make_recipe(TrainConfig(family=family, input_size=64)).model
+        assert isinstance(model, AnyDepthModel)
+        assert model.family == family
+
+
+def test_a_family_without_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "anydepth-new", FAMILIES["anydepth-yolo"])
+    with pytest.raises(UsageError, match="family 'anydepth-new' cannot be trained: choose one of"):
+        loop.make_recipe(TrainConfig(family="anydepth-new"))
 
 
 def test_public_names() -> None:

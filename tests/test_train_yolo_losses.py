@@ -38,11 +38,17 @@ def random_outputs(seed: int, pictures: int = 3) -> Outputs:
     return Outputs(
         class_logits=torch.randn(pictures, len(points), CLASSES, generator=generator),
         side_logits=sides,
-        boxes=decode(sides, points, strides),
+        boxes=boxes_of(sides, points, strides),
         features=tuple(torch.randn(pictures, 4, generator=generator) for _ in range(5)),
         points=points,
         strides=strides,
     )
+
+
+def boxes_of(sides: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Boxes of side distributions [N, A, 4, 16]."""
+    box_logits = sides.permute(0, 2, 3, 1).flatten(1, 2)
+    return decode(box_logits, points, strides, torch.arange(float(BINS)))
 
 
 def assignment_of(outputs: Outputs, targets: Targets) -> Assignment:
@@ -188,7 +194,7 @@ def test_boxes_are_expectations_of_distances() -> None:
     points, strides = grid((32, 32))
     sides = torch.full((1, len(points), 4, BINS), -50.0)
     sides[..., 0, 2] = sides[..., 1, 3] = sides[..., 2, 0] = sides[..., 3, 15] = 50.0
-    boxes = decode(sides, points, strides)[0]
+    boxes = boxes_of(sides, points, strides)[0]
     distances = torch.tensor([2.0, 3.0, 0.0, 15.0])
     for cell in range(len(points)):
         (x, y), stride = points[cell].tolist(), float(strides[cell])

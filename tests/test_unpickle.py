@@ -868,6 +868,49 @@ def two_ends(raw: bytes) -> bytes:
     return raw[: at + 32] + b"\x01" + raw[at + 33 :]
 
 
+def inserted(raw: bytes, at: int, content: bytes) -> bytes:
+    """Bytes between two entries, or before the directory, all offsets behind them made right."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as file:
+        start = file.start_dir
+        names = [entry.filename for entry in file.infolist() if entry.header_offset >= at]
+        offsets = {name: file.getinfo(name).header_offset for name in names}
+    for name, offset in offsets.items():
+        raw = change_central(raw, name.encode(), 42, "<I", offset + len(content))
+    end = len(raw) - 22
+    raw = raw[: end + 16] + struct.pack("<I", start + len(content)) + raw[end + 20 :]
+    return raw[:at] + content + raw[at:]
+
+
+def place_of(raw: bytes, name: str | None) -> int:
+    """Where the header of an entry begins, or the directory."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as file:
+        return file.start_dir if name is None else file.getinfo(name).header_offset
+
+
+def junk_before_directory(raw: bytes) -> bytes:
+    raw = rezipped(entries(raw))
+    return inserted(raw, place_of(raw, None), b"junk")
+
+
+def junk_between(raw: bytes) -> bytes:
+    raw = rezipped(entries(raw))
+    return inserted(raw, place_of(raw, "archive/data/0"), b"junk" * 1000)
+
+
+def junk_like_a_descriptor(raw: bytes) -> bytes:
+    raw = rezipped(entries(raw))
+    return inserted(raw, place_of(raw, "archive/data/0"), b"PK\x07\x08" + bytes(12))
+
+
+def junk_at_the_begin(raw: bytes) -> bytes:
+    return inserted(rezipped(entries(raw)), 0, b"PK\x03\x04")
+
+
+def another_descriptor(raw: bytes) -> bytes:
+    at = raw.index(b"PK\x07\x08")
+    return raw[: at + 4] + bytes(4) + raw[at + 8 :]
+
+
 def wrong_checksum(raw: bytes) -> bytes:
     return raw.replace(struct.pack("<f", 1.5), struct.pack("<f", 2.5), 1)
 
@@ -900,6 +943,11 @@ SPOILT = [
     (another_header, "contradicts"),
     (two_ends, "contradict each other"),
     (wrong_checksum, "checksum"),
+    (junk_before_directory, "4 bytes behind its entry"),
+    (junk_between, "4000 bytes behind its entry"),
+    (junk_like_a_descriptor, "16 bytes behind its entry"),
+    (junk_at_the_begin, "does not begin with an entry"),
+    (another_descriptor, "16 bytes behind its entry 'archive/data.pkl'"),
 ]
 
 
@@ -918,6 +966,31 @@ def test_an_archive_packed_again_without_compression(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(rezipped(entries(stored([1, torch.ones(2)]))))
     assert read_file(path)[0] == 1
+
+
+@pytest.mark.parametrize("signature", [b"", b"PK\x07\x08"])
+@pytest.mark.parametrize("form", ["<3I", "<I2Q"])
+def test_data_descriptors_of_every_form(tmp_path: Path, signature: bytes, form: str) -> None:
+    raw = rezipped(entries(stored([1, torch.ones(2)])))
+    with zipfile.ZipFile(io.BytesIO(raw)) as file:
+        found = file.getinfo("archive/data.pkl")
+        following = min(e.header_offset for e in file.infolist() if e.header_offset > 0)
+    assert found.header_offset == 0
+    descriptor = signature + struct.pack(form, found.CRC, found.file_size, found.file_size)
+    path = tmp_path / "c.pt"
+    path.write_bytes(inserted(raw, following, descriptor))
+    assert read_file(path)[0] == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("size", [0, 1, 63, 100_000])
+def test_files_of_torch_have_no_gaps(tmp_path: Path, count: int, size: int) -> None:
+    if count * size > 10**6:
+        size = 1000
+    value = {str(index): torch.full((size + index,), 2.0) for index in range(count)}
+    found = read_file(saved(tmp_path / "c.pt", value))
+    assert found.keys() == value.keys()
+    assert all(torch.equal(found[key], value[key]) for key in value)
 
 
 # --- what is refused: too much -----------------------------------------------------------------

@@ -1,16 +1,17 @@
 """The zip archive that ``torch.save`` writes, read strictly, and the tensors in it.
 
-torch stores every entry as it is, without compression, one behind the other. Nothing else is
-accepted: then no entry can be larger than the file, none can be read twice, and there is no second
-way to read the file. Every entry is checked against its CRC when it is read, and a storage is read
-only when one of its tensors is wanted.
+torch stores every entry as it is, without compression, one behind the other with at most a data
+descriptor (its checksum and sizes again) between them. Nothing else is accepted: then no entry can
+be larger than the file, none can be read twice, and there is no second way to read the file. Every
+entry is checked against its CRC when it is read, and a storage is read only when one of its
+tensors is wanted.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from torch import Tensor
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.pickles.inert import LazyTensor
 
-__all__ = ["Archive", "read_tensors"]
+__all__ = ["Archive", "read_tensors", "refuse_unreadable"]
 
 END = struct.Struct("<4s4H2IH")
 END64 = struct.Struct("<4sQ2H2I4Q")
@@ -32,6 +33,7 @@ ENCRYPTED = 1 | 1 << 6 | 1 << 13
 MAX_NAME = 256
 MAX_RECORD = 1024
 """Bytes of one entry in the directory, its name included."""
+MAX_DESCRIPTOR = 24
 
 WIDENED = {
     torch.bfloat16,
@@ -87,8 +89,10 @@ class Archive:
                     f"checkpoint {path} is a TorchScript archive, which is a program; expected "
                     "weights: save the state dict alone, torch.save(model.state_dict(), ...)"
                 )
-            for entry in sorted(self._entries.values(), key=lambda entry: entry.header):
+            ordered = sorted(self._entries.values(), key=lambda entry: entry.header)
+            for entry in ordered:
                 self._check_header(entry)
+            self._check_gaps(ordered)
             order = f"{self.root}byteorder"
             if order in self._entries and (found := bytes(self.read("byteorder", 16))) != b"little":
                 raise self._odd(f"its numbers are in the byte order {found!a}")
@@ -192,6 +196,21 @@ class Archive:
         if self.used > self.directory:
             raise self._odd(f"its entry '{entry.name}' reaches beyond the file")
 
+    def _check_gaps(self, ordered: Sequence[_Entry]) -> None:
+        """Nothing lies before, between and behind the entries, data descriptors excepted."""
+        if ordered[0].header:
+            raise self._odd(f"it does not begin with an entry, but {ordered[0].header} bytes later")
+        following = [*(entry.header for entry in ordered[1:]), self.directory]
+        for entry, until in zip(ordered, following, strict=True):
+            end = entry.start + entry.size
+            self.file.seek(end)
+            # One byte more than the longest descriptor tells that something is not one.
+            between = self.file.read(min(until - end, MAX_DESCRIPTOR + 1))
+            if between and between not in _descriptors(entry):
+                raise self._odd(
+                    f"{until - end} bytes behind its entry '{entry.name}' belong to none"
+                )
+
     def _find_root(self) -> str:
         roots = {name.split("/", 1)[0] for name in self._entries}
         root = roots.pop() if len(roots) == 1 else ""
@@ -239,12 +258,7 @@ def read_tensors(archive: Archive, wanted: Mapping[str, LazyTensor]) -> dict[str
     memory. Tensors that share a storage in the file share memory here, however many they are.
     Raises :class:`CheckpointError` for a type of number that cannot be widened, and for damage.
     """
-    strange = {str(t.dtype) for t in wanted.values() if not _is_readable(t.dtype)}
-    if strange:
-        raise CheckpointError(
-            f"checkpoint {archive.path} holds numbers of type {shorten(sorted(strange))}; expected "
-            "floating point or integer weights: save it in float16 or float32"
-        )
+    refuse_unreadable(archive.path, (lazy.dtype for lazy in wanted.values()))
     storages: dict[str, Tensor] = {}
     found = {}
     for name, lazy in wanted.items():
@@ -266,5 +280,18 @@ def _read_storage(archive: Archive, key: str, dtype: torch.dtype) -> Tensor:
     return flat.float() if dtype in WIDENED else flat
 
 
-def _is_readable(dtype: torch.dtype) -> bool:
-    return dtype is torch.float32 or dtype in WIDENED or dtype in WHOLE
+def refuse_unreadable(path: Path, dtypes: Iterable[torch.dtype]) -> None:
+    """Raises :class:`CheckpointError` for types of numbers that cannot be widened."""
+    readable = {torch.float32} | WIDENED | WHOLE
+    if strange := {str(dtype) for dtype in dtypes if dtype not in readable}:
+        raise CheckpointError(
+            f"checkpoint {path} holds numbers of type {shorten(sorted(strange))}; expected "
+            "floating point or integer weights: save it in float16 or float32"
+        )
+
+
+def _descriptors(entry: _Entry) -> set[bytes]:
+    """The forms of a data descriptor: sizes of 4 or 8 bytes, with or without its signature."""
+    size = entry.size
+    bare = struct.pack("<3I", entry.crc, size, size), struct.pack("<I2Q", entry.crc, size, size)
+    return {signature + form for signature in (b"", b"PK\x07\x08") for form in bare}

@@ -21,7 +21,7 @@ from anydepth_deploy.pickles.inert import (
     kind_of,
 )
 
-__all__ = ["is_network", "network_metadata", "network_weights"]
+__all__ = ["MAX_KEY", "is_network", "is_side", "network_metadata", "network_weights"]
 
 MAX_ENTRIES = 100_000
 """Modules, parameters and buffers, also those that are None. The published networks have up to
@@ -29,6 +29,7 @@ MAX_ENTRIES = 100_000
 MAX_DEPTH = 32
 DICTIONARIES = ("_modules", "_parameters", "_buffers")
 MAX_KEY = 512
+"""Characters in the name of a weight."""
 MAX_METADATA_NUMBERS = 64
 
 LOSS_ATTRIBUTES = ("criterion", "loss", "assigner")
@@ -185,10 +186,12 @@ def _size(arguments: object) -> list[int] | None:
     sides = [size, size] if type(size) is int else size
     if not isinstance(sides, list | tuple) or len(sides) != 2:
         return None
-    return list(sides) if all(_is_side(side) for side in sides) else None
+    return list(sides) if all(map(is_side, sides)) else None
 
 
-def _is_side(side: object) -> bool:
+def is_side(side: object) -> bool:
+    """Whether an input of a detector may be so many pixels high or wide. What a file says there is
+    not trusted: memory grows with its square."""
     return type(side) is int and 32 <= side <= 8192 and side % 32 == 0
 
 

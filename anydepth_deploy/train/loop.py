@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from anydepth_deploy.checkpoint import read_checkpoint
+from anydepth_deploy.errors import UsageError
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
@@ -22,18 +23,27 @@ from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.weights import load_stored_state
 from anydepth_deploy.train.yolo.recipe import YoloRecipe
 
-__all__ = ["make_recipe", "train"]
+__all__ = ["RECIPES", "make_recipe", "train"]
+
+RECIPES: dict[str, Callable[[TrainConfig], Recipe[Any]]] = {
+    "anydepth-detr": DetrRecipe.from_config,
+    "anydepth-yolo": YoloRecipe.from_config,
+}
+"""What makes a recipe of each family that can be trained."""
 
 
 def make_recipe(config: TrainConfig) -> Recipe[Any]:
     """The recipe of the configuration's family, with a fresh model.
 
     Raises:
-        UsageError: for an unknown model name.
+        UsageError: for an unknown family or model name.
     """
-    if config.family == "anydepth-yolo":
-        return YoloRecipe.from_config(config)
-    return DetrRecipe.from_config(config)
+    if config.family not in RECIPES:
+        raise UsageError(
+            f"family {config.family!r} cannot be trained: choose one of "
+            f"{', '.join(sorted(RECIPES))}"
+        )
+    return RECIPES[config.family](config)
 
 
 def train(

@@ -29,6 +29,8 @@ def load_stored_state(
         CheckpointError: if anything that is stored is missing, unexpected or of another shape.
     """
     try:
+        # A plain dictionary has no versions, so torch fills in the counters of batches itself where
+        # a deployed file lacks them.
         missing, unexpected = model.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
         raise CheckpointError(

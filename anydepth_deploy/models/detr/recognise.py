@@ -10,12 +10,14 @@ from anydepth_deploy.models.detr.config import CONFIGS, DetrConfig
 
 __all__ = ["recognise_detr"]
 
+CLASSES = "decoder.enc_score_head.weight"
+
 
 def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | None:
     """The configuration with these shapes, its class count read from the heads.
 
     None when these are not the keys of an RT-DETR. Raises :class:`CheckpointError` for a static
-    RT-DETR and for an AnyDepth-DETR of a size that is not known.
+    RT-DETR and for an AnyDepth-DETR of a size that is not known or without classes.
     """
     if not any(key.startswith("backbone.") for key in shapes) or not any(
         key.startswith("decoder.decoder.layers.") for key in shapes
@@ -30,7 +32,12 @@ def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | None:
     found = _structure(shapes)
     for config in CONFIGS.values():
         if _expected(config) == found:
-            head = shapes.get("decoder.enc_score_head.weight")
+            head = shapes.get(CLASSES)
+            if head and head[0] < 1:
+                raise CheckpointError(
+                    f"an AnyDepth-DETR without classes ({CLASSES!r} has no elements): expected at "
+                    "least one class; fetch the file again from its source"
+                )
             return config.replace(classes=head[0]) if head else config
     known = ", ".join(f"{name} ({_expected(config)})" for name, config in CONFIGS.items())
     raise CheckpointError(

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from anydepth_deploy.models.yolo.blocks import Conv
 
-__all__ = ["BINS", "STRIDES", "Detect", "decode", "grid"]
+__all__ = ["BINS", "STRIDES", "Detect", "decode", "distances", "grid"]
 
 STRIDES = (8, 16, 32)
 BINS = 16
 """Bins of the distribution of one side's distance, in units of the stride."""
+BIN_SLOPE = 0.5
+"""By how much the first bias of each bin is below that of the bin before."""
 
 
 def grid(size: tuple[int, int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -36,20 +38,28 @@ def grid(size: tuple[int, int], device: torch.device | None = None) -> tuple[Ten
     return torch.cat(points), torch.cat(strides)
 
 
+def distances(box_logits: Tensor, bins: Tensor) -> Tensor:
+    """Distances [N, 4, A] to a box's sides (left, top, right, bottom), in units of the stride.
+
+    ``box_logits`` [N, 4 * 16, A] as :class:`Detect` gives them, ``bins`` [16], the distance each
+    bin stands for. A side's distance is the expectation of its distribution (Generalized Focal
+    Loss, Li et al. 2020, equation 4).
+    """
+    count = box_logits.shape[-1]
+    distribution = box_logits.reshape(-1, 4, BINS, count).softmax(2)
+    return (distribution * bins.view(BINS, 1)).sum(2)
+
+
 def decode(
     box_logits: Tensor, class_logits: Tensor, points: Tensor, strides: Tensor, bins: Tensor
 ) -> Tensor:
     """Head outputs -> predictions [N, 4 + classes, A]: cx, cy, w, h in input pixels, then scores.
 
     ``box_logits`` [N, 4 * 16, A] and ``class_logits`` [N, classes, A] as :class:`Detect` gives
-    them, ``points`` and ``strides`` of :func:`grid`, ``bins`` [16], the distance each bin stands
-    for. A side's distance is the expectation of its distribution (Generalized Focal Loss, Li et
-    al. 2020, equation 4) times the stride.
+    them, ``points`` and ``strides`` of :func:`grid`, ``bins`` as in :func:`distances`.
     """
-    count = box_logits.shape[-1]
-    distribution = box_logits.reshape(-1, 4, BINS, count).softmax(2)
-    distances = (distribution * bins.view(BINS, 1)).sum(2) * strides.T
-    near, far = distances[:, :2], distances[:, 2:]
+    sides = distances(box_logits, bins) * strides.T
+    near, far = sides[:, :2], sides[:, 2:]
     boxes = torch.cat([points.T + (far - near) * 0.5, near + far], 1)
     return torch.cat([boxes, class_logits.sigmoid()], 1)
 
@@ -98,12 +108,18 @@ class Detect(nn.Module):
         )
         self.dfl = _Expectation()
 
+    @torch.no_grad()
     def reset_parameters(self, size: tuple[int, int]) -> None:
-        """Biases to train from scratch with: boxes of a few strides, and five objects in an input
-        of ``size``, of any class and on any level."""
+        """Biases to train from scratch with: boxes of about 3 strides, and five objects in an input
+        of ``size`` (height, width), of any class and on any level.
+
+        Alike bins would mean boxes of 15 strides, 120 pixels and more: their overlap to the sixth
+        power leaves the assigner of training no signal. So they fall.
+        """
+        falling = -BIN_SLOPE * torch.arange(BINS, dtype=torch.float32)
         for box, scores, stride in zip(self.cv2, self.cv3, STRIDES, strict=True):
             cells = size[0] * size[1] / stride**2
-            nn.init.constant_(box[2].bias, 1.0)  # type: ignore[index]
+            box[2].bias.copy_(falling.repeat(4))  # type: ignore[index]
             nn.init.constant_(scores[2].bias, math.log(5 / self.classes / cells))  # type: ignore[index]
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,8 @@ class AnyDepthYOLO(AnyDepthModel):
 
         With any weights and statistics, rounding errors grow with every block until they are
         visible in the boxes. So residual branches get a small share, both norm sets statistics
-        that fit (of noise and of smooth pictures), and the head's logits a small spread.
+        that fit (of noise and of smooth pictures; half of the mean stays, because centring is what
+        magnifies errors most), and the head's logits a small spread.
         """
         for conv in residual_ends(self.model):
             for name, parameter in conv.named_parameters():
@@ -127,6 +128,11 @@ class AnyDepthYOLO(AnyDepthModel):
             box_logits, class_logits = self.head([maps[layer] for layer in OUTPUTS])
         for norm in norms:
             norm.momentum = Conv.momentum
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            mean.mul_(0.5)
+            variance.add_(mean**2)
         for boxes, scores in zip(self.head.cv2, self.head.cv3, strict=True):
             boxes[2].weight.mul_(BOX_SPREAD / box_logits.std())  # type: ignore[index]
             scores[2].weight.mul_(CLASS_SPREAD / class_logits.std())  # type: ignore[index]

@@ -26,7 +26,7 @@ def recognise_yolo(shapes: Shapes) -> YoloConfig | None:
     """The configuration with these shapes, its variants and class count read from the keys.
 
     None when these are not the keys of a YOLO of this framework. Raises :class:`CheckpointError`
-    for a static YOLO and for an AnyDepth-YOLO of a size that is not known.
+    for a static YOLO and for an AnyDepth-YOLO of a size that is not known or without classes.
     """
     if "model.0.conv.weight" not in shapes or not any(
         re.match(r"model\.[0-9]{1,3}\.cv2\.0\.2\.", key) for key in shapes
@@ -41,7 +41,13 @@ def recognise_yolo(shapes: Shapes) -> YoloConfig | None:
     found = _structure(shapes)
     for config in CONFIGS.values():
         if _expected(config) == found:
-            return _variant(config, shapes)
+            variant = _variant(config, shapes)
+            if variant.classes < 1:
+                raise CheckpointError(
+                    f"an AnyDepth-YOLO without classes ({CLASSES!r} has no elements): expected at "
+                    "least one class; fetch the file again from its source"
+                )
+            return variant
     known = ", ".join(f"{name} ({_expected(config)})" for name, config in CONFIGS.items())
     raise CheckpointError(
         f"an AnyDepth-YOLO of an unknown size: found {found}; known sizes: {known}"

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from anydepth_deploy.models.yolo import AnyDepthYOLO
-from anydepth_deploy.models.yolo.head import BINS, grid
+from anydepth_deploy.models.yolo.head import BINS, distances, grid
+from anydepth_deploy.models.yolo.model import OUTPUTS
 
 __all__ = ["Outputs", "decode", "training_forward"]
 
-HEAD_LAYERS = (14, 17, 20)
-FEATURE_LAYERS = (6, 8, 14, 17, 20)
+FEATURE_LAYERS = (6, 8, *OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,22 @@ def training_forward(model: AnyDepthYOLO, images: Tensor, *, skip: bool) -> Outp
         skip: whether every refinement is skipped.
     """
     maps = model.features(images, (skip,) * 8)
-    box_logits, class_logits = model.head(tuple(maps[layer] for layer in HEAD_LAYERS))
+    box_logits, class_logits = model.head(tuple(maps[layer] for layer in OUTPUTS))
     points, strides = _grid((images.shape[2], images.shape[3]), images.device)
-    side_logits = box_logits.unflatten(1, (4, BINS)).permute(0, 3, 1, 2)
     return Outputs(
         class_logits=class_logits.transpose(1, 2),
-        side_logits=side_logits,
-        boxes=decode(side_logits, points, strides),
+        side_logits=box_logits.unflatten(1, (4, BINS)).permute(0, 3, 1, 2),
+        boxes=decode(box_logits, points, strides, model.head.dfl.bins),
         features=tuple(maps[layer].mean((2, 3)) for layer in FEATURE_LAYERS),
         points=points,
         strides=strides,
     )
 
 
-def decode(side_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Boxes [N, A, 4] as x1, y1, x2, y2 in pixels of side distributions [N, A, 4, 16]."""
-    bins = torch.arange(BINS, dtype=side_logits.dtype, device=side_logits.device)
-    distances = (side_logits.softmax(-1) * bins).sum(-1) * strides
-    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+def decode(box_logits: Tensor, points: Tensor, strides: Tensor, bins: Tensor) -> Tensor:
+    """Boxes [N, A, 4] as x1, y1, x2, y2 in pixels of the head's logits [N, 4 * 16, A]."""
+    sides = distances(box_logits, bins).transpose(1, 2) * strides
+    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
 
 
 @lru_cache(maxsize=16)

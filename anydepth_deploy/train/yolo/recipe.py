@@ -9,7 +9,6 @@ from torch import Tensor
 
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO
-from anydepth_deploy.models.yolo.head import BINS, Detect
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.recipe import Terms
 from anydepth_deploy.train.shapes import CLASS_NAMES
@@ -19,9 +18,7 @@ from anydepth_deploy.train.yolo.distillation import GROUND_TRUTH_SHARE, distilla
 from anydepth_deploy.train.yolo.forward import Outputs, training_forward
 from anydepth_deploy.train.yolo.losses import detection_loss
 
-__all__ = ["Teacher", "YoloRecipe", "initialize_head"]
-
-_BIN_SLOPE = 0.5
+__all__ = ["Teacher", "YoloRecipe"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class YoloRecipe:
             model = AnyDepthYOLO(
                 CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
             )
-        initialize_head(model.head, size)
+        model.head.reset_parameters(size)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(model)
 
@@ -97,17 +94,3 @@ class YoloRecipe:
         wanted = pixel_boxes(targets, (images.shape[2], images.shape[3]))
         found = outputs.class_logits.detach(), outputs.boxes.detach()
         return outputs, wanted, assign(*found, outputs.points, targets, wanted)
-
-
-@torch.no_grad()
-def initialize_head(head: Detect, size: tuple[int, int]) -> None:
-    """Biases to train from scratch with, for an input of ``size`` (height, width).
-
-    Alike bins would mean boxes of 15 strides, 120 pixels and more: their overlap to the sixth
-    power leaves the assigner no signal. Falling ones start with about 3 strides.
-    """
-    head.reset_parameters(size)
-    bias = -_BIN_SLOPE * torch.arange(BINS, dtype=torch.float32)
-    for branch in head.cv2:
-        last = branch[2]  # type: ignore[index]
-        last.bias.copy_(bias.repeat(4))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from anydepth_deploy.manifest import Artifact, Manifest
+from anydepth_deploy.train.config import Progress
 
 LADDER = ("TT-1", "FF-1", "FF-2")
 REST = ("FT-2", "FT-1", "TF-2", "TF-1", "TT-2")
@@ -116,3 +117,17 @@ class FakeGraphs:
         for name in ("export_pieces", "assemble_gated", "assemble_static"):
             patch.setattr(export, name, getattr(self, name))
         return self
+
+
+class InterruptedRunError(Exception):
+    """What :func:`stop_after` ends a training run with."""
+
+
+def stop_after(step: int) -> Callable[[Progress], None]:
+    """A progress function that interrupts training after ``step``."""
+
+    def progress(report: Progress) -> None:
+        if report.step > step:
+            raise InterruptedRunError
+
+    return progress

@@ -6,12 +6,12 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from handmade import InterruptedRunError, stop_after
 
 from anydepth_deploy import train as train_package
 from anydepth_deploy.cli import FamilyName
@@ -239,18 +239,6 @@ def test_both_sets_of_weights_on_request(tmp_path: Path) -> None:
     result = train(tiny_config(tmp_path, steps=1, ema_only=False))
     content = torch.load(result.checkpoint, weights_only=True)
     AnyDepthDETR(TINY).load_state_dict(content["model"], strict=True)
-
-
-class InterruptedRunError(Exception):
-    pass
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def progress(report: Progress) -> None:
-        if report.step > step:
-            raise InterruptedRunError
-
-    return progress
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from handmade import InterruptedRunError, stop_after
 
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError, UsageError
@@ -234,18 +234,6 @@ def test_checkpoint_is_plain_and_fits_the_model(tmp_path: Path) -> None:
     model.eval()
     found = model.detect(torch.zeros(1, 3, 64, 64), "base")
     assert found["boxes"].isfinite().all()
-
-
-class InterruptedRunError(Exception):
-    pass
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def progress(report: Progress) -> None:
-        if report.step > step:
-            raise InterruptedRunError
-
-    return progress
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:

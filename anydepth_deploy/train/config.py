@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.train.shapes import CLASS_NAMES
 
-__all__ = ["FAMILIES", "Progress", "TrainConfig", "TrainResult"]
+__all__ = ["FAMILIES", "Progress", "TrainConfig", "TrainResult", "network_size"]
 
 _OF_FAMILY: Any = None  # the default of a setting that FAMILIES fills in
 
@@ -121,6 +123,20 @@ class TrainConfig:
     def partial(self) -> Path:
         """Where an unfinished run is kept."""
         return Path(self.output + ".partial")
+
+
+def network_size(config: TrainConfig, sizes: Mapping[str, Any]) -> Any:
+    """The network that ``config`` names, of a family's ``sizes``, for the generated pictures.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if config.model not in sizes:
+        raise UsageError(
+            f"unknown model {config.model!r}: choose one of {', '.join(sorted(sizes))}"
+        )
+    size = (config.input_size, config.input_size)
+    return sizes[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ block's refinement. A refinement has one norm set: it never runs in the skipped 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -118,10 +118,49 @@ class C3k(nn.Module):
         return output
 
 
-class C3k2(nn.Module):
-    """Split in two, repeat on the last part, concatenate everything.
+class _Aggregation(nn.Module):
+    """A convolution ``cv1``, a chain of repeats ``m`` on it, and ``cv2`` on everything together.
 
-    ``essential`` repeats always run; the skipped mode concatenates only their outputs.
+    ``cv1`` gives ``first`` parts of ``hidden`` channels, ``repeat(switchable)`` makes one of the
+    ``count`` repeats; in the skipped mode ``cv2`` sees only the ``essential`` ones.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        repeat: Callable[[bool], nn.Module],
+        count: int,
+        essential: int,
+        *,
+        first: int,
+        hidden: int,
+        own_skip_weight: bool,
+    ) -> None:
+        super().__init__()
+        self.cv1 = Conv(in_channels, first * hidden, switchable=True)
+        self.cv2 = Conv(
+            (first + count) * hidden,
+            channels,
+            switchable=True,
+            skipped_channels=(first + essential) * hidden if essential < count else None,
+            own_skip_weight=own_skip_weight,
+        )
+        self.m = Repeats((repeat(index < essential) for index in range(count)), essential)
+
+    def aggregate(self, parts: Sequence[Tensor], skip: bool) -> Tensor:
+        """Run the repeats on the last of ``parts`` and join everything."""
+        parts = list(parts)
+        for block in self.m.running(skip):
+            parts.append(block(parts[-1], skip))
+        output: Tensor = self.cv2(torch.cat(parts, 1), skip)
+        return output
+
+
+class C3k2(_Aggregation):
+    """A convolution split in two, repeats on the second half.
+
+    ``essential`` repeats always run.
     """
 
     def __init__(
@@ -136,32 +175,26 @@ class C3k2(nn.Module):
         inner_skip: bool = False,
         own_skip_weight: bool = False,
     ) -> None:
-        super().__init__()
         hidden = int(channels * expansion)
-        self.cv1 = Conv(in_channels, 2 * hidden, switchable=True)
-        self.cv2 = Conv(
-            (2 + repeats) * hidden,
+
+        def repeat(switchable: bool) -> nn.Module:
+            if c3k:
+                return C3k(hidden, switchable=switchable, inner_skip=inner_skip)
+            return Bottleneck(hidden, hidden // 2, switchable=switchable)
+
+        super().__init__(
+            in_channels,
             channels,
-            switchable=True,
-            skipped_channels=(2 + essential) * hidden if essential < repeats else None,
-            own_skip_weight=own_skip_weight,
-        )
-        self.m = Repeats(
-            (
-                C3k(hidden, switchable=index < essential, inner_skip=inner_skip)
-                if c3k
-                else Bottleneck(hidden, hidden // 2, switchable=index < essential)
-                for index in range(repeats)
-            ),
+            repeat,
+            repeats,
             essential,
+            first=2,
+            hidden=hidden,
+            own_skip_weight=own_skip_weight,
         )
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
-        parts = list(self.cv1(x, skip).chunk(2, 1))
-        for block in self.m.running(skip):
-            parts.append(block(parts[-1], skip))
-        output: Tensor = self.cv2(torch.cat(parts, 1), skip)
-        return output
+        return self.aggregate(self.cv1(x, skip).chunk(2, 1), skip)
 
 
 class ABlock(nn.Module):
@@ -193,11 +226,12 @@ class _Pair(nn.ModuleList):
         return x
 
 
-class A2C2f(nn.Module):
-    """Residual efficient layer aggregation: repeats in a chain, all their outputs concatenated.
+class A2C2f(_Aggregation):
+    """Residual efficient layer aggregation: a convolution, and repeats on it.
 
-    A repeat is a pair of attention blocks, or a C3k where ``area`` is 0. With ``residual`` the
-    block adds ``gamma`` times its result to its input.
+    A repeat is a pair of attention blocks, or a C3k where ``area`` is 0; the first half of them,
+    rounded up, is essential. With ``residual`` the block adds ``gamma`` times its result to its
+    input.
     """
 
     def __init__(
@@ -212,31 +246,27 @@ class A2C2f(nn.Module):
         inner_skip: bool = False,
         own_skip_weight: bool = False,
     ) -> None:
-        super().__init__()
         hidden = channels // 2
-        essential = (repeats + 1) // 2
-        self.cv1 = Conv(in_channels, hidden, switchable=True)
-        self.cv2 = Conv(
-            (1 + repeats) * hidden,
-            channels,
-            switchable=True,
-            skipped_channels=(1 + essential) * hidden if essential < repeats else None,
-            own_skip_weight=own_skip_weight,
-        )
-        self.gamma = nn.Parameter(torch.full((channels,), GAMMA)) if residual else None
 
         def repeat(switchable: bool) -> nn.Module:
             if not area:
                 return C3k(hidden, switchable=switchable, inner_skip=inner_skip)
             return _Pair(ABlock(hidden, mlp_ratio, area, switchable=switchable) for _ in range(2))
 
-        self.m = Repeats((repeat(index < essential) for index in range(repeats)), essential)
+        super().__init__(
+            in_channels,
+            channels,
+            repeat,
+            repeats,
+            (repeats + 1) // 2,
+            first=1,
+            hidden=hidden,
+            own_skip_weight=own_skip_weight,
+        )
+        self.gamma = nn.Parameter(torch.full((channels,), GAMMA)) if residual else None
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
-        parts = [self.cv1(x, skip)]
-        for block in self.m.running(skip):
-            parts.append(block(parts[-1], skip))
-        output: Tensor = self.cv2(torch.cat(parts, 1), skip)
+        output = self.aggregate([self.cv1(x, skip)], skip)
         return output if self.gamma is None else x + self.gamma.view(-1, 1, 1) * output
 
 

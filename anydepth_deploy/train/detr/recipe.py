@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anydepth_deploy.errors import UsageError
 from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.config import TrainConfig, network_size
 from anydepth_deploy.train.detr.denoising import make_denoising
 from anydepth_deploy.train.detr.forward import Outputs, training_forward
 from anydepth_deploy.train.detr.losses import detection_loss, distillation_loss
 from anydepth_deploy.train.detr.norms import initialize, is_stored, unfreeze_norms
 from anydepth_deploy.train.recipe import Terms
-from anydepth_deploy.train.shapes import CLASS_NAMES
 from anydepth_deploy.train.targets import Targets
 
 __all__ = ["DetrRecipe"]
@@ -37,16 +35,10 @@ class DetrRecipe:
         Raises:
             UsageError: for an unknown model name.
         """
-        if config.model not in CONFIGS:
-            raise UsageError(
-                f"unknown model {config.model!r}: choose one of {', '.join(sorted(CONFIGS))}"
-            )
+        size = network_size(config, CONFIGS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            size = (config.input_size, config.input_size)
-            model = AnyDepthDETR(
-                CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
-            )
+            model = AnyDepthDETR(size)
             unfreeze_norms(model.backbone)
             initialize(model)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

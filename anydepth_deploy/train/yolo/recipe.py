@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anydepth_deploy.errors import UsageError
 from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO
-from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.config import TrainConfig, network_size
 from anydepth_deploy.train.recipe import Terms
-from anydepth_deploy.train.shapes import CLASS_NAMES
 from anydepth_deploy.train.targets import Targets
 from anydepth_deploy.train.yolo.assigner import Assignment, assign, pixel_boxes
 from anydepth_deploy.train.yolo.distillation import GROUND_TRUTH_SHARE, distillation_loss
@@ -43,17 +41,11 @@ class YoloRecipe:
         Raises:
             UsageError: for an unknown model name.
         """
-        if config.model not in CONFIGS:
-            raise UsageError(
-                f"unknown model {config.model!r}: choose one of {', '.join(sorted(CONFIGS))}"
-            )
+        size = network_size(config, CONFIGS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            size = (config.input_size, config.input_size)
-            model = AnyDepthYOLO(
-                CONFIGS[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
-            )
-        model.head.reset_parameters(size)
+            model = AnyDepthYOLO(size)
+        model.head.reset_parameters(size.input_size)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(model)
 

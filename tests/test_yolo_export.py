@@ -18,6 +18,7 @@ import pytest
 import test_cli
 import torch
 from conftest import random_images, random_yolo
+from fork_checkpoint import write_fork_checkpoint
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from oracle_yolo import GATED, predictions
@@ -595,6 +596,28 @@ def test_bad_options(
 ) -> None:
     fails(run("export", yolo_checkpoint, "--out", tmp_path / "b", *options), 2, told)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_pickled_network_of_the_fork_exports(
+    quick: None, yolo_model: AnyDepthYOLO, tmp_path: Path
+) -> None:
+    """As the authors save it: objects of classes that are not installed here, losses among them."""
+    names = {index: f"thing {index}" for index in range(8)}
+    path = write_fork_checkpoint(
+        tmp_path / "best.pt",
+        yolo_model,
+        half=False,
+        names=names,
+        criterion=True,
+        cuda=True,
+        train_args={"imgsz": SIDE},
+    )
+    bundle = export_bundle(path, tmp_path / "bundle")
+    assert bundle.classes == list(names.values())
+    assert bundle.manifest.source.weights == "ema"
+    report = verify(bundle, str(path), [batch(2)], depths=bundle.table.ladder, record=False)
+    assert report.passed
+    assert len(report.rows) == 5
 
 
 # --- sabotage --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from onnxscript import opset18 as op
 
-from anydepth_deploy.models.suppression import kept_scores
+import anydepth_deploy.models.suppression  # noqa: F401 (registers the operator)
 
 __all__ = ["TRANSLATIONS"]
 
@@ -18,11 +18,7 @@ def _kept_scores(boxes: Any, scores: Any, iou: float, score: float, limit: int) 
 
     The result has a shape that is known beforehand, unlike the list of selected indices.
     """
-    selected = op.NonMaxSuppression(
-        boxes,
-        scores,
-        *_constants(limit, iou, score),
-    )
+    selected = op.NonMaxSuppression(boxes, scores, *_constants(limit, iou, score))
     kept = op.GatherND(scores, selected)
     nothing = op.ConstantOfShape(op.Shape(scores))
     return op.ScatterND(nothing, selected, kept)
@@ -40,5 +36,3 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.anydepth.kept_scores.default: _kept_scores
 }
 """What torch's exporter needs to know beyond its own operators."""
-
-assert kept_scores is not None  # imported so that the operator is registered

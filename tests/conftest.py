@@ -44,6 +44,14 @@ def random_images(batch: int, height: int, width: int, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).random((batch, 3, height, width), np.float32)
 
 
+def write_training_file(path: Path, model: torch.nn.Module, stale: torch.nn.Module) -> Path:
+    """Save a training dictionary with `model` as the average and `stale` as the last weights."""
+    ema = {"module": model.state_dict(), "updates": 1000}
+    content = {"model": stale.state_dict(), "ema": ema, "optimizer": {}, "last_epoch": 67}
+    torch.save(content, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def model() -> AnyDepthDETR:
     """A tiny AnyDepth-DETR with random weights."""
@@ -54,10 +62,7 @@ def model() -> AnyDepthDETR:
 def checkpoint(model: AnyDepthDETR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model in the authors' format; `model` differs from `ema`, which is the one to deploy."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    stale = random_detr(seed=99).state_dict()
-    ema = {"module": model.state_dict(), "updates": 1000}
-    torch.save({"model": stale, "ema": ema, "optimizer": {}, "last_epoch": 67}, path)
-    return path
+    return write_training_file(path, model, stale=random_detr(seed=99))
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +96,7 @@ def yolo_model() -> AnyDepthYOLO:
 def yolo_checkpoint(yolo_model: AnyDepthYOLO, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`yolo_model` as `checkpoint` holds `model`."""
     path = tmp_path_factory.mktemp("yolo_checkpoint") / "tiny-yolo.pth"
-    stale = random_yolo(seed=99).state_dict()
-    ema = {"module": yolo_model.state_dict(), "updates": 1000}
-    torch.save({"model": stale, "ema": ema, "optimizer": {}, "last_epoch": 67}, path)
-    return path
+    return write_training_file(path, yolo_model, stale=random_yolo(seed=99))
 
 
 @pytest.fixture(scope="session")

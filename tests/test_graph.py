@@ -207,18 +207,21 @@ def test_graphs_pass_the_checker(bundle: Bundle) -> None:
         onnx.checker.check_model(str(bundle.file(artifact)), full_check=True)
 
 
+def assert_names_are_unique(model: onnx.ModelProto) -> None:
+    nodes: collections.Counter[str] = collections.Counter()
+    values: collections.Counter[str] = collections.Counter()
+    for graph in graphs_of(model.graph):
+        nodes.update(node.name for node in graph.node)
+        values.update(name for node in graph.node for name in node.output if name)
+        values.update(tensor.name for tensor in graph.initializer)
+    assert [name for name, count in nodes.items() if count > 1 or not name] == []
+    assert [name for name, count in values.items() if count > 1] == []
+
+
 def test_names_are_unique_across_branches(bundle: Bundle) -> None:
     """TensorRT and tables of ranges by name need one meaning per name in the whole model."""
     for weights in ("shared", "folded"):
-        model = onnx.load(str(onnx_file(bundle, "gated", weights)))
-        nodes: collections.Counter[str] = collections.Counter()
-        values: collections.Counter[str] = collections.Counter()
-        for graph in graphs_of(model.graph):
-            nodes.update(node.name for node in graph.node)
-            values.update(name for node in graph.node for name in node.output if name)
-            values.update(tensor.name for tensor in graph.initializer)
-        assert [name for name, count in nodes.items() if count > 1 or not name] == []
-        assert [name for name, count in values.items() if count > 1] == []
+        assert_names_are_unique(onnx.load(str(onnx_file(bundle, "gated", weights))))
 
 
 def test_tensors_of_static_graphs_are_named_as_in_the_gated_graph(bundle: Bundle) -> None:

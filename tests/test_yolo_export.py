@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from oracle_yolo import GATED, predictions
 from test_cli import Run, edit_artifact, fails
-from test_graph import graphs_of, onnx_file, quiet_session
+from test_graph import assert_names_are_unique, graphs_of, onnx_file, quiet_session
 
 from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle, open_bundle
@@ -265,15 +265,7 @@ def test_interface_of_the_graphs(yolo_bundle: Bundle) -> None:
 
 @WEIGHTS
 def test_names_are_unique_across_branches(yolo_bundle: Bundle, weights: str) -> None:
-    model = onnx.load(str(onnx_file(yolo_bundle, "gated", weights)))
-    nodes: collections.Counter[str] = collections.Counter()
-    values: collections.Counter[str] = collections.Counter()
-    for graph in graphs_of(model.graph):
-        nodes.update(node.name for node in graph.node)
-        values.update(name for node in graph.node for name in node.output if name)
-        values.update(tensor.name for tensor in graph.initializer)
-    assert [name for name, count in nodes.items() if count > 1 or not name] == []
-    assert [name for name, count in values.items() if count > 1] == []
+    assert_names_are_unique(onnx.load(str(onnx_file(yolo_bundle, "gated", weights))))
 
 
 def test_folded_weights_are_local_to_their_branch(yolo_bundle: Bundle) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.models.detr.config import CONFIGS, DetrConfig
+from anydepth_deploy.models.sizes import check_classes, find_size
 
 __all__ = ["recognise_detr"]
 
+TITLE = "an AnyDepth-DETR"
 CLASSES = "decoder.enc_score_head.weight"
 
 
@@ -29,20 +31,12 @@ def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | None:
             "'backbone.layer1.0.bn1_skip.weight'), so its depth cannot be chosen; expected an "
             "AnyDepth-DETR checkpoint"
         )
-    found = _structure(shapes)
-    for config in CONFIGS.values():
-        if _expected(config) == found:
-            head = shapes.get(CLASSES)
-            if head and head[0] < 1:
-                raise CheckpointError(
-                    f"an AnyDepth-DETR without classes ({CLASSES!r} has no elements): expected at "
-                    "least one class; fetch the file again from its source"
-                )
-            return config.replace(classes=head[0]) if head else config
-    known = ", ".join(f"{name} ({_expected(config)})" for name, config in CONFIGS.items())
-    raise CheckpointError(
-        f"an AnyDepth-DETR of an unknown size: found {found}; known sizes: {known}"
-    )
+    config = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
+    head = shapes.get(CLASSES)
+    if head:
+        config = config.replace(classes=head[0])
+    check_classes(TITLE, CLASSES, config.classes)
+    return config
 
 
 def _structure(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:

@@ -154,13 +154,16 @@ class AnyDepthYOLO(AnyDepthModel):
     ) -> Comparison:
         """Suppress the artifact's own predictions: which of two near-equal boxes survives is
         decided by digits that no tolerance covers."""
-        tensors = self.flow(images, depth)
         found = raw["predictions"]
-        if found.shape == tensors["predictions"].shape:
-            height, width = images.shape[-2:]
-            last = self.stages((height, width), images.device)[-1]
-            tensors |= last.run("full", {**tensors, "predictions": found})
-        return self.comparison(tensors, gap=0.0)
+        own: dict[str, Tensor] = {}
+
+        def take_over(stage: Stage, tensors: dict[str, Tensor]) -> None:
+            if stage.name == "head":
+                own["predictions"] = tensors["predictions"]
+                if found.shape == own["predictions"].shape:
+                    tensors["predictions"] = found
+
+        return self.comparison(self.flow(images, depth, revise=take_over) | own, gap=0.0)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
         rule = self.suppression
@@ -180,9 +183,8 @@ class AnyDepthYOLO(AnyDepthModel):
                 (Predicate(0), Predicate(1)),
             )
         ]
-        for gate, (step, module) in enumerate(zip(STEPS, steps, strict=True)):
-            if gate < 2:
-                continue
+        for gate in range(2, len(STEPS)):
+            step, module = STEPS[gate], steps[gate]
             stages.append(
                 Stage(
                     f"layer{step.layer}",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from anydepth_deploy.errors import CheckpointError
+from anydepth_deploy.models.sizes import check_classes, find_size
 from anydepth_deploy.models.yolo.config import (
     ATTENTION_LAYERS,
     C3K2_LAYERS,
@@ -16,8 +17,8 @@ from anydepth_deploy.models.yolo.config import (
 
 __all__ = ["recognise_yolo"]
 
-HEAD = "model.21."
-CLASSES = f"{HEAD}cv3.0.2.bias"
+TITLE = "an AnyDepth-YOLO"
+CLASSES = "model.21.cv3.0.2.bias"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,20 +39,10 @@ def recognise_yolo(shapes: Shapes) -> YoloConfig | None:
             "'model.2.cv1.bn_skip.weight'), so its depth cannot be chosen; expected an "
             "AnyDepth-YOLO checkpoint"
         )
-    found = _structure(shapes)
-    for config in CONFIGS.values():
-        if _expected(config) == found:
-            variant = _variant(config, shapes)
-            if variant.classes < 1:
-                raise CheckpointError(
-                    f"an AnyDepth-YOLO without classes ({CLASSES!r} has no elements): expected at "
-                    "least one class; fetch the file again from its source"
-                )
-            return variant
-    known = ", ".join(f"{name} ({_expected(config)})" for name, config in CONFIGS.items())
-    raise CheckpointError(
-        f"an AnyDepth-YOLO of an unknown size: found {found}; known sizes: {known}"
-    )
+    size = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
+    config = _variant(size, shapes)
+    check_classes(TITLE, CLASSES, config.classes)
+    return config
 
 
 def _structure(shapes: Shapes) -> dict[str, object]:

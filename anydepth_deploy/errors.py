@@ -10,6 +10,7 @@ what was expected, and ends with what to do.
     ├── CheckpointError             a checkpoint that cannot be read or does not fit
     ├── ImageError                  a picture or a data set that cannot be used
     ├── InputError                  an array of the wrong type, shape or range
+    ├── CalibrationError            ranges of activations that are missing or do not fit
     ├── ExportError                 a model that cannot be turned into the wanted graph
     └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 __all__ = [
     "AnyDepthError",
     "BundleError",
+    "CalibrationError",
     "CheckFailedError",
     "CheckpointError",
     "DepthError",
@@ -58,6 +60,7 @@ EXTRAS = {
     "onnx_ir": "export",
     "onnxruntime": "onnxruntime",
     "onnxscript": "export",
+    "openvino": "openvino",
     "safetensors": "export",
     "scipy": "export",
     "torch": "export",
@@ -90,6 +93,10 @@ class ImageError(AnyDepthError):
 
 class InputError(AnyDepthError):
     """An array given to a session has the wrong type, shape or range."""
+
+
+class CalibrationError(AnyDepthError):
+    """A range table that is missing, damaged or of another network, or ranges that none gives."""
 
 
 class ExportError(AnyDepthError):

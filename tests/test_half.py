@@ -1,0 +1,729 @@
+"""Half precision: what becomes FP16, what does not, and what it costs in accuracy.
+
+ONNX Runtime has no FP16 convolution or matrix product for x86 CPUs: it computes those in FP32 and
+leaves out the rounding to FP16 between them, whatever the level of optimisation, which hides errors
+and overflows. So the sessions here run with an Identity, which it has for FP16, behind every
+operator that gives FP16 (:func:`rounding`).
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from conftest import ROOT
+from test_graph import assert_names_are_unique
+
+from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.errors import ExportError
+from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
+from anydepth_deploy.graph.fold import constant
+from anydepth_deploy.graph.half import HalfReport, to_half
+from anydepth_deploy.graph.pieces import Piece, Pieces, export_pieces
+from anydepth_deploy.images import Preprocess
+from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.models.yolo import AnyDepthYOLO
+from anydepth_deploy.runtimes.torch import TorchSession
+from anydepth_deploy.samples import verification_batches
+
+FAMILIES = ("anydepth-detr", "anydepth-yolo")
+LAYOUTS: tuple[Weights, ...] = ("shared", "folded")
+FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+LARGEST = 65504.0
+HEAVY = {"Conv", "MatMul", "Gemm"}
+ALWAYS_FULL = {"LayerNormalization", "Softmax", "GridSample", "TopK", "NonMaxSuppression", "Log"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and its pieces."""
+
+    model: AnyDepthModel
+    pieces: Pieces
+    images: np.ndarray
+
+    @property
+    def rungs(self) -> tuple[Depth, ...]:
+        return self.model.table.ladder
+
+
+def trained(family: str) -> AnyDepthModel:
+    return load_model(read_checkpoint(ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"))
+
+
+def with_weights(pieces: Pieces, donor: AnyDepthModel, model: AnyDepthModel) -> Pieces:
+    """The pieces of `donor` with the weights of `model`, of the same configuration.
+
+    Exporting a YOLO takes half a minute; that these pieces compute `model` is tested below.
+    """
+    old = {stage.name: stage for stage in donor.stages(pieces.size)}
+    new = {stage.name: stage for stage in model.stages(pieces.size)}
+    found = []
+    for piece in pieces.pieces:
+        graph, stage = piece.graph.clone(), new[piece.stage.name]
+        before = old[stage.name].variants[piece.variant].state_dict()
+        after = stage.variants[piece.variant].state_dict()
+        for name, value in graph.initializers.items():
+            key = name.removeprefix(f"{piece.prefix}/")
+            array = constant(value)
+            assert array is not None
+            if key in after:
+                fresh = after[key]
+            elif array.ndim == 4:  # the first channels of a weight
+                matches = (k for k, t in before.items() if leads(array, t.numpy()))
+                fresh = after[next(matches)][:, : array.shape[1]]
+            elif array.shape[1:] == (1, 1):  # the factor of a residual
+                fresh = after["module.block.gamma"].reshape(array.shape)
+            else:
+                continue
+            assert tuple(fresh.shape) == array.shape
+            value.const_value = ir.tensor(fresh.numpy().copy(), name=name)
+        for conv in [node for node in graph if node.op_type == "Conv"]:
+            # Equal biases of the donor are one constant.
+            weight = conv.inputs[1]
+            assert weight is not None
+            name = weight.name or ""
+            key = name.removeprefix(f"{piece.prefix}/").replace("weight", "bias")
+            if key in after:
+                tensor = ir.tensor(after[key].numpy().copy(), name=f"{conv.name}/bias")
+                bias = ir.val(tensor.name, tensor.dtype, const_value=tensor)
+                graph.register_initializer(bias)
+                conv.replace_input_with(2, bias)
+        found.append(Piece(stage, piece.variant, graph))
+    return Pieces(tuple(found), pieces.size, pieces.raw_outputs)
+
+
+def leads(part: np.ndarray, whole: np.ndarray) -> bool:
+    return whole.ndim == 4 and np.array_equal(part, whole[:, : part.shape[1]])
+
+
+@pytest.fixture(scope="module")
+def networks(yolo_pieces: Pieces, yolo_model: AnyDepthYOLO) -> dict[str, Network]:
+    """The trained DETR with pieces for 96 x 192, the trained YOLO with pieces for 160 x 160."""
+    detr, yolo = (trained(family) for family in FAMILIES)
+    every = (export_pieces(detr, (96, 192)), with_weights(yolo_pieces, yolo_model, yolo))
+    return {
+        model.family: Network(
+            model,
+            pieces,
+            verification_batches(Preprocess.of(model.resize, pieces.size), seed=5)[1],
+        )
+        for model, pieces in zip((detr, yolo), every, strict=True)
+    }
+
+
+@pytest.fixture(params=FAMILIES)
+def network(request: pytest.FixtureRequest, networks: dict[str, Network]) -> Network:
+    return networks[request.param]
+
+
+def graphs_with_types(
+    graph: onnx.GraphProto, outer: dict[str, int] | None = None
+) -> Iterator[tuple[onnx.GraphProto, dict[str, int]]]:
+    """A graph and its branches, each with the types of the values it can see."""
+    kinds = dict(outer or {})
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kinds[value.name] = value.type.tensor_type.elem_type
+    kinds.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
+    yield graph, kinds
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs_with_types(attribute.g, kinds)
+
+
+def types(proto: onnx.ModelProto) -> dict[str, int]:
+    """Types of all values, as the checker infers them from the operators alone."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for graph, _ in graphs_with_types(bare.graph):
+        del graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+    found: dict[str, int] = {}
+    for _, kinds in graphs_with_types(inferred.graph):
+        found.update(kinds)
+    return found
+
+
+def session(model: ir.Model | onnx.ModelProto, *, optimise: bool = False) -> ort.InferenceSession:
+    """With `optimise` as ONNX Runtime would run it, else rounding wherever the graph does."""
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        proto = rounding(proto)
+    content = proto.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def rounding(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with an Identity behind every operator that gives FP16."""
+    kinds, copy = types(proto), onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for graph, _ in graphs_with_types(copy.graph):
+        nodes = list(graph.node)
+        del graph.node[:]
+        for node in nodes:
+            barriers = []
+            for index, name in enumerate(node.output):
+                if name and kinds[name] == FLOAT16 and node.op_type != "If":
+                    node.output[index] = f"{name}/unrounded"
+                    barriers.append(onnx.helper.make_node("Identity", [node.output[index]], [name]))
+            graph.node.extend([node, *barriers])
+    return copy
+
+
+def run(opened: ort.InferenceSession, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+    names = [value.name for value in opened.get_outputs()]
+    return dict(zip(names, opened.run(None, feeds), strict=True))
+
+
+def halved(model: ir.Model) -> tuple[onnx.ModelProto, HalfReport]:
+    report = to_half(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    assert_names_are_unique(proto)
+    return proto, report
+
+
+# --- accuracy --------------------------------------------------------------------------------
+
+
+def differences(
+    network: Network, depth: Depth, found: dict[str, np.ndarray]
+) -> tuple[dict[str, float], float]:
+    """Largest differences from torch by quantity, and the gap of the choice of queries."""
+    raw = {name.removeprefix("raw_"): array for name, array in found.items() if "raw_" in name}
+    oracle = TorchSession(network.model)
+    expected, _, gap = oracle.compare(network.images, depth, raw)
+    mine = oracle.quantities(raw)
+    return {
+        name: float(np.abs(np.subtract(mine[name], expected[name])).max())
+        for name in expected
+        if expected[name].dtype == np.float32
+    }, gap
+
+
+def test_pieces_with_other_weights_compute_the_trained_network(network: Network) -> None:
+    model = assemble_gated(network.pieces, network.model.table, raw=True)
+    opened = session(model, optimise=True)
+    for row, depth in enumerate(network.rungs):
+        found = run(opened, images=network.images, depth=np.asarray(row))
+        gaps, choice = differences(network, depth, found)
+        assert max(gaps.values()) < 1e-3, (str(depth), gaps)
+        assert choice < 1e-4
+
+
+# Logits; boxes as parts of the image's side (DETR) and in pixels of the input (YOLO); scores.
+LIMITS = {
+    "anydepth-detr": {"logits": 0.04, "boxes": 2e-3},
+    "anydepth-yolo": {"boxes": 1.2, "scores": 6e-3},
+}
+
+
+@pytest.mark.parametrize("weights", LAYOUTS)
+def test_gated_graphs_equal_torch_at_every_rung(network: Network, weights: Weights) -> None:
+    """Batch 3, rounded wherever the graph says, and as ONNX Runtime runs it."""
+    model = assemble_gated(network.pieces, network.model.table, weights, raw=True)
+    proto, _ = halved(model)
+    for optimise in (False, True):
+        opened = session(proto, optimise=optimise)
+        for row, depth in enumerate(network.rungs):
+            found = run(opened, images=network.images, depth=np.asarray(row))
+            gaps, choice = differences(network, depth, found)
+            limits = LIMITS[network.model.family]
+            assert gaps.keys() >= limits.keys()
+            assert all(gaps[name] < limit for name, limit in limits.items()), (str(depth), gaps)
+            assert choice < 0.02
+
+
+# --- overflow --------------------------------------------------------------------------------
+
+
+def expose(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The model with the tensors of these names of its main graph as only outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return copy
+
+
+def test_nothing_overflows(network: Network) -> None:
+    """Every FP16 tensor of every rung as an output, and the FP32 graph's value of it."""
+    for depth in network.rungs:
+        full = ir.to_proto(assemble_static(network.pieces, depth))
+        half, report = halved(assemble_static(network.pieces, depth))
+        assert report.clipped == ()
+        kinds = types(half)
+        computed = [name for node in half.graph.node for name in node.output]
+        names = [name for name in computed if kinds[name] == FLOAT16]
+        assert len(names) > 100
+        known = {name for node in full.graph.node for name in node.output}
+        rounded = session(expose(half, names))
+        exact = session(expose(full, [name for name in names if name in known]))
+        for times in (1.0, 10.0, 0.1):
+            images = network.images * np.float32(times)
+            for name, array in run(rounded, images=images).items():
+                assert array.dtype == np.float16
+                assert np.isfinite(array).all(), (str(depth), times, name)
+            peaks = {name: np.abs(a).max() for name, a in run(exact, images=images).items()}
+            assert 0.5 < max(peaks.values()) < LARGEST, (str(depth), times)
+
+
+def test_the_way_of_the_test_finds_an_overflow(networks: dict[str, Network]) -> None:
+    network = networks["anydepth-yolo"]
+    half, _ = halved(assemble_static(network.pieces, network.rungs[-1]))
+    name = next(node.output[0] for node in half.graph.node if node.op_type == "Conv")
+    found = run(session(expose(half, [name])), images=network.images * np.float32(6e4))
+    assert found[name].dtype == np.float16
+    assert not np.isfinite(found[name]).all()
+
+
+def test_sessions_round_where_the_graph_does() -> None:
+    """Else a session in FP32 throughout could pass the tests of accuracy above."""
+    model = parse("""g (float[N, 1] x) => (float[N, 1] z) <float[1, 1] one = {1}> {
+        [a] p = MatMul(x, one)
+        [b] q = MatMul(p, one)
+        [c] z = Sigmoid(q)
+    }""")
+    proto, _ = halved(model)
+    x = np.asarray([[1.0003]], np.float32)
+    rounded = 1 / (1 + np.exp(-float(np.float16(x[0, 0]))))
+    exact = 1 / (1 + np.exp(-float(x[0, 0])))
+    found = float(run(session(proto), x=x)["z"][0, 0])
+    assert abs(found - rounded) < 1e-6 < abs(found - exact)
+    hidden = float(run(session(proto, optimise=True), x=x)["z"][0, 0])
+    assert abs(hidden - exact) < 1e-6  # what ONNX Runtime itself does on this processor
+
+
+def test_unfolded_convolutions_stay_within_range(network: Network) -> None:
+    """In the shared layout a convolution's output is FP16 before its norm: by the norms' own
+    statistics, ten standard deviations fit many times over."""
+    norms = 0
+    for piece in network.pieces.pieces:
+        for node in piece.graph:
+            if node.op_type == "BatchNormalization":
+                mean, variance = (constant(value) for value in node.inputs[3:5])
+                assert mean is not None
+                assert variance is not None
+                assert np.max(np.abs(mean) + 10 * np.sqrt(variance)) < LARGEST / 16
+                norms += 1
+    assert norms > 50
+
+
+# --- structure -------------------------------------------------------------------------------
+
+
+def every_node(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
+    """Nodes of all graphs in the order of execution, with the graph's name."""
+
+    def visit(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto]]:
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    yield from visit(attribute.g)
+            yield graph.name, node
+
+    return visit(proto.graph)
+
+
+@pytest.fixture(params=[*LAYOUTS, "static"])
+def pair(
+    request: pytest.FixtureRequest, network: Network
+) -> tuple[onnx.ModelProto, onnx.ModelProto, HalfReport]:
+    """A model before and after the pass."""
+
+    def make() -> ir.Model:
+        if request.param == "static":
+            return assemble_static(network.pieces, network.rungs[1], raw=True)
+        return assemble_gated(network.pieces, network.model.table, request.param, raw=True)
+
+    return ir.to_proto(make()), *halved(make())
+
+
+def test_no_heavy_operator_is_left_behind(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
+) -> None:
+    full, half, report = pair
+    kinds = types(half)
+    expected = collections.Counter(
+        (where, node.op_type) for where, node in every_node(full) if node.op_type in HEAVY
+    )
+    found: collections.Counter[tuple[str, str]] = collections.Counter()
+    kept = set()
+    for where, node in every_node(half):
+        touched = {kinds[name] for name in (*node.input, *node.output) if name}
+        if node.op_type in HEAVY:
+            assert FLOAT not in touched, node.name
+            found[where, node.op_type] += 1
+        if node.op_type in ALWAYS_FULL:
+            assert FLOAT16 not in touched, node.name
+            kept.add(node.op_type)
+    assert found == expected
+    assert {"Softmax", "TopK"} <= kept
+    assert set(report.kept) >= {n.name for _, n in every_node(half) if n.op_type in ALWAYS_FULL}
+    assert list(report.kept) == [n.name for _, n in every_node(half) if n.name in set(report.kept)]
+
+
+def test_activations_are_half_and_other_sigmoids_are_not(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
+) -> None:
+    _, half, _ = pair
+    kinds = types(half)
+    nodes = [node for _, node in every_node(half)]
+    counts: collections.Counter[bool] = collections.Counter()
+    for node in nodes:
+        if node.op_type == "Sigmoid":
+            readers = [other for other in nodes if node.output[0] in other.input]
+            silu = [r.op_type for r in readers] == ["Mul"] and node.input[0] in readers[0].input
+            assert kinds[node.output[0]] == (FLOAT16 if silu else FLOAT), node.name
+            counts[silu] += 1
+    assert counts[True] > 5
+    assert counts[False] >= 1
+
+
+def test_no_cast_undoes_another(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
+) -> None:
+    """Nor do two in one graph make the same; and moving values makes no difference."""
+    full, half, _ = pair
+    before = {node.name for _, node in every_node(full) if node.op_type == "Cast"}
+    nodes = [node for _, node in every_node(half)]
+    makers = {name: node for node in nodes for name in node.output}
+    casts = [n for n in nodes if n.op_type == "Cast" and n.name not in before]
+    assert casts
+    moves = {"Identity", "Reshape", "Transpose", "Unsqueeze", "Slice", "GatherElements"}
+    for cast in casts:
+        source = makers.get(cast.input[0])
+        while source is not None and source.op_type in moves:
+            source = makers.get(source.input[0])
+        undone = source is not None and source.op_type == "Cast" and source.name not in before
+        assert not undone, cast.name
+    for graph, _ in graphs_with_types(half.graph):
+        made = [
+            (n.input[0], n.attribute[0].i)
+            for n in graph.node
+            if n.op_type == "Cast" and n.name not in before
+        ]
+        assert len(made) == len(set(made)), graph.name
+    assert len(casts) < 0.35 * len(nodes)
+
+
+def test_no_coordinate_passes_through_half(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
+) -> None:
+    """From grids and boxes back: nothing is FP16 before a product or a convolution."""
+    _, half, _ = pair
+    kinds = types(half)
+    makers: dict[str, list[tuple[onnx.NodeProto | None, list[str]]]] = {}
+    for _, node in every_node(half):
+        choices = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        for index, name in enumerate(node.output):
+            if choices:
+                makers[name] = [(None, [branch.output[index].name]) for branch in choices]
+            else:
+                makers[name] = [(node, list(node.input))]
+    starts = [n.input[1] for _, n in every_node(half) if n.op_type == "GridSample"]
+    starts += ["boxes", "scores"]
+    seen: set[str] = set()
+    casts = set()
+    while starts:
+        name = starts.pop()
+        if name in seen or not name or kinds[name] not in (FLOAT, FLOAT16):
+            continue
+        seen.add(name)
+        assert kinds[name] == FLOAT, name
+        for maker, inputs in makers.get(name, []):
+            if maker is not None and maker.op_type == "Cast" and kinds[maker.input[0]] == FLOAT16:
+                casts.add(maker.input[0])
+                continue
+            if maker is None or maker.op_type not in ("LayerNormalization", "GridSample"):
+                starts.extend(inputs)
+    assert casts
+    moves = {"Reshape", "Transpose", "Concat", "Identity"}
+    while casts:
+        ((maker, inputs),) = makers[casts.pop()]
+        assert maker is not None
+        if maker.op_type in moves:
+            casts.update(name for name in inputs if name in makers)
+        else:
+            assert maker.op_type in HEAVY, maker.name
+
+
+@pytest.mark.parametrize("weights", LAYOUTS)
+def test_borders_of_ifs(network: Network, weights: Weights) -> None:
+    """Boxes and logits cross in FP32, maps and the decoder's stream in FP16, out of each branch."""
+    half, _ = halved(assemble_gated(network.pieces, network.model.table, weights))
+    kinds, found = types(half), collections.Counter[tuple[str, int]]()
+    for _, node in every_node(half):
+        for index, name in enumerate(node.output) if node.op_type == "If" else ():
+            exact = name.rpartition("/")[2] in ("boxes", "logits")
+            crossing = [name, *(a.g.output[index].name for a in node.attribute)]
+            for value in crossing:
+                assert kinds[value] == (FLOAT if exact else FLOAT16), value
+            found[node.op_type, kinds[name]] += 1
+    assert found["If", FLOAT16] >= 7
+    assert (found["If", FLOAT] > 0) == (network.model.family == "anydepth-detr")
+
+
+def test_inputs_and_outputs_keep_types_and_names(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
+) -> None:
+    full, half, _ = pair
+    assert list(half.graph.input) == list(full.graph.input)
+    assert list(half.graph.output) == list(full.graph.output)
+    assert half.opset_import == full.opset_import
+    assert half.ir_version == full.ir_version
+    kinds = types(half)
+    (raw,) = (p.value for p in half.metadata_props if p.key == RAW_METADATA)
+    for public, tensor in json.loads(raw).items():
+        wanted = onnx.TensorProto.INT64 if public == "queries" else FLOAT
+        assert kinds[tensor] == wanted, tensor
+    names = {name for _, node in every_node(full) for name in node.output}
+    assert names <= {name for _, node in every_node(half) for name in node.output}
+    nodes = {node.name for _, node in every_node(full)}
+    assert nodes <= {node.name for _, node in every_node(half)}
+    inferred = types(half)
+    for _, seen in graphs_with_types(half.graph):  # what the file says of its values is true
+        assert {k: v for k, v in seen.items() if v} == {
+            k: inferred[k] for k, v in seen.items() if v
+        }
+
+
+def test_files_are_half_as_large(network: Network) -> None:
+    sizes = []
+    for change in (False, True):
+        model = assemble_gated(network.pieces, network.model.table, "shared")
+        if change:
+            to_half(model)
+        sizes.append(len(ir.to_proto(model).SerializeToString()))
+    assert sizes[1] < 0.56 * sizes[0]
+
+
+# --- small graphs ----------------------------------------------------------------------------
+
+
+def parse(text: str, *, opset: int = 18) -> ir.Model:
+    header = f'<ir_version: 8, opset_import: ["" : {opset}]> '
+    return ir.from_proto(onnx.parser.parse_model(header + text))
+
+
+def constants(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for graph, _ in graphs_with_types(proto.graph)
+        for tensor in graph.initializer
+    }
+
+
+def by_name(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {node.name: node for _, node in every_node(proto)}
+
+
+def test_constants_that_do_not_fit_are_clipped(caplog: pytest.LogCaptureFixture) -> None:
+    """In FP16 only, and infinities are none of those: anchors outside the picture are +inf."""
+    model = parse("""g (float[N, 2] x) => (float[N, 2] y)
+        <float[2, 2] w = {1e6, 0, -7e4, 2}, float[2] b = {1e6, 0.1}> {
+            [product] p = MatMul(x, w)
+            [sum] s = Add(p, b)
+            [gate] y = Sigmoid(s)
+        }""")
+    infinite = np.asarray([np.inf, -np.inf], np.float32)
+    model.graph.initializers["b"].const_value = ir.tensor(infinite, name="b")
+    with caplog.at_level(logging.WARNING, "anydepth_deploy"):
+        proto, report = halved(model)
+    assert report == HalfReport(kept=("sum", "gate"), clipped=("w",))
+    assert "were clipped to +-65504: w" in caplog.text
+    found = constants(proto)
+    assert found["w"].dtype == np.float16
+    assert found["w"].tolist() == [[LARGEST, 0], [-LARGEST, 2]]
+    assert found["b"].dtype == np.float32
+    assert found["b"].tolist() == [np.inf, -np.inf]
+
+
+def test_infinities_stay_infinite_in_half(caplog: pytest.LogCaptureFixture) -> None:
+    model = parse("""g (float[N, 2] x) => (float[N, 2] y)
+        <float[2, 2] w = {1, 0, 0, 1}, float[2] b = {0, 0}> {
+            [one] p = MatMul(x, w)
+            [mask] m = Add(p, b)
+            [two] y = MatMul(m, w)
+        }""")
+    model.graph.initializers["b"].const_value = ir.tensor(
+        np.asarray([0, -np.inf], np.float32), name="b"
+    )
+    proto, report = halved(model)
+    assert report == HalfReport((), ())
+    assert constants(proto)["b"].dtype == np.float16
+    assert constants(proto)["b"].tolist() == [0, -np.inf]
+    assert caplog.text == ""
+
+
+def test_a_constant_of_both_precisions_and_an_output_of_a_product() -> None:
+    """`y` is what others know the product by: it must be float32 and keep its name."""
+    model = parse("""g (float[N, 2] x) => (float[N, 2] y, float[N, 2] z)
+        <float[2, 2] w = {1, 2, 3, 4}, float[2] c = {0.1, 0.2}> {
+            [product] y = MatMul(x, w)
+            [half] h = Mul(y, c)
+            [again] a = MatMul(h, w)
+            [gate] s = Sigmoid(a)
+            [full] z = Mul(s, c)
+        }""")
+    proto, report = halved(model)
+    assert report.kept == ("gate", "full")
+    found, nodes, kinds = constants(proto), by_name(proto), types(proto)
+    assert found[nodes["half"].input[1]].dtype == np.float16
+    assert found[nodes["full"].input[1]].dtype == np.float32
+    assert nodes["full"].input[1] == "c"
+    assert found["w"].dtype == np.float16
+    assert kinds["y"] == kinds["z"] == FLOAT
+    assert kinds[nodes["half"].input[0]] == FLOAT16
+    assert nodes["half"].input[0] == nodes["product"].output[0] != "y"
+    images = np.asarray([[0.5, 0.25], [-1, 2]], np.float32)
+    out = run(session(proto), x=images)
+    product = (images @ np.asarray([[1, 2], [3, 4]])).astype(np.float32)
+    assert np.array_equal(out["y"], product)
+    again = (product * [0.1, 0.2]) @ np.asarray([[1, 2], [3, 4]])
+    assert np.abs(out["z"] - [0.1, 0.2] / (1 + np.exp(-again))).max() < 2e-4
+
+
+def test_residual_streams_stay_half() -> None:
+    """A sum that a sigmoid and a product read is FP16, one that only a sigmoid reads is FP32."""
+    model = parse("""g (float[N, 2] x) => (float[N, 2] y, float[N, 2] z)
+        <float[2, 2] w = {1, 2, 3, 4}> {
+            [p] p = MatMul(x, w)
+            [q] q = MatMul(p, w)
+            [stream] s = Add(p, q)
+            [gate] y = Sigmoid(s)
+            [r] r = MatMul(s, w)
+            [last] t = Add(r, s)
+            [end] z = Sigmoid(t)
+        }""")
+    proto, report = halved(model)
+    assert report.kept == ("gate", "last", "end")
+    casts = [n.input[0] for _, n in every_node(proto) if n.op_type == "Cast"]
+    assert sorted(casts) == ["r", "s", "x"]
+
+
+NORM = """g (float[N, 2, 1, 1] x) => (float[N, 2, 1, 1] y)
+    <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] gamma = {2, -300}, float[2] beta = {0.5, 1},
+     float[2] mean = {0.25, 70000}, float[2] var = {1e-9, 1e10}> {
+        [conv] c = Conv(x, w)
+        [norm] y = BatchNormalization <epsilon = 0.001> (c, gamma, beta, mean, var)
+    }"""
+
+
+def test_norms_are_well_ranged_and_exact() -> None:
+    """Variance 1e10 would be infinite in FP16, 1e-9 zero; what they make is an ordinary number."""
+    proto, report = halved(parse(NORM))
+    assert report == HalfReport((), ())
+    norm, found = by_name(proto)["norm"], constants(proto)
+    assert norm.op_type == "BatchNormalization"
+    (epsilon,) = (a.f for a in norm.attribute if a.name == "epsilon")
+    assert epsilon == 0
+    scale, bias, mean, variance = (found[name] for name in norm.input[1:])
+    assert mean.tolist() == [0, 0]
+    assert variance.tolist() == [1, 1]
+    factors = [2 / np.sqrt(1e-9 + 0.001), -300 / np.sqrt(1e10 + 0.001)]
+    offsets = [0.5 - 0.25 * factors[0], 1 - 70000 * factors[1]]
+    assert np.allclose(scale.astype(float), factors, rtol=2**-11, atol=0)
+    assert np.allclose(bias.astype(float), offsets, rtol=2**-11, atol=0)
+    assert {"gamma", "beta", "mean", "var"}.isdisjoint(found)
+    x = np.asarray([0.5, 100], np.float32).reshape(1, 2, 1, 1)
+    for optimise in (False, True):
+        y = run(session(proto, optimise=optimise), x=x)["y"].reshape(2)
+        expected = [200.5 * factors[0] + offsets[0], 401.5 * factors[1] + offsets[1]]
+        assert np.allclose(y, expected, rtol=2e-3)
+
+
+def test_loops_are_refused() -> None:
+    model = parse("""g (float[2] x, int64 n, bool c) => (float[2] y) {
+        [loop] y = Loop (n, c, x) <body = b (int64 i, bool k, float[2] v) => (bool l, float[2] w) {
+            l = Identity(k)
+            w = Relu(v)
+        }>
+    }""")
+    with pytest.raises(ExportError, match=r"'loop' \(Loop\).*control flow is If"):
+        to_half(model)
+
+
+# --- quantised graphs ------------------------------------------------------------------------
+
+
+def quantised(scale: float, weight_scale: float) -> ir.Model:
+    """Q/DQ around a product in the main graph, and around another in a branch."""
+    return parse(f"""g (float[N, 2] x, bool c) => (float[N, 2] y)
+        <float s = {{{scale}}}, int8 zero = {{0}}, int8[2, 2] w = {{100, -50, 25, 127}},
+         float ws = {{{weight_scale}}}, float[2] b = {{0.5, -0.25}}> {{
+            [q] xq = QuantizeLinear(x, s, zero)
+            [dq] xd = DequantizeLinear(xq, s, zero)
+            [wdq] wd = DequantizeLinear(w, ws, zero)
+            [product] p = MatMul(xd, wd)
+            [sum] a = Add(p, b)
+            [relu] r = Relu(a)
+            [if] o = If (c) <
+                then_branch = yes () => (float[N, 2] t) <float s2 = {{{scale}}}> {{
+                    [q2] rq = QuantizeLinear(r, s2, zero)
+                    [dq2] rd = DequantizeLinear(rq, s2, zero)
+                    [product2] t = MatMul(rd, wd)
+                }},
+                else_branch = no () => (float[N, 2] e) {{ [pass] e = Identity(r) }}
+            >
+            [last] l = MatMul(o, wd)
+            [norm] y = Softmax(l)
+        }}""")
+
+
+def quantised_oracle(x: np.ndarray, scale: float, weight_scale: float, taken: bool) -> np.ndarray:
+    def round_trip(values: np.ndarray) -> np.ndarray:
+        return np.clip(np.rint(values / scale), -128, 127) * scale
+
+    w = np.asarray([[100, -50], [25, 127]]) * weight_scale
+    r = np.maximum(round_trip(x.astype(np.float64)) @ w + [0.5, -0.25], 0)
+    found = (round_trip(r) @ w if taken else r) @ w
+    powers = np.exp(found - found.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("scale", "weight_scale", "full"),
+    [
+        (0.0625, 0.0078125, ()),
+        (2.0**-15, 0.0078125, ("q", "dq", "q2", "dq2")),
+        (0.0625, 2.0**-15, ("wdq",)),
+    ],
+)
+def test_quantised_graphs(scale: float, weight_scale: float, full: tuple[str, ...]) -> None:
+    proto, report = halved(quantised(scale, weight_scale))
+    assert report.kept == (*full, "norm")
+    assert proto.opset_import[0].version == 19
+    assert proto.ir_version == 9
+    nodes, kinds = by_name(proto), types(proto)
+    for name in ("q", "dq", "wdq", "q2", "dq2"):
+        wanted = FLOAT if name in full else FLOAT16
+        node = nodes[name]
+        assert kinds[node.input[1]] == wanted, name
+        assert kinds[node.input[0] if name[0] == "q" else node.output[0]] == wanted, name
+    for name in ("product", "sum", "relu", "product2", "last", "if", "pass"):
+        assert kinds[nodes[name].output[0]] == FLOAT16, name
+    assert constants(proto)["b"].dtype == np.float16
+    if not full:
+        casts = [n.input[0] for _, n in every_node(proto) if n.op_type == "Cast"]
+        assert sorted(casts) == ["l", "x"]
+    # Half steps, so that rounding to FP16 cannot move a value to the next integer.
+    x = (np.asarray([[3, -5], [17, 80], [0, 1]]) * scale).astype(np.float32)
+    for taken in (False, True):
+        found = run(session(proto), x=x, c=np.asarray(taken))["y"]
+        assert np.abs(found - quantised_oracle(x, scale, weight_scale, taken)).max() < 3e-3

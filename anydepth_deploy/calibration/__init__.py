@@ -1,0 +1,1 @@
+"""Calibration: the ranges that activations take, over pictures *and* depths, for INT8."""

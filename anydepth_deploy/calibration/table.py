@@ -1,0 +1,339 @@
+"""The range table: what calibration found, validated and versioned."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from anydepth_deploy.calibration.ranges import Method
+from anydepth_deploy.errors import CalibrationError, shorten
+from anydepth_deploy.images import Preprocess
+
+__all__ = [
+    "CalibrationPictures",
+    "CheckpointFile",
+    "Entry",
+    "RangeTable",
+    "StageError",
+    "check_table",
+    "default_table",
+    "read_table",
+    "write_atomically",
+    "write_table",
+]
+
+FORMAT: Final = "anydepth-deploy range table"
+VERSION: Final = 1
+
+FOLDER = Path("calib")
+"""Where range tables go by default, relative to the working directory."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}") + 0.0  # no -0.0
+
+
+Rounded = Annotated[FiniteFloat, AfterValidator(_rounded)]
+"""Seven significant digits from the start, so that a table that was read equals the one written."""
+
+Error = Annotated[Rounded, Field(ge=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointFile(_Model):
+    """The checkpoint whose activations were observed."""
+
+    file: str
+    sha256: Sha256
+
+
+class CalibrationPictures(_Model):
+    """The pictures that were observed; names are not kept, ``sha256`` knows them as a set."""
+
+    count: PositiveInt
+    sha256: Sha256
+    seed: int | None
+
+
+class Entry(_Model):
+    """One tensor at one depth.
+
+    ``low``, ``high``: the range for 8 bits, which holds zero. ``minimum``, ``maximum``: what was
+    seen. ``error_own``, ``error_merged``: what 8 bits cost (relative root mean square, see
+    :func:`anydepth_deploy.calibration.ranges.relative_error`) with this range, and with the one
+    merged over all depths.
+    """
+
+    low: Annotated[Rounded, Field(le=0)]
+    high: Annotated[Rounded, Field(ge=0)]
+    minimum: Rounded
+    maximum: Rounded
+    error_own: Error
+    error_merged: Error
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Entry:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        return self
+
+
+class StageError(_Model):
+    """What 8 bits cost at the outputs of a whole stage, with ranges of this depth and merged."""
+
+    stage: str
+    depth: str
+    variant: str
+    error_own: Error
+    error_merged: Error
+
+
+class RangeTable(_Model):
+    """The ranges of a network's activations, by tensor and depth.
+
+    Tensors are named as in the exported graphs; a tensor has an entry for every depth at which it
+    exists.
+    """
+
+    format: Literal["anydepth-deploy range table"] = FORMAT
+    version: Literal[1] = VERSION
+    tool_version: str
+    created: str
+    checkpoint: CheckpointFile
+    family: str
+    config: str
+    size: tuple[PositiveInt, PositiveInt]
+    """Height and width of the input in pixels."""
+    preprocess: Preprocess
+    pictures: CalibrationPictures
+    method: Method
+    percentile: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = None
+    """Per cent of the values kept; None for the other methods."""
+    ladder: list[str] = Field(min_length=1)
+    depths: list[str]
+    """All that were calibrated: the ladder first, from base to super."""
+    tensors: dict[str, dict[str, Entry]] = Field(min_length=1)
+    stages: list[StageError] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RangeTable:
+        if self.size != self.preprocess.size:
+            raise ValueError("the input size is not the one that pictures are prepared for")
+        if (self.method == "percentile") != (self.percentile is not None):
+            raise ValueError("a percentile belongs to the method 'percentile', and to no other")
+        if self.depths[: len(self.ladder)] != self.ladder:
+            raise ValueError("the depths do not begin with the ladder")
+        known = set(self.depths)
+        if len(known) != len(self.depths):
+            raise ValueError("a depth is listed twice")
+        for tensor, entries in self.tensors.items():
+            if not entries:
+                raise ValueError(f"the tensor '{tensor}' has no ranges")
+            if strangers := entries.keys() - known:
+                raise ValueError(
+                    f"the tensor '{tensor}' has ranges of depths that are not listed: "
+                    f"{shorten(sorted(strangers))}"
+                )
+        for stage in self.stages:
+            if stage.depth not in known:
+                raise ValueError(
+                    f"the stage '{stage.stage}' has errors of a depth that is not listed: "
+                    f"{shorten([stage.depth])}"
+                )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file that :func:`write_table` writes."""
+        return hashlib.sha256(_text(self).encode()).hexdigest()
+
+    def at(self, tensor: str, depth: str) -> Entry:
+        """The entry of ``tensor`` at ``depth``; raises :class:`CalibrationError` without one."""
+        entry = self._entries(tensor).get(depth)
+        if entry is None:
+            raise CalibrationError(
+                f"the range table has no range of the tensor '{tensor}' at depth {depth}; it has "
+                f"ranges at {shorten(self.tensors[tensor])}"
+            )
+        return entry
+
+    def merged(self, tensor: str) -> tuple[float, float]:
+        """The range (low, high) that holds those of all depths at which ``tensor`` exists.
+
+        Raises :class:`CalibrationError` for a tensor that is not in the table.
+        """
+        entries = self._entries(tensor).values()
+        return min(entry.low for entry in entries), max(entry.high for entry in entries)
+
+    def ratio(self, tensor: str) -> float:
+        """How far the ranges of ``tensor`` differ over depths: widest / narrowest.
+
+        Depths where the tensor is always zero do not count: every range represents it exactly.
+        1.0 where fewer than two others are left. Raises as :meth:`merged` does.
+        """
+        widths = [entry.high - entry.low for entry in self._entries(tensor).values()]
+        positive = [width for width in widths if width > 0]
+        return max(positive) / min(positive) if positive else 1.0
+
+    def _entries(self, tensor: str) -> dict[str, Entry]:
+        entries = self.tensors.get(tensor)
+        if entries is None:
+            raise CalibrationError(
+                f"the range table has no tensor '{tensor}': it was made for another graph; "
+                "calibrate this one"
+            )
+        return entries
+
+
+def default_table(checkpoint: str | Path) -> Path:
+    """Where the range table of ``checkpoint`` is, unless told otherwise."""
+    return FOLDER / f"{Path(checkpoint).stem}.json"
+
+
+def read_table(path: str | Path) -> RangeTable:
+    """Read a range table; raises :class:`CalibrationError` for anything else."""
+    path = Path(path)
+    advice = "make it again with 'anydepth-deploy calibrate'"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CalibrationError(
+            f"range table {path} does not exist; make one with 'anydepth-deploy calibrate'"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise CalibrationError(f"range table {path} cannot be read: {reason}") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested too deep
+        raise CalibrationError(
+            f"range table {path} is not valid JSON ({error}): {advice}"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CalibrationError(
+            f"{path} is not a range table (its format is not '{FORMAT}'): {advice}"
+        )
+    version = content.get("version")
+    if isinstance(version, int) and version != VERSION:
+        raise CalibrationError(
+            f"range table {path} has version {version}, this anydepth-deploy reads version "
+            f"{VERSION}: {advice}, or install the version that made it"
+        )
+    try:
+        return RangeTable.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "table"
+        raise CalibrationError(
+            f"range table {path} is damaged: {shorten([where])}: {first['msg']}: {advice}"
+        ) from None
+
+
+def write_table(path: str | Path, table: RangeTable) -> None:
+    """Write a range table in one step: whatever happens, ``path`` is the old file or the new one.
+
+    One line for each tensor and depth. Raises :class:`CalibrationError` when it cannot be written.
+    """
+    try:
+        write_atomically(Path(path), lambda file: file.write(_text(table).encode()))
+    except OSError as error:
+        raise CalibrationError(
+            f"range table {path} cannot be written: {error.strerror or error}"
+        ) from None
+
+
+def check_table(
+    table: RangeTable,
+    *,
+    checkpoint_sha256: str,
+    size: tuple[int, int],
+    depths: Sequence[str],
+    what: str = "the range table",
+) -> None:
+    """Refuse a table of another network, of another input size, or without one of ``depths``.
+
+    ``what`` names the table in the message. Raises :class:`CalibrationError`.
+    """
+    if table.checkpoint.sha256 != checkpoint_sha256:
+        raise CalibrationError(
+            f"{what} was made from another checkpoint ({table.checkpoint.file}, sha256 "
+            f"{table.checkpoint.sha256[:12]}…; this one has {checkpoint_sha256[:12]}…): calibrate "
+            "this one"
+        )
+    if table.size != tuple(size):
+        found, wanted = ("x".join(map(str, value)) for value in (table.size, size))
+        raise CalibrationError(
+            f"{what} was made for inputs of {found} (height x width), this export is for "
+            f"{wanted}: calibrate with that size"
+        )
+    lacking = [depth for depth in depths if depth not in table.depths]
+    if lacking:
+        wanted = ",".join(["all", *lacking]) if len(lacking) <= 6 else "every"
+        raise CalibrationError(
+            f"{what} has no ranges of {shorten(lacking)}; it has {shorten(table.depths, 12)}: "
+            f"make it again with 'anydepth-deploy calibrate ... --depth {wanted}'"
+        )
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make the file ``path`` with ``write(file)``, folders included, and only then replace it.
+
+    Raises :class:`OSError`; nothing is left behind then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _text(table: RangeTable) -> str:
+    return _lines(table.model_dump(mode="json"), {"tensors": 2, "stages": 1}) + "\n"
+
+
+def _lines(content: dict[str, Any], expanded: dict[str, int]) -> str:
+    """JSON with a line for each key; those in ``expanded`` spread over so many levels more."""
+    rows = (
+        f" {json.dumps(key)}: {_spread(value, expanded.get(key, 0), ' ')}"
+        for key, value in content.items()
+    )
+    return "{\n" + ",\n".join(rows) + "\n}"
+
+
+def _spread(value: Any, levels: int, indent: str) -> str:
+    if not levels or not value:
+        return json.dumps(value)
+    inner = indent + " "
+    if isinstance(value, dict):
+        rows = [
+            f"{inner}{json.dumps(key)}: {_spread(item, levels - 1, inner)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    rows = [inner + _spread(item, levels - 1, inner) for item in value]
+    return "[\n" + ",\n".join(rows) + f"\n{indent}]"

@@ -13,10 +13,32 @@ from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
-__all__ = ["RAW_METADATA", "Artifact", "DepthRow", "GateSpec", "Manifest", "Source", "depth_rows"]
+__all__ = [
+    "RAW_METADATA",
+    "TABLE_METADATA",
+    "Artifact",
+    "Calibration",
+    "DepthRow",
+    "GateSpec",
+    "Kept",
+    "Manifest",
+    "Precision",
+    "Quantisation",
+    "Source",
+    "Target",
+    "depth_rows",
+]
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+Target = Literal["onnxruntime", "tensorrt"]
+"""What the pairs of a quantised graph are made for."""
 
 RAW_METADATA = "anydepth.raw_outputs"
 """ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
+
+TABLE_METADATA = "anydepth.depths"
+"""ONNX metadata: the depths by row, so that a graph explains itself without its bundle."""
 
 
 class _Model(BaseModel):
@@ -58,6 +80,36 @@ def depth_rows(table: DepthTable, macs: Callable[[Depth], dict[str, int]]) -> li
     ]
 
 
+class Calibration(_Model):
+    """The range table that a quantised graph took its scales from."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    method: str
+    pictures: int
+
+
+class Quantisation(_Model):
+    """How a graph was quantised: two graphs with the same answer here have the same numbers."""
+
+    target: Target
+    """``onnxruntime``: asymmetric uint8 activations, for ONNX Runtime and OpenVINO on CPUs.
+    ``tensorrt``: symmetric int8, the rest in FP16."""
+    calibration: Calibration
+    max_ratio: float
+    max_error: float
+    keep: list[str] = Field(default_factory=list)
+    quantise: list[str] = Field(default_factory=list)
+
+
+class Kept(_Model):
+    """An operator that stays in a higher precision than its artifact's, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
 class Artifact(_Model):
     """One file that a runtime can execute."""
 
@@ -66,7 +118,13 @@ class Artifact(_Model):
     """A name in the bundle's folder, never a path."""
     format: Literal["onnx"] = "onnx"
     layout: Literal["gated", "set"]
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
+    quantisation: Quantisation | None = None
+    """None but for INT8."""
+    quantised: int = 0
+    """Convolutions that compute in 8 bits, in all branches."""
+    kept: list[Kept] = Field(default_factory=list)
+    """Convolutions of an INT8 graph that do not; what of an FP16 body stays in FP32."""
     weights: Literal["shared", "folded"]
     depth: str | None = None
     """The one depth of a static graph; None for a gated graph."""
@@ -155,6 +213,11 @@ class Manifest(_Model):
             ]
         if not consistent:
             raise ValueError(f"layout, depth and row of the artifact {artifact.name} do not agree")
+        if (artifact.precision == "int8") != (artifact.quantisation is not None):
+            raise ValueError(
+                f"the artifact {artifact.name} is {artifact.precision}, which does not go with "
+                f"{'its' if artifact.quantisation else 'no'} quantisation"
+            )
 
     def space(self) -> DepthSpace:
         gates = tuple(Gate(gate.name, gate.group, gate.layers) for gate in self.gates)

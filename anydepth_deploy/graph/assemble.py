@@ -22,10 +22,10 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
 from anydepth_deploy.graph.weights import share_constants, share_slices, shared_names
-from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.models.stages import DETECTIONS, POSTPROCESS, Predicate, Stage, variant_name
 
-__all__ = ["TABLE_METADATA", "Weights", "assemble_gated", "assemble_static"]
+__all__ = ["Weights", "assemble_gated", "assemble_static"]
 
 Weights = Literal["shared", "folded"]
 
@@ -33,9 +33,6 @@ IR_VERSION = 8
 """What opset 18 came with; every runtime that reads the opset reads this."""
 
 INT64, BOOL = ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.BOOL)
-
-TABLE_METADATA = "anydepth.depths"
-"""Model metadata: the depths by row, so that a graph explains itself without its bundle."""
 
 
 def assemble_gated(

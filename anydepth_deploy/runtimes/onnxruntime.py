@@ -17,6 +17,10 @@ from anydepth_deploy.runtimes import Arrays, Engine, EngineOptions
 __all__ = ["OnnxRuntimeEngine", "open_engine"]
 
 
+HALF_SCALES = ["WeightBiasQuantization"]
+"""An optimisation that goes wrong where scales are FP16 (ONNX Runtime 1.31)."""
+
+
 class OnnxRuntimeEngine:
     """An inference session on the CPU; ONNX Runtime sessions may be shared between threads."""
 
@@ -24,6 +28,8 @@ class OnnxRuntimeEngine:
         ort = _onnxruntime()
         settings = ort.SessionOptions()
         settings.log_severity_level = 4  # errors reach the caller as exceptions; no second copy
+        # Of 8-bit kernels for x86 CPUs without VNNI, take those that cannot overflow.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         model: str | bytes = str(path)
@@ -31,7 +37,10 @@ class OnnxRuntimeEngine:
             model = _with_raw_outputs(path)
         try:
             self._session: Any = ort.InferenceSession(
-                model, settings, providers=["CPUExecutionProvider"]
+                model,
+                settings,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=HALF_SCALES if options.target == "tensorrt" else None,
             )
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
             raise BundleError(

@@ -1,0 +1,236 @@
+"""OpenVINO: Intel's runtime for CPUs, in FP32 or BF16.
+
+Three of its habits decide how it is used here:
+
+- With a batch that is left dynamic, If nodes give wrong results: their memory is not right when
+  the batch changes, or at the first run (OpenVINO 2025.0 and 2026.4, both weight layouts, no error
+  raised). With the batch fixed they are right. So a model is compiled for each batch size that is
+  run, and the last few are kept.
+- The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
+  CPU that has the instructions. So it is always told.
+- Gather gives zeros for a row past the end of a table, which is a depth nobody asked for. So the
+  row is checked before each run.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.errors import (
+    AnyDepthError,
+    BundleError,
+    InputError,
+    MissingExtraError,
+    UsageError,
+)
+from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
+from anydepth_deploy.runtimes import Arrays, Compute, Engine, EngineOptions
+
+__all__ = ["COMPUTES", "KEPT_BATCH_SIZES", "OpenVinoEngine", "computes", "open_engine"]
+
+COMPUTES = ("fp32", "bf16")
+"""What it can compute FP32 graphs in; BF16 only on CPUs that have it."""
+
+KEPT_BATCH_SIZES = 4
+"""Compiled models that are kept, the latest used: each holds its own copy of the weights."""
+
+DEVICE = "CPU"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoEngine:
+    """A graph compiled once for each batch size; may be called from several threads.
+
+    Runs of the same batch size wait for each other: a compiled model computes one at a time.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        self._ov = _openvino()
+        self.path = path
+        self._core = self._ov.Core()
+        self._settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": HINTS[options.compute],
+            "NUM_STREAMS": 1,
+        }
+        if options.threads is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = options.threads
+        self._check_compute(options.compute)
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[int, _Compiled] = OrderedDict()
+        try:
+            self._model = self._read()
+            self.inputs: Sequence[str] = [port.any_name for port in self._model.inputs]
+            self.outputs: Sequence[str] = [_output_name(port) for port in self._model.outputs]
+            if options.raw:
+                self.outputs = [*self.outputs, *self._add_raw_outputs()]
+            self._rows = self._count_rows()
+            # Compiled now, so that what cannot be compiled shows here and not in the first run.
+            self._at(1)
+        except AnyDepthError:
+            raise
+        except Exception as error:  # OpenVINO has no root for its exceptions
+            raise BundleError(
+                f"OpenVINO {self._ov.__version__} cannot load {path}: {_reason(error)}"
+            ) from None
+
+    def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+        """Execute once; arrays come back as copies.
+
+        Raises :class:`InputError` for a row that the graph's table does not have, and when the run
+        fails, the first of a batch size included.
+        """
+        if set(feeds) != set(self.inputs):
+            raise InputError(
+                f"{self.path.name}: expected the inputs {', '.join(self.inputs)}; found "
+                f"{', '.join(feeds) or 'none'}"
+            )
+        if self._rows is not None:
+            self._check_row(feeds["depth"])
+        shape = np.shape(feeds["images"])
+        try:
+            return self._at(shape[0] if shape else 0).run(feeds, outputs)
+        except AnyDepthError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self.path.name}: {_reason(error)}") from None
+
+    def _check_compute(self, compute: str) -> None:
+        if compute not in computes():
+            raise UsageError("this CPU has no BF16 instructions for OpenVINO: use compute fp32")
+
+    def _read(self) -> Any:
+        # The reader is named: OpenVINO would try those of all formats on a damaged file.
+        from openvino.frontend import FrontEndManager
+
+        if not self.path.is_file():
+            raise BundleError(f"{self.path} does not exist: expected an ONNX file")
+        reader = FrontEndManager().load_by_framework("onnx")
+        return reader.convert(reader.load(str(self.path)))
+
+    def _metadata(self, key: str) -> Any:
+        """An entry of the file's metadata, which is JSON; None when there is none."""
+        entry = ["framework", key]
+        return (
+            json.loads(self._model.get_rt_info(entry).astype(str))
+            if self._model.has_rt_info(entry)
+            else None
+        )
+
+    def _add_raw_outputs(self) -> list[str]:
+        """Expose the heads' raw outputs where export was not asked to; return their names."""
+        tensors = self._metadata(RAW_METADATA)
+        if not tensors:
+            raise BundleError(
+                f"{self.path} does not say where its raw outputs are: export it again"
+            )
+        missing = {f"raw_{public}": tensor for public, tensor in tensors.items()}
+        missing = {name: tensor for name, tensor in missing.items() if name not in self.outputs}
+        if missing:
+            self._model.add_outputs(list(missing.values()))
+        return list(missing)
+
+    def _count_rows(self) -> int | None:
+        """Rows of the depth table; None for a static graph."""
+        if "depth" not in self.inputs:
+            return None
+        table = self._metadata(TABLE_METADATA)
+        if not table:
+            raise BundleError(f"{self.path} does not say which depths it holds: export it again")
+        return len(table["rows"])
+
+    def _check_row(self, depth: NDArray[np.generic]) -> None:
+        value = np.asarray(depth)
+        rows = self._rows or 0
+        if value.shape != () or value.dtype.kind not in "iu" or not 0 <= int(value) < rows:
+            raise InputError(
+                f"{self.path.name}: depth is {value.dtype} {value.tolist()}; expected one integer, "
+                f"a row of the depth table, 0 to {rows - 1}"
+            )
+
+    def _at(self, batch: int) -> _Compiled:
+        """The model compiled for this batch size."""
+        with self._lock:
+            if batch in self._compiled:
+                self._compiled.move_to_end(batch)
+            else:
+                self._compiled[batch] = self._compile(batch)
+                if len(self._compiled) > KEPT_BATCH_SIZES:
+                    self._compiled.popitem(last=False)
+            return self._compiled[batch]
+
+    def _compile(self, batch: int) -> _Compiled:
+        model = self._model.clone()
+        shape = list(model.input("images").get_partial_shape())
+        model.reshape({"images": self._ov.PartialShape([batch, *shape[1:]])})
+        compiled = self._core.compile_model(model, DEVICE, self._settings)
+        wanted = self._settings["INFERENCE_PRECISION_HINT"]
+        found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if found != wanted:
+            raise UsageError(
+                f"OpenVINO {self._ov.__version__} computes {self.path.name} in {found} although "
+                f"{wanted} was asked for: choose another precision or runtime"
+            )
+        return _Compiled(compiled, self.outputs)
+
+
+class _Compiled:
+    """A compiled model and the one request that runs it."""
+
+    def __init__(self, compiled: Any, outputs: Sequence[str]) -> None:
+        self._request = compiled.create_infer_request()
+        self._ports = dict(zip(outputs, compiled.outputs, strict=True))
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+        with self._lock:
+            self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+            return {name: self._output(name) for name in outputs}
+
+    def _output(self, name: str) -> NDArray[np.generic]:
+        """A copy: the next run writes into the same memory."""
+        found: NDArray[np.generic] = np.array(self._request.get_tensor(self._ports[name]).data)
+        # OpenVINO may compute in int32 what the file declares as int64.
+        return found.astype(np.int64) if found.dtype == np.int32 else found
+
+
+def open_engine(path: Path, options: EngineOptions) -> Engine:
+    """Open an ONNX file.
+
+    Raises :class:`MissingExtraError`, :class:`BundleError`, and :class:`UsageError` for a
+    precision that this CPU or this version does not deliver.
+    """
+    return OpenVinoEngine(path, options)
+
+
+def computes() -> tuple[Compute, ...]:
+    """What this machine can compute FP32 graphs in. Raises :class:`MissingExtraError`."""
+    capabilities = _openvino().Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino", "running with OpenVINO") from None
+    return openvino
+
+
+def _output_name(port: Any) -> str:
+    """The name of an output as the file has it; the tensor itself may go by several."""
+    return str(port.node.get_friendly_name().removesuffix("/sink_port_0"))
+
+
+def _reason(error: Exception) -> str:
+    """The line of an OpenVINO error that says what happened; the others say where in its code."""
+    places = ("Exception from ", "Check '", "FrontEnd API failed", "While ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(places)), (lines or ["unknown"])[0])

@@ -120,6 +120,7 @@ class Bundle:
         precision: str = "fp32",
         *,
         weights: str | None = None,
+        target: str = "onnxruntime",
         threads: int | None = None,
         raw: bool = False,
         check: bool = True,
@@ -127,17 +128,27 @@ class Bundle:
         """Open artifacts for running.
 
         ``artifact``: ``gated`` (all depths in one graph), ``set`` (one static graph per depth,
-        opened when first used); by default the first of them that the bundle has. ``raw`` makes
-        :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of a
-        copy in memory. ``check`` compares the files' hashes with the manifest.
+        opened when first used); by default the first of them that the bundle has. ``precision``:
+        that of the artifact, ``fp32``, ``fp16`` or ``int8`` (``target``: what an INT8 graph was
+        made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
+        makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
+        a copy in memory. ``check`` compares the files' hashes with the manifest.
 
-        Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime, and
+        Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime or precision, and
         :class:`MissingExtraError` when the runtime is not installed.
         """
-        from anydepth_deploy.session import choose_artifacts, open_artifacts
+        from anydepth_deploy.session import choose_artifacts, open_artifacts, stored_precision
 
-        chosen = choose_artifacts(self, artifact, precision, weights)
-        return open_artifacts(self, chosen, runtime=runtime, threads=threads, raw=raw, check=check)
+        chosen = choose_artifacts(self, artifact, precision, weights, target)
+        return open_artifacts(
+            self,
+            chosen,
+            runtime=runtime,
+            threads=threads,
+            raw=raw,
+            compute=stored_precision(precision)[1],
+            check=check,
+        )
 
     def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
         """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay.

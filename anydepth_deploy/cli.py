@@ -78,6 +78,29 @@ class FamilyName(str, Enum):
 WeightsOption = Annotated[
     Weights | None, typer.Option(help="Use the gated graph with these weights.")
 ]
+
+
+class PrecisionName(str, Enum):
+    """What a session computes in; ``bf16``: an FP32 artifact in BF16 (OpenVINO)."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+    bf16 = "bf16"
+
+
+class TargetName(str, Enum):
+    """What INT8 graphs are made for."""
+
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+
+
+PrecisionOption = Annotated[
+    PrecisionName,
+    typer.Option(help="Of the artifact; bf16: the FP32 one, computed in BF16 (OpenVINO)."),
+]
+TargetOption = Annotated[TargetName, typer.Option(help="What the INT8 artifacts were made for.")]
 LayoutOption = Annotated[
     Layout | None,
     typer.Option(help="Use only artifacts of this layout."),
@@ -178,6 +201,37 @@ def export(
         str,
         typer.Option(help="Gated graph: shared (small), folded (norms folded), or shared,folded."),
     ] = "shared",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, or several, joined by commas.")
+    ] = "fp32",
+    target: Annotated[
+        str,
+        typer.Option(help="INT8: made for onnxruntime (CPUs, also OpenVINO), tensorrt, or both."),
+    ] = "onnxruntime",
+    ranges: Annotated[
+        Path | None,
+        typer.Option(help="INT8: table of 'calibrate'; default: calib/CHECKPOINT.json."),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="INT8: stages or convolutions that stay in float, e.g. 'layer1,*Conv_3'."
+        ),
+    ] = None,
+    quantise: Annotated[
+        str | None,
+        typer.Option(help="INT8: those that are quantised whatever the thresholds say."),
+    ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="INT8: how far ranges of a join may differ over depths; default 4."
+        ),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(min=0, help="INT8: relative rounding error of a tensor; default 0.1."),
+    ] = None,
     ladder: Annotated[
         str | None,
         typer.Option(help="Rungs from base to super, joined by commas, or a file with them."),
@@ -214,6 +268,10 @@ def export(
             depth=depth,
             layouts=None if layout is None else _words(layout),
             weights=_words(weights),
+            precision=_words(precision),
+            targets=_words(target),
+            ranges=ranges,
+            rules=_rules(keep, quantise, max_ratio, max_error),
             ladder=ladder,
             input_size=_size(size),
             classes=classes,
@@ -238,12 +296,20 @@ def verify(
     every: Annotated[bool, typer.Option("--every", help="Same as --depth every.")] = False,
     images: Images = None,
     layout: LayoutOption = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(help="Only artifacts of this precision; bf16: the FP32 ones, in BF16."),
+    ] = None,
     runtime: Runtime = "onnxruntime",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference."""
-    from anydepth_deploy import console
+    """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.
+
+    FP32 has to be equal: largest differences are shown. Lower precisions have to be close:
+    relative errors are.
+    """
+    from anydepth_deploy import console, tables
     from anydepth_deploy.bundle import open_bundle
     from anydepth_deploy.samples import verification_batches
     from anydepth_deploy.verify import verify as run
@@ -259,40 +325,28 @@ def verify(
             batches,
             depths=depths,
             layout=None if layout is None else layout.value,
+            precision=None if precision is None else precision.value,
             runtime=runtime,
             threads=threads,
             progress=progress,
         )
-    outputs = [name for name, limit in report.tolerances.raw.items() if limit]
     if json:
         console.print_json(report.to_json())
     else:
         console.print_table(
-            f"parity with {checkpoint.name} ({runtime})",
-            ["artifact", "depth", *outputs, "selection", "matched", "verdict"],
-            [
-                [
-                    row.artifact.removesuffix(f"-{row.depth}"),
-                    row.depth,
-                    *(f"{row.differences[name]:.1e}" for name in outputs),
-                    f"{row.selection:.1e}",
-                    f"{row.detections - row.unmatched}/{row.detections}",
-                    "equal" if row.passed else "DIFFERENT",
-                ]
-                for row in report.rows
-            ],
+            f"parity with {checkpoint.name} ({runtime})", *tables.parity_table(report)
         )
     if not report.passed:
-        failed = sum(not row.passed for row in report.rows)
-        limits = ", ".join(f"{report.tolerances.raw[name]:g} ({name})" for name in outputs)
+        failed = [row for row in report.rows if not row.passed]
         raise CheckFailedError(
-            f"{failed} of {len(report.rows)} rows differ from {checkpoint} by more than {limits} "
-            "or in their detections: do not deploy this bundle"
+            f"{len(failed)} of {len(report.rows)} rows differ from {checkpoint} by more than "
+            f"{tables.limits(report, {row.precision for row in failed})}, or in their detections: "
+            "do not deploy this bundle"
         )
     if not json:
-        console.print_line(f"verified: {len(report.rows)} rows equal the checkpoint")
+        console.print_line(f"verified: {tables.verdicts(report)}")
         if report.left_out:
-            console.print_line(f"not tried at these depths: {', '.join(report.left_out)}")
+            console.print_line(f"not tried: {', '.join(report.left_out)}")
 
 
 @app.command(name="eval")
@@ -306,6 +360,11 @@ def evaluate(
     depth: Depths = "all",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32, fp16, int8, bf16 (OpenVINO), several joined by commas, or all."),
+    ] = "fp32",
+    target: TargetOption = TargetName.onnxruntime,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per call.")] = 8,
     ladder_out: Annotated[
         Path | None,
@@ -315,10 +374,10 @@ def evaluate(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """COCO average precision of the artifact, per depth."""
-    from anydepth_deploy import console
+    """COCO average precision of the artifact, per depth and precision."""
+    from anydepth_deploy import console, tables
     from anydepth_deploy.bundle import open_bundle
-    from anydepth_deploy.evaluate import CocoData, pareto_ladder, write_ladder
+    from anydepth_deploy.evaluate import CocoData, pareto_ladder, precisions_of, write_ladder
     from anydepth_deploy.evaluate import evaluate as run
 
     opened = open_bundle(bundle)
@@ -327,46 +386,38 @@ def evaluate(
         *depths
     }:
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
+    layout_name = None if layout is None else layout.value
+    chosen = _words(precision)
+    if chosen == ["all"]:
+        chosen = precisions_of(opened, layout_name, runtime, target.value)
     coco = CocoData(data, images)
-    with console.bar("eval", quiet=json) as progress:
-        rows = run(
-            opened,
-            coco,
-            depths,
-            layout=None if layout is None else layout.value,
-            weights=None if weights is None else weights.value,
-            runtime=runtime,
-            batch=batch,
-            threads=threads,
-            progress=progress,
-        )
+    rows = []
+    for name in chosen:
+        with console.bar(f"eval {name}", quiet=json) as progress:
+            rows += run(
+                opened,
+                coco,
+                depths,
+                layout=layout_name,
+                weights=None if weights is None else weights.value,
+                precision=name,
+                target=target.value,
+                runtime=runtime,
+                batch=batch,
+                threads=threads,
+                progress=progress,
+            )
     if ladder_out is not None:
-        write_ladder(ladder_out, pareto_ladder(opened, rows))
+        first = [row for row in rows if row.precision == rows[0].precision]
+        write_ladder(ladder_out, pareto_ladder(opened, first))
     if json:
         console.print_json({"data": str(data), "rows": [asdict(row) for row in rows]})
         return
+    table = tables.precision_table if len(chosen) > 1 else tables.accuracy_table
     console.print_table(
-        f"average precision on {data.name} ({len(coco.images)} pictures, {runtime})",
-        ["depth", "level", "multiply-adds", "AP", "AP50", "AP75", "small", "medium", "large"],
-        [
-            [
-                row.depth,
-                "-" if row.level is None else row.level,
-                console.giga(row.macs),
-                *(
-                    "-" if value < 0 else f"{value:.1f}"
-                    for value in (
-                        row.ap,
-                        row.ap50,
-                        row.ap75,
-                        row.ap_small,
-                        row.ap_medium,
-                        row.ap_large,
-                    )
-                ),
-            ]
-            for row in rows
-        ],
+        f"average precision on {data.name} ({len(coco.images)} pictures, {runtime}, "
+        f"{', '.join(chosen)})",
+        *table(rows),
     )
 
 
@@ -382,6 +433,7 @@ def predict(
     ] = None,
     layout: LayoutOption = None,
     weights: WeightsOption = None,
+    precision: PrecisionOption = PrecisionName.fp32,
     runtime: Runtime = "onnxruntime",
     json: Json = False,
 ) -> None:
@@ -399,6 +451,7 @@ def predict(
             out=out,
             layout=None if layout is None else layout.value,
             weights=None if weights is None else weights.value,
+            precision=precision.value,
             runtime=runtime,
             progress=progress,
         )
@@ -536,6 +589,19 @@ def _suppression(nms: Nms | None, score: float | None, iou: float | None) -> Any
             "and --nms-iou out, or choose --nms graph or host"
         )
     return Suppression.model_validate(given) if given else None
+
+
+def _rules(
+    keep: str | None, quantise: str | None, max_ratio: float | None, max_error: float | None
+) -> Any:
+    """What of an INT8 graph stays in float; None where nothing was said."""
+    from anydepth_deploy.graph.keeping import KeepingRules
+
+    thresholds = {"max_ratio": max_ratio, "max_error": max_error}
+    given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    patterns = {"keep": keep, "quantise": quantise}
+    given |= {name: tuple(_words(text)) for name, text in patterns.items() if text is not None}
+    return KeepingRules(**given) if given else None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from anydepth_deploy import console
 from anydepth_deploy.bundle import open_bundle
 from anydepth_deploy.depth import DepthSpace
+from anydepth_deploy.errors import shorten
 from anydepth_deploy.manifest import depth_rows
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
@@ -112,7 +113,7 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
     if "artifacts" in found:
         console.print_table(
             "artifacts",
-            ["file", "layout", "precision", "weights", "depth", "size"],
+            ["file", "layout", "precision", "weights", "depth", "size", "int8 convs", "kept"],
             [
                 [
                     item["file"],
@@ -121,10 +122,14 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
                     item["weights"],
                     item["depth"] or "all",
                     console.megabytes(item["bytes"]),
+                    item["quantised"] or "-",
+                    len(item["kept"]) or "-",
                 ]
                 for item in found["artifacts"]
             ],
         )
+        for line in _precision(found["artifacts"]):
+            console.print_line(line)
         for line in _results(found["results"], found["artifacts"]):
             console.print_line(line)
 
@@ -159,6 +164,28 @@ def _gates(space: DepthSpace) -> list[dict[str, Any]]:
     ]
 
 
+def _precision(artifacts: list[dict[str, Any]]) -> list[str]:
+    """Of each lower precision: where scales come from, and what stays in a higher one."""
+    lines: dict[str, None] = {}
+    kept: dict[tuple[str, str], dict[str, None]] = {}
+    for item in artifacts:
+        name = item["precision"]
+        if scheme := item["quantisation"]:
+            table = scheme["calibration"]
+            name = f"int8 for {scheme['target']}"
+            lines[
+                f"{name}: ranges of {table['file']} (sha256 {table['sha256'][:12]}…, "
+                f"{table['method']}, {table['pictures']} pictures)"
+            ] = None
+        for operator in item["kept"]:
+            kept.setdefault((name, operator["reason"]), {})[operator["node"]] = None
+    lines |= {
+        f"{name}: {len(nodes)} kept ({reason}): {shorten(nodes, 4)}": None
+        for (name, reason), nodes in kept.items()
+    }
+    return sorted(lines)
+
+
 def _results(
     results: dict[str, list[dict[str, Any]]], artifacts: list[dict[str, Any]]
 ) -> list[str]:
@@ -170,10 +197,12 @@ def _results(
     hashes = [item["sha256"] for item in artifacts]
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)
-    verdict = f"verified: {equal} of {len(hashes)} artifacts equal the checkpoint"
+    verdict = f"verified: {equal} of {len(hashes)} artifacts agree with the checkpoint"
     lines = [f"{verdict}, {failed} DIFFER" if failed else verdict]
-    for record in results.get("eval", [])[-1:]:
+    newest = {record.get("precision", "fp32"): record for record in results.get("eval", [])}
+    for precision, record in newest.items():
         rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in record.get("rows", [])[:8])
         measured = ", ".join(item["name"] for item in record.get("artifacts", [])[:2])
-        lines.append(f"AP of {measured or 'an artifact'} on {record.get('data')}: {rows}")
+        name = measured or f"an artifact in {precision}"
+        lines.append(f"AP of {name} on {record.get('data')}: {rows}")
     return lines

@@ -18,20 +18,29 @@ from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.images import load_image, prepare_batch
-from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.session import Session, choose_artifacts
+from anydepth_deploy.runtimes import made_for, runtime_computes
+from anydepth_deploy.session import PRECISIONS, Session, choose_artifacts
 
-__all__ = ["Accuracy", "CocoData", "evaluate", "pareto_ladder", "write_ladder"]
+__all__ = [
+    "Accuracy",
+    "CocoData",
+    "evaluate",
+    "pareto_ladder",
+    "precisions_of",
+    "write_ladder",
+]
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """COCO metrics of one depth, in percent; -1 where the data has no such objects.
 
-    ``ap``: IoU 0.50:0.95, all sizes, at most 100 detections an image.
+    ``precision``: as for :meth:`Bundle.session`. ``ap``: IoU 0.50:0.95, all sizes, at most 100
+    detections an image.
     """
 
+    precision: str
     depth: str
     level: int | None
     macs: int
@@ -100,6 +109,8 @@ def evaluate(
     *,
     layout: str | None = None,
     weights: str | None = None,
+    precision: str = "fp32",
+    target: str = "onnxruntime",
     runtime: str = "onnxruntime",
     batch: int = 8,
     threads: int | None = None,
@@ -108,7 +119,8 @@ def evaluate(
 ) -> list[Accuracy]:
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
-    ``layout`` and ``weights`` choose the artifacts as in :meth:`Bundle.session`. Each picture is
+    ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
+    :meth:`Bundle.session`. Each picture is
     prepared once and run at every depth. The outcome is recorded in the manifest, with the
     artifacts that were measured. Raises :class:`MissingExtraError` without the extra ``eval``,
     :class:`ImageError` when classes and categories do not fit, and what sessions raise.
@@ -117,8 +129,17 @@ def evaluate(
     if batch < 1:
         raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
     ids, by_name = data.mapping(bundle.classes)
-    measured = _measured(bundle, depths, layout, weights)
-    session = bundle.session(runtime=runtime, artifact=layout, weights=weights, threads=threads)
+    rows_of_session = {None, *(bundle.table.row(depth) for depth in depths)}
+    chosen = choose_artifacts(bundle, layout, precision, weights, target)
+    measured = [item for item in chosen if item.row in rows_of_session]
+    session = bundle.session(
+        runtime=runtime,
+        artifact=layout,
+        precision=precision,
+        weights=weights,
+        target=target,
+        threads=threads,
+    )
     found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
     for start in range(0, len(data.images), batch):
         if progress is not None:
@@ -127,11 +148,12 @@ def evaluate(
         _run_chunk(session, bundle, data.folder, chunk, np.asarray(ids), found)
     if progress is not None:
         progress("scoring", len(data.images), len(data.images))
-    rows = [_score(coco, data.content, found[depth], depth, bundle) for depth in depths]
+    rows = [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
     if record:
         result = {
             "when": utc_now(),
             "runtime": runtime,
+            "precision": precision,
             "artifacts": [{"name": item.name, "sha256": item.sha256} for item in measured],
             "data": data.path.name,
             "pictures": len(data.images),
@@ -140,6 +162,21 @@ def evaluate(
         }
         bundle.record("eval", result)
     return rows
+
+
+def precisions_of(
+    bundle: Bundle,
+    layout: str | None = None,
+    runtime: str = "onnxruntime",
+    target: str = "onnxruntime",
+) -> list[str]:
+    """The precisions that ``bundle`` has artifacts of and ``runtime`` can compute them in."""
+    found: set[str] = {
+        item.precision for item in bundle.artifacts(layout) if made_for(item, [target])
+    }
+    if "fp32" in found:
+        found |= set(runtime_computes(runtime))
+    return [precision for precision in PRECISIONS if precision in found]
 
 
 def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
@@ -164,14 +201,6 @@ def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
         Path(path).write_text(json.dumps({"ladder": list(ladder)}, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"ladder file {path} cannot be written: {error.strerror}") from None
-
-
-def _measured(
-    bundle: Bundle, depths: Sequence[Depth], layout: str | None, weights: str | None
-) -> list[Artifact]:
-    """The artifacts that a session will run at ``depths``: one gated graph, or static graphs."""
-    rows = {None, *(bundle.table.row(depth) for depth in depths)}
-    return [item for item in choose_artifacts(bundle, layout, "fp32", weights) if item.row in rows]
 
 
 def _run_chunk(
@@ -199,6 +228,7 @@ def _score(
     results: list[NDArray[np.float64]],
     depth: Depth,
     bundle: Bundle,
+    precision: str,
 ) -> Accuracy:
     from faster_coco_eval import COCOeval_faster
 
@@ -211,7 +241,7 @@ def _score(
         evaluation.summarize()
     percent = [round(100 * float(value), 2) if value >= 0 else -1.0 for value in evaluation.stats]
     return Accuracy(
-        str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
+        precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
     )
 
 

@@ -14,15 +14,28 @@ import onnx_ir as ir
 
 from anydepth_deploy import __version__
 from anydepth_deploy.bundle import Bundle, BundleWriter, file_sha256, open_bundle
+from anydepth_deploy.calibration.table import RangeTable, check_table, default_table, read_table
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.errors import DepthError, UsageError
-from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
-from anydepth_deploy.graph.pieces import OPSET, Pieces, export_pieces
+from anydepth_deploy.graph.assemble import Weights
+from anydepth_deploy.graph.keeping import KeepingRules, check_patterns
+from anydepth_deploy.graph.lower import Recipe, lower
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.labels import class_names
-from anydepth_deploy.manifest import Artifact, GateSpec, Manifest, Source, depth_rows
+from anydepth_deploy.manifest import (
+    Artifact,
+    Calibration,
+    GateSpec,
+    Manifest,
+    Precision,
+    Quantisation,
+    Source,
+    Target,
+    depth_rows,
+)
 from anydepth_deploy.models.macs import count_macs
 from anydepth_deploy.models.stages import AnyDepthModel
 from anydepth_deploy.progress import Progress
@@ -32,16 +45,50 @@ __all__ = ["export_bundle"]
 
 LAYOUTS = ("gated", "set")
 WEIGHTS: tuple[Weights, ...] = ("shared", "folded")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True)
 class _Job:
     """One artifact to make."""
 
-    name: str
     layout: Literal["gated", "set"]
     weights: Weights
     depth: Depth | None
+    precision: Precision
+    target: Target | None
+
+    @property
+    def name(self) -> str:
+        kind = "gated" if self.depth is None else "static"
+        what = self.weights if self.depth is None else str(self.depth)
+        suffix = f"-{self.target}" if self.target == "tensorrt" else ""
+        return f"{kind}-{self.precision}-{what}{suffix}"
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Where INT8 scales come from."""
+
+    table: RangeTable
+    file: str
+    rules: KeepingRules
+
+    def quantisation(self, target: Target) -> Quantisation:
+        return Quantisation(
+            target=target,
+            calibration=Calibration(
+                file=self.file,
+                sha256=self.table.sha256,
+                method=self.table.method,
+                pictures=self.table.pictures.count,
+            ),
+            max_ratio=self.rules.max_ratio,
+            max_error=self.rules.max_error,
+            keep=list(self.rules.keep),
+            quantise=list(self.rules.quantise),
+        )
 
 
 def export_bundle(
@@ -51,6 +98,10 @@ def export_bundle(
     depth: str = "all",
     layouts: Sequence[str] | None = None,
     weights: Sequence[str] = ("shared",),
+    precision: Sequence[str] = ("fp32",),
+    targets: Sequence[str] = ("onnxruntime",),
+    ranges: str | Path | None = None,
+    rules: KeepingRules | None = None,
     ladder: str | None = None,
     input_size: tuple[int, int] | None = None,
     classes: str | Path | None = None,
@@ -64,25 +115,34 @@ def export_bundle(
     ``depth`` chooses the static graphs of layout ``set``: ``all`` (the ladder), ``every``, or a
     comma-separated list; a gated graph always holds every depth. ``layouts``: ``gated``, ``set``
     or both; by default ``gated`` for ``all`` and ``every``, else ``set``. ``weights``: how the
-    gated graph stores them, ``shared``, ``folded`` or both. ``ladder``: rungs from base to super,
-    joined by commas, or a file. ``input_size``: height and width, by default the checkpoint's.
-    ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
-    happens and with which thresholds, for families that need it; by default in the graph.
-    ``raw``: add the heads' raw outputs. ``force``: replace a bundle of another export.
+    gated graph stores them, ``shared``, ``folded`` or both. ``precision``: any of ``fp32``,
+    ``fp16`` and ``int8``; the last takes its scales from ``ranges``, a table that :func:`calibrate`
+    wrote (by default to ``calib/<checkpoint>.json``), and is made for each of ``targets``
+    (``onnxruntime``, ``tensorrt``); ``rules`` say what of it stays in float. ``ladder``: rungs from
+    base to super, joined by commas, or a file. ``input_size``: height and width, by default the
+    checkpoint's. ``classes``: a file of class names, one a line. ``suppression``: where non-maximum
+    suppression happens and with which thresholds, for families that need it; by default in the
+    graph. ``raw``: add the heads' raw outputs. ``force``: replace a bundle of another export.
 
-    Raises :class:`CheckpointError`, :class:`DepthError`, :class:`BundleError`,
-    :class:`UsageError` and :class:`ExportError`; an existing bundle is never damaged.
+    Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
+    :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never
+    damaged.
     """
     chosen = _layouts(layouts, depth)
-    if not weights or (unknown := [item for item in weights if item not in WEIGHTS]):
-        named = unknown[0] if weights else ""
-        raise UsageError(f"unknown weights '{named}': expected {' or '.join(WEIGHTS)}")
+    _check_words("weights", weights, WEIGHTS)
+    _check_words("precision", precision, PRECISIONS)
+    _check_words("target", targets, TARGETS)
+    source = _ranges(checkpoint, precision, ranges, rules)
     loaded = read_checkpoint(checkpoint)
     model = load_model(loaded)
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
     size = input_size or loaded.input_size or model.config.input_size
-    jobs = _jobs(table, chosen, [item for item in WEIGHTS if item in weights], depth)
+    jobs = [
+        _Job(layout, kind, found, lowered, target)
+        for lowered, target in _precisions(precision, targets)
+        for layout, kind, found in _graphs(table, chosen, weights, depth)
+    ]
     if suppression is not None:
         if model.suppression is None:
             raise UsageError(
@@ -92,20 +152,64 @@ def export_bundle(
         model.suppression = suppression
     manifest = _manifest(loaded, model, table, size, classes)
     _check_rising(manifest)
+    if source is not None:
+        _check_ranges(source, manifest, jobs)
     with BundleWriter(out, manifest, force=force) as writer:
-        missing = [job for job in jobs if not _present(writer.find(job.name), raw)]
+        missing = [job for job in jobs if not _present(writer.find(job.name), job, raw, source)]
         if missing:
-            _build(writer, missing, model, table, size, raw, progress)
+            _build(writer, missing, model, table, size, raw, source, progress)
     return open_bundle(out)
+
+
+def _check_words(what: str, words: Sequence[str], known: Sequence[str]) -> None:
+    if not words or (unknown := [item for item in words if item not in known]):
+        named = unknown[0] if words else ""
+        raise UsageError(f"unknown {what} '{named}': expected {' or '.join(known)}")
+
+
+def _ranges(
+    checkpoint: str | Path,
+    precision: Sequence[str],
+    path: str | Path | None,
+    rules: KeepingRules | None,
+) -> _Ranges | None:
+    if "int8" not in precision:
+        if path is not None or rules is not None:
+            raise UsageError(
+                "a range table, --keep and --quantise have a meaning for --precision int8 only"
+            )
+        return None
+    chosen = default_table(checkpoint) if path is None else Path(path)
+    if path is None and not chosen.is_file():
+        raise UsageError(
+            f"INT8 needs a range table, and {chosen} does not exist: make it with 'anydepth-deploy "
+            f"calibrate {checkpoint} --images FOLDER', or name another with --ranges"
+        )
+    return _Ranges(read_table(chosen), chosen.name, rules or KeepingRules())
+
+
+def _check_ranges(source: _Ranges, manifest: Manifest, jobs: Sequence[_Job]) -> None:
+    """The table is of this network, and knows every depth that is to be quantised."""
+    quantised = [job for job in jobs if job.precision == "int8"]
+    wanted = [str(job.depth) for job in quantised if job.depth is not None]
+    if len(wanted) < len(quantised):
+        wanted = [*manifest.ladder, *(depth for depth in wanted if depth not in manifest.ladder)]
+    check_table(
+        source.table,
+        checkpoint_sha256=manifest.source.sha256,
+        size=manifest.preprocess.size,
+        depths=wanted,
+        what=f"range table {source.file}",
+    )
 
 
 def _check_rising(manifest: Manifest) -> None:
     """A ladder costs more with every rung; a controller counts on it."""
-    for lower, upper in itertools.pairwise(manifest.depths[: len(manifest.ladder)]):
-        if upper.macs["total"] <= lower.macs["total"]:
+    for below, above in itertools.pairwise(manifest.depths[: len(manifest.ladder)]):
+        if above.macs["total"] <= below.macs["total"]:
             raise DepthError(
-                f"the ladder does not rise: {upper.depth} ({upper.macs['total'] / 1e6:.1f} M "
-                f"multiply-adds) comes after {lower.depth} ({lower.macs['total'] / 1e6:.1f} M): "
+                f"the ladder does not rise: {above.depth} ({above.macs['total'] / 1e6:.1f} M "
+                f"multiply-adds) comes after {below.depth} ({below.macs['total'] / 1e6:.1f} M): "
                 "put the rungs in rising order"
             )
 
@@ -126,22 +230,39 @@ def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
     return [layout for layout in LAYOUTS if layout in layouts]
 
 
-def _jobs(
-    table: DepthTable, layouts: Sequence[str], weights: Sequence[Weights], depth: str
-) -> list[_Job]:
-    jobs = []
+def _precisions(
+    precision: Sequence[str], targets: Sequence[str]
+) -> list[tuple[Precision, Target | None]]:
+    """Precisions to make, INT8 once for each target."""
+    found: list[tuple[Precision, Target | None]] = [
+        (item, None) for item in PRECISIONS if item in precision and item != "int8"
+    ]
+    if "int8" in precision:
+        found += [("int8", target) for target in TARGETS if target in targets]
+    return found
+
+
+def _graphs(
+    table: DepthTable, layouts: Sequence[str], weights: Sequence[str], depth: str
+) -> list[tuple[Literal["gated", "set"], Weights, Depth | None]]:
+    """Graphs to make in each precision: layout, weights, and the depth of a static one."""
+    graphs: list[tuple[Literal["gated", "set"], Weights, Depth | None]] = []
     if "gated" in layouts:
-        jobs += [_Job(f"gated-fp32-{kind}", "gated", kind, None) for kind in weights]
+        graphs += [("gated", kind, None) for kind in WEIGHTS if kind in weights]
     if "set" in layouts:
-        jobs += [
-            _Job(f"static-fp32-{chosen}", "set", "folded", chosen) for chosen in table.select(depth)
-        ]
-    return jobs
+        graphs += [("set", "folded", chosen) for chosen in table.select(depth)]
+    return graphs
 
 
-def _present(artifact: Artifact | None, raw: bool) -> bool:
-    """Raw outputs do no harm to who does not ask for them; their absence does."""
-    return artifact is not None and (artifact.raw or not raw)
+def _present(artifact: Artifact | None, job: _Job, raw: bool, source: _Ranges | None) -> bool:
+    """Whether ``artifact`` is what ``job`` would make.
+
+    Raw outputs do no harm to who does not ask for them; their absence does.
+    """
+    if artifact is None or (raw and not artifact.raw):
+        return False
+    wanted = source.quantisation(job.target) if source and job.target else None
+    return artifact.quantisation == wanted
 
 
 def _build(
@@ -151,6 +272,7 @@ def _build(
     table: DepthTable,
     size: tuple[int, int],
     raw: bool,
+    source: _Ranges | None,
     progress: Progress | None,
 ) -> None:
     rule = model.suppression
@@ -161,35 +283,60 @@ def _build(
             progress(f"exporting {name}", done, total + len(jobs))
 
     pieces = export_pieces(model, size, progress=on_piece)
+    if source is not None:
+        check_patterns(source.rules, _convolutions(pieces), source.table.tensors)
     count = len(pieces.pieces)
     for index, job in enumerate(jobs):
         if progress is not None:
             progress(f"writing {job.name}", count + index, count + len(jobs))
-        writer.add(job.name, _writer(job, pieces, table, raw, detections))
+        writer.add(job.name, _writer(job, pieces, table, raw, detections, source))
     if progress is not None:
         progress("done", count + len(jobs), count + len(jobs))
 
 
+def _convolutions(pieces: Pieces) -> list[str]:
+    return [
+        node.name or "" for piece in pieces.pieces for node in piece.graph if node.op_type == "Conv"
+    ]
+
+
 def _writer(
-    job: _Job, pieces: Pieces, table: DepthTable, raw: bool, detections: bool
+    job: _Job,
+    pieces: Pieces,
+    table: DepthTable,
+    raw: bool,
+    detections: bool,
+    source: _Ranges | None,
 ) -> Callable[[Path], Artifact]:
+    recipe = Recipe(
+        precision=job.precision,
+        target=job.target or "onnxruntime",
+        ranges=source.table if source else None,
+        rules=source.rules if source else KeepingRules(),
+        weights=job.weights,
+        depth=job.depth,
+        raw=raw,
+        detections=detections,
+    )
+
     def write(path: Path) -> Artifact:
         began = time.monotonic()
-        if job.depth is None:
-            graph = assemble_gated(pieces, table, job.weights, raw=raw, detections=detections)
-        else:
-            graph = assemble_static(pieces, job.depth, raw=raw, detections=detections)
-        ir.save(graph, path, format="protobuf")
+        lowered = lower(pieces, table, recipe)
+        ir.save(lowered.model, path, format="protobuf")
         return Artifact(
             name=job.name,
             file=f"{job.name}.onnx",
             layout=job.layout,
+            precision=job.precision,
+            quantisation=source.quantisation(job.target) if source and job.target else None,
+            quantised=lowered.quantised,
+            kept=lowered.kept,
             weights=job.weights,
             depth=None if job.depth is None else str(job.depth),
             row=None if job.depth is None else table.row(job.depth),
             level=None if job.depth is None else table.level(job.depth),
             raw=raw or not detections,
-            opset=OPSET,
+            opset=lowered.model.graph.opset_imports[""],
             bytes=0,
             sha256="0" * 64,
             built_with=_versions(),

@@ -42,6 +42,7 @@ def predict(
     out: str | Path | None = None,
     layout: str | None = None,
     weights: str | None = None,
+    precision: str = "fp32",
     runtime: str = "onnxruntime",
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -50,7 +51,7 @@ def predict(
     ``out``: the picture to write, or a folder, which a folder of pictures needs; what has no
     suffix or ends with a slash is a folder. By default the drawing of one picture is
     ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
-    pictures are skipped. ``layout`` and ``weights`` choose the artifacts as in
+    pictures are skipped. ``layout``, ``weights`` and ``precision`` choose the artifacts as in
     :meth:`Bundle.session`.
 
     Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
@@ -59,7 +60,7 @@ def predict(
     chosen = bundle.table.find(depth)
     paths = _pictures(Path(source))
     targets = _targets(paths, Path(source), out)
-    session = bundle.session(runtime=runtime, artifact=layout, weights=weights)
+    session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
         if progress is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -17,15 +18,23 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
 from anydepth_deploy.manifest import Artifact
-from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
+from anydepth_deploy.runtimes import Compute, Engine, EngineOptions, open_engine
 from anydepth_deploy.suppression import suppress
 
 if TYPE_CHECKING:
     from anydepth_deploy.bundle import Bundle
 
-__all__ = ["Session", "choose_artifacts", "open_artifacts"]
+__all__ = ["PRECISIONS", "Session", "choose_artifacts", "open_artifacts", "stored_precision"]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
+
+PRECISIONS: dict[str, tuple[str, Compute]] = {
+    "fp32": ("fp32", "fp32"),
+    "fp16": ("fp16", "fp32"),
+    "int8": ("int8", "fp32"),
+    "bf16": ("fp32", "bf16"),
+}
+"""What a session can be asked for: the precision of the artifact, and what FP32 is computed in."""
 
 Finish = Callable[[dict[str, NDArray[np.generic]]], Detections]
 """From raw outputs by name to detections, where the graph ends before them."""
@@ -212,25 +221,55 @@ class _Set:
                 f"--layout set --depth {rows[row]}', or use the gated graph"
             )
         path = self._bundle.file(artifact, check=self._check)
-        return open_engine(self._runtime, path, self._options)
+        return open_engine(self._runtime, path, _options(self._options, artifact))
+
+
+def _options(options: EngineOptions, artifact: Artifact) -> EngineOptions:
+    scheme = artifact.quantisation
+    return replace(options, target=None if scheme is None else scheme.target)
+
+
+def stored_precision(precision: str) -> tuple[str, Compute]:
+    """What :data:`PRECISIONS` says of ``precision``. Raises :class:`UsageError`."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision '{precision}': expected {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
 
 
 def choose_artifacts(
-    bundle: Bundle, layout: str | None, precision: str, weights: str | None
+    bundle: Bundle,
+    layout: str | None,
+    precision: str,
+    weights: str | None,
+    target: str = "onnxruntime",
 ) -> list[Artifact]:
     """The artifacts that one session will run: a gated graph, or all static graphs.
 
-    Raises :class:`BundleError` when the bundle has none of that kind.
+    ``precision``: one of :data:`PRECISIONS`. ``target``: what INT8 graphs were made for. Raises
+    :class:`UsageError` for an unknown precision and :class:`BundleError` when the bundle has no
+    artifact of that kind.
     """
+    stored, _ = stored_precision(precision)
     for choice in ("gated", "set") if layout is None else (layout,):
-        artifacts = bundle.artifacts(choice, precision, weights=weights)
+        artifacts = [
+            item
+            for item in bundle.artifacts(choice, stored, weights=weights)
+            if item.quantisation is None or item.quantisation.target == target
+        ]
         if artifacts:
             return artifacts[:1] if choice == "gated" else artifacts
-    has = sorted({f"{item.layout} {item.precision} {item.weights}" for item in bundle.artifacts()})
-    wanted = " ".join(word for word in (layout, precision, weights) if word)
+    has = sorted({_kind(item) for item in bundle.artifacts()})
+    made_for = f"for {target}" if stored == "int8" else None
+    wanted = " ".join(word for word in (layout, stored, weights, made_for) if word)
     raise BundleError(
-        f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}"
+        f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}. "
+        f"'export --precision {stored}' adds it"
     )
+
+
+def _kind(artifact: Artifact) -> str:
+    made_for = f" for {artifact.quantisation.target}" if artifact.quantisation else ""
+    return f"{artifact.layout} {artifact.precision} {artifact.weights}{made_for}"
 
 
 def open_artifacts(
@@ -240,6 +279,7 @@ def open_artifacts(
     runtime: str = "onnxruntime",
     threads: int | None = None,
     raw: bool = False,
+    compute: Compute = "fp32",
     check: bool = True,
 ) -> Session:
     """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`.
@@ -250,11 +290,12 @@ def open_artifacts(
         raise UsageError(
             f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
         )
-    options = EngineOptions(threads=threads, raw=raw)
+    options = EngineOptions(threads=threads, raw=raw, compute=compute)
     engines: _Engines
     if artifacts[0].layout == "gated":
         path = bundle.file(artifacts[0], check=check)
-        engines = _Gated(open_engine(runtime, path, options), len(bundle.table.rows))
+        engine = open_engine(runtime, path, _options(options, artifacts[0]))
+        engines = _Gated(engine, len(bundle.table.rows))
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)

@@ -3,6 +3,10 @@
 Raw outputs are compared query by query; the artifact's own choice of queries is taken over by the
 torch model and judged separately (see :meth:`AnyDepthModel.compare`). Detections are compared as
 sets: the order of near-equal scores, and which of them make the last place, is nobody's promise.
+
+An FP32 artifact has to equal its checkpoint. One of lower precision has to be close: its raw
+outputs in relative error, over all pictures, and its confident detections to those that the
+checkpoint finds by itself.
 """
 
 from __future__ import annotations
@@ -26,21 +30,25 @@ from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.models.stages import Tolerances
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.runtimes import made_for, runtime_targets
 from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.session import Session, open_artifacts
+from anydepth_deploy.session import Session, open_artifacts, stored_precision
 
 __all__ = ["Parity", "Report", "unmatched_detections", "verify"]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences of one artifact at one depth, over all batches tried.
+    """How far one artifact is from its checkpoint at one depth, over all batches tried.
 
-    ``differences``: by quantity of the raw outputs. ``selection``: see :class:`Comparison`.
-    ``unmatched``: how many of ``detections`` have no partner, or are out of order.
+    ``precision``: what it was computed in. ``differences``: by quantity of the raw outputs, the
+    largest, or for a lower precision the relative error. ``selection``: see :class:`Comparison`.
+    ``unmatched``: how many of ``detections`` have no partner, or are out of order; for a lower
+    precision of the confident ones.
     """
 
     artifact: str
+    precision: str
     depth: str
     level: int | None
     differences: dict[str, float]
@@ -54,14 +62,15 @@ class Parity:
 class Report:
     """What :func:`verify` found; ``passed`` only if every row passed.
 
-    ``left_out``: artifacts of the bundle that hold none of the depths asked for.
+    ``tolerances``: by precision. ``left_out``: artifacts of the bundle that hold none of the depths
+    asked for, or that the runtime cannot run as they are meant to.
     """
 
     bundle: str
     checkpoint: str
     runtime: str
     batches: list[list[int]]
-    tolerances: Tolerances
+    tolerances: dict[str, Tolerances]
     rows: list[Parity]
     left_out: list[str] = field(default_factory=list)
 
@@ -80,6 +89,7 @@ def verify(
     *,
     depths: Sequence[Depth] | None = None,
     layout: str | None = None,
+    precision: str | None = None,
     runtime: str = "onnxruntime",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -88,35 +98,54 @@ def verify(
     """Compare the artifacts of ``bundle`` with ``checkpoint``, depth by depth.
 
     ``batches``: prepared images, float32 [N, 3, H, W] each; give several batch sizes. ``depths``:
-    by default the ladder for gated graphs, and for each static graph the depth it holds. The
-    outcome is recorded in the manifest, with the hash of each artifact.
+    by default the ladder for gated graphs, and for each static graph the depth it holds.
+    ``precision``: only artifacts of this one; ``bf16`` has a runtime compute FP32 artifacts in it.
+    The outcome is recorded in the manifest, with the hash of each artifact.
 
     Raises :class:`BundleError` when the checkpoint is not the one the bundle was made from, or
-    when there is nothing to verify.
+    when there is nothing to verify, and :class:`UsageError` for an unknown precision.
     """
     if not batches:
         raise ImageError("verify needs at least one batch of images")
+    stored, compute = stored_precision(precision) if precision is not None else (None, None)
     model = load_model(_same_checkpoint(bundle, checkpoint))
     if model.suppression is not None:
         model.suppression = bundle.manifest.suppression
     reference = TorchSession(model)
-    tolerances = model.tolerances(bundle.size)
-    plan = [(item, _depths_of(item, bundle, depths)) for item in bundle.artifacts(layout)]
+    targets = runtime_targets(runtime)
+    plan = [
+        (item, _depths_of(item, bundle, depths) if made_for(item, targets) else [])
+        for item in bundle.artifacts(layout, stored)
+    ]
     total = sum(len(found) for _, found in plan)
     if not total:
+        wanted = "" if precision is None else f" in {precision}"
         raise BundleError(
-            f"bundle {bundle.path} has no artifact for the depths asked for; "
+            f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "
             f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
         )
     rows: list[Parity] = []
+    tolerances: dict[str, Tolerances] = {}
     for artifact, found in plan:
         if not found:
             continue
-        session = open_artifacts(bundle, [artifact], runtime=runtime, threads=threads, raw=True)
+        session = open_artifacts(
+            bundle,
+            [artifact],
+            runtime=runtime,
+            threads=threads,
+            raw=True,
+            compute=compute or "fp32",
+        )
+        computed = "bf16" if compute == "bf16" else artifact.precision
+        limits = tolerances.setdefault(computed, model.tolerances(bundle.size, computed))
         for depth in found:
             if progress is not None:
                 progress(f"{artifact.name} at {depth}", len(rows), total)
-            rows.append(_compare(artifact, depth, session, reference, batches, tolerances, bundle))
+            compared = _compare(session, reference, depth, batches, limits)
+            rows.append(
+                Parity(artifact.name, computed, str(depth), bundle.table.level(depth), **compared)
+            )
     shapes = [list(batch.shape) for batch in batches]
     left_out = [item.name for item, found in plan if not found]
     report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows, left_out)
@@ -158,15 +187,14 @@ def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
 
 
 def _compare(
-    artifact: Artifact,
-    depth: Depth,
     session: Session,
     reference: TorchSession,
+    depth: Depth,
     batches: Iterable[NDArray[np.float32]],
-    tolerances: Tolerances,
-    bundle: Bundle,
-) -> Parity:
-    worst: dict[str, float] = {}
+    limits: Tolerances,
+) -> dict[str, Any]:
+    """The fields of :class:`Parity` that say what was found."""
+    measured: dict[str, _Difference] = {}
     gap = 0.0
     places = detections = unmatched = 0
     for images in batches:
@@ -179,29 +207,48 @@ def _compare(
         expected, wanted, batch_gap = reference.compare(images, depth, raw)
         gap = max(gap, batch_gap)
         for name, array in expected.items():
-            difference = _largest_difference(given[name], array)
-            worst[name] = max(worst.get(name, 0.0), difference)
+            measured.setdefault(name, _Difference()).add(given[name], array)
         if found is None:
             continue
         places += wanted.labels.size
-        detections += int(np.count_nonzero(wanted.labels != NOTHING))
-        if found.labels.shape != wanted.labels.shape:
-            unmatched += max(found.labels.size, wanted.labels.size)
-            continue
-        unmatched += _out_of_order(found, tolerances.score)
-        for one, other in zip(found, wanted, strict=True):
-            unmatched += unmatched_detections(
-                one, other, score=tolerances.score, pixels=tolerances.pixels
-            )
+        if limits.approximate:
+            wanted = reference.run(images, depth)
+        counted, lonely = _count_unmatched(found, wanted, limits)
+        detections += counted
+        unmatched += lonely
+    differences = {
+        name: item.relative if limits.approximate else item.largest
+        for name, item in measured.items()
+    }
     passed = (
-        all(worst[name] <= limit for name, limit in tolerances.raw.items())
-        and worst.keys() == tolerances.raw.keys()
-        and gap <= tolerances.selection
-        and unmatched == 0
+        all(differences[name] <= limit for name, limit in limits.raw.items())
+        and differences.keys() == limits.raw.keys()
+        and gap <= limits.selection
+        and unmatched <= limits.unmatched * detections
         and (places > 0 or not session.detects)
     )
-    level = bundle.table.level(depth)
-    return Parity(artifact.name, str(depth), level, worst, gap, detections, unmatched, passed)
+    return {
+        "differences": differences,
+        "selection": gap,
+        "detections": detections,
+        "unmatched": unmatched,
+        "passed": passed,
+    }
+
+
+def _count_unmatched(found: Detections, wanted: Detections, limits: Tolerances) -> tuple[int, int]:
+    """How many detections count, and how many of them have no partner or are out of order."""
+    if limits.approximate:
+        pairs = [_confident(*both, limits) for both in zip(found, wanted, strict=True)]
+        return sum(counted for counted, _ in pairs), sum(lonely for _, lonely in pairs)
+    detections = int(np.count_nonzero(wanted.labels != NOTHING))
+    if found.labels.shape != wanted.labels.shape:
+        return detections, max(found.labels.size, wanted.labels.size)
+    lonely = sum(
+        unmatched_detections(one, other, score=limits.score, pixels=limits.pixels)
+        for one, other in zip(found, wanted, strict=True)
+    )
+    return detections, lonely + _out_of_order(found, limits.score)
 
 
 def _out_of_order(found: Detections, score: float) -> int:
@@ -209,13 +256,62 @@ def _out_of_order(found: Detections, score: float) -> int:
     return int(np.count_nonzero(np.diff(found.scores, axis=1) > score))
 
 
-def _largest_difference(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
-    """Largest absolute difference; infinite for another shape or anything not finite."""
-    if one.shape != other.shape:
-        return math.inf
-    difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    largest = float(difference.max(initial=0.0))
-    return largest if math.isfinite(largest) else math.inf
+@dataclass
+class _Difference:
+    """Between an artifact's arrays and the checkpoint's, over batches; infinite for another shape
+    or anything not finite."""
+
+    largest: float = 0.0
+    squares: float = 0.0
+    norm: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        """||artifact - checkpoint|| / ||checkpoint||."""
+        if not self.squares:
+            return 0.0
+        return math.sqrt(self.squares / self.norm) if self.norm else math.inf
+
+    def add(self, one: NDArray[np.generic], other: NDArray[np.generic]) -> None:
+        if one.shape != other.shape:
+            self.largest = self.squares = math.inf
+            return
+        wanted = other.astype(np.float64)
+        difference = np.abs(one.astype(np.float64) - wanted)
+        largest = float(difference.max(initial=0.0))
+        finite = math.isfinite(largest)
+        self.largest = max(self.largest, largest if finite else math.inf)
+        self.squares += float(np.square(difference).sum()) if finite else math.inf
+        self.norm += float(np.square(wanted).sum())
+
+
+def _confident(one: Detections, other: Detections, limits: Tolerances) -> tuple[int, int]:
+    """How many detections of two sets are confident, and how many of those have no partner in the
+    whole other set (which may be less confident of it)."""
+    if not (np.isfinite(one.scores).all() and np.isfinite(one.boxes).all()):
+        count = max(one.labels.size, 1)
+        return count, count
+    close = _close(one, other, limits.score, limits.pixels)
+    partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
+    sure, sure_other = (
+        (found.scores[0] >= limits.confident) & (found.labels[0] != NOTHING)
+        for found in (one, other)
+    )
+    lonely_other = np.ones(other.labels[0].size, bool)
+    lonely_other[partner[partner >= 0]] = False
+    lonely = np.count_nonzero(sure & (partner < 0)) + np.count_nonzero(sure_other & lonely_other)
+    return int(np.count_nonzero(sure) + np.count_nonzero(sure_other)), int(lonely)
+
+
+def _close(one: Detections, other: Detections, score: float, pixels: float) -> NDArray[np.bool_]:
+    """Which detections of two sets, each of one image, may be partners."""
+    scores = (one.scores[0].astype(np.float64), other.scores[0].astype(np.float64))
+    boxes = (one.boxes[0].astype(np.float64), other.boxes[0].astype(np.float64))
+    return np.asarray(
+        (one.labels[0][:, None] == other.labels[0][None])
+        & (np.abs(scores[0][:, None] - scores[1][None]) <= score)
+        & (np.abs(boxes[0][:, None] - boxes[1][None]).max(-1, initial=0.0) <= pixels)
+    )
 
 
 def unmatched_detections(one: Detections, other: Detections, *, score: float, pixels: float) -> int:
@@ -230,11 +326,7 @@ def unmatched_detections(one: Detections, other: Detections, *, score: float, pi
     boxes = (one.boxes[0].astype(np.float64), other.boxes[0].astype(np.float64))
     if not all(np.isfinite(array).all() for array in (*scores, *boxes)):
         return int(max(labels[0].size, labels[1].size, 1))
-    close = (
-        (labels[0][:, None] == labels[1][None])
-        & (np.abs(scores[0][:, None] - scores[1][None]) <= score)
-        & (np.abs(boxes[0][:, None] - boxes[1][None]).max(-1, initial=0.0) <= pixels)
-    )
+    close = _close(one, other, score, pixels)
     # A maximum matching: taking partners greedily could strand one of two near-twins.
     partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
     lonely_other = np.setdiff1d(np.arange(labels[1].size), partner)

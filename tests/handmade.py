@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 
+from anydepth_deploy.graph.lower import Lowered, Recipe
 from anydepth_deploy.manifest import Artifact, Manifest
 from anydepth_deploy.train.config import Progress
 
@@ -98,23 +100,23 @@ class FakeGraphs:
         self.exports += 1
         return self
 
-    def assemble_gated(
-        self, _: object, table: object, weights: str, *, raw: bool, detections: bool
-    ) -> str:
-        return f"gated {weights} raw={raw} detections={detections} " * 50
+    def lower(self, _: object, __: object, recipe: Recipe) -> Lowered:
+        kind = f"gated {recipe.weights}" if recipe.depth is None else f"static {recipe.depth}"
+        name = f"{kind} {recipe.precision} raw={recipe.raw} detections={recipe.detections}"
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name=name)
+        return Lowered(ir.Model(graph, ir_version=8), 0, [])
 
-    def assemble_static(self, _: object, depth: object, *, raw: bool, detections: bool) -> str:
-        return f"static {depth} raw={raw} detections={detections} " * 50
-
-    def save(self, graph: str, path: Path, **_: object) -> None:
-        writes(graph.encode(), before=lambda: self.before and self.before(graph))(path)
-        self.saved.append(" ".join(graph.split()[:2]))
+    def save(self, model: ir.Model, path: Path, **_: object) -> None:
+        name = model.graph.name or ""
+        content = f"{name} ".encode() * 50
+        writes(content, before=lambda: self.before and self.before(name))(path)
+        self.saved.append(" ".join(name.split()[:2]))
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeGraphs:
         from anydepth_deploy import export
 
         patch.setattr(export, "ir", self)
-        for name in ("export_pieces", "assemble_gated", "assemble_static"):
+        for name in ("export_pieces", "lower"):
             patch.setattr(export, name, getattr(self, name))
         return self
 

@@ -293,11 +293,13 @@ def test_depths_progress_and_record(
         data,
         depths,
         layout="set",
+        target="tensorrt",
         batch=2,
         threads=1,
         progress=lambda *step: steps.append(step),
     )
-    assert asked == [{"runtime": "onnxruntime", "artifact": "set", "weights": None, "threads": 1}]
+    wanted = {"artifact": "set", "weights": None, "precision": "fp32", "target": "tensorrt"}
+    assert asked == [{"runtime": "onnxruntime", "threads": 1, **wanted}]
     assert [(row.depth, row.level, row.macs) for row in rows] == [
         ("FF-2", 2, MACS["FF-2"]),
         ("TF-2", None, MACS["TF-2"]),
@@ -307,6 +309,7 @@ def test_depths_progress_and_record(
     assert steps == [("evaluating", 0, 3), ("evaluating", 2, 3), ("scoring", 3, 3)]
     (record,) = open_bundle(bundle.path).manifest.results["eval"]
     assert record["pictures"] == 3
+    assert record["precision"] == "fp32"
     assert record["data"] == "annotations.json"
     assert record["mapped_by"] == "name"
     measured = ["static-FF-2", "static-TF-2", "static-TT-1"]  # and none of the other depths
@@ -523,7 +526,7 @@ def test_missing_annotations_and_pictures(tmp_path: Path) -> None:
 
 
 def row(depth: str, ap: float) -> Accuracy:
-    return Accuracy(depth, None, MACS[depth], ap, ap, ap, ap, ap, ap)
+    return Accuracy("fp32", depth, None, MACS[depth], ap, ap, ap, ap, ap, ap)
 
 
 @pytest.mark.parametrize(

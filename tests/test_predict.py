@@ -239,7 +239,8 @@ def test_the_weights_are_chosen(
     monkeypatch.setattr(Bundle, "session", session)
     out = tmp_path / "drawn.png"
     predict(bundle, pictures / "a.png", "base", layout="gated", weights="folded", out=out)
-    assert asked == [{"runtime": "onnxruntime", "artifact": "gated", "weights": "folded"}]
+    wanted = {"artifact": "gated", "precision": "fp32", "weights": "folded"}
+    assert asked == [{"runtime": "onnxruntime", **wanted}]
 
 
 # --- drawing ---------------------------------------------------------------------------------

@@ -276,12 +276,15 @@ def test_unknown_runtimes_and_artifacts(bundle: Bundle) -> None:
     has = "it has: gated fp32 folded, gated fp32 shared, set fp32 folded"
     for options, wanted in (
         ({"artifact": "stages"}, "stages fp32"),
-        ({"precision": "int4"}, "int4"),
+        ({"precision": "fp16"}, "fp16"),
+        ({"precision": "int8", "target": "tensorrt"}, "int8 for tensorrt"),
         ({"artifact": "set", "weights": "shared"}, "set fp32 shared"),
     ):
         with pytest.raises(BundleError, match=f"no artifact '{wanted}'") as caught:
             bundle.session(**options)  # type: ignore[arg-type]
         assert has in str(caught.value)
+    with pytest.raises(UsageError, match=r"unknown precision 'int4': expected fp32, fp16, int8"):
+        bundle.session(precision="int4")
 
 
 @pytest.mark.parametrize("threads", [0, -1])

@@ -389,9 +389,9 @@ def test_tolerances_follow_from_those_of_the_heads(model: AnyDepthDETR) -> None:
 
 
 def test_a_report_passes_only_if_every_row_does() -> None:
-    good = Parity("a", "FF-2", 0, {"logits": 0.0}, 0.0, 3, 0, True)
-    bad = Parity("a", "FF-1", 1, {"logits": 1.0}, 0.0, 3, 0, False)
-    limits = Tolerances({}, 0.0, 0.0, 0.0)
+    good = Parity("a", "fp32", "FF-2", 0, {"logits": 0.0}, 0.0, 3, 0, True)
+    bad = Parity("a", "fp32", "FF-1", 1, {"logits": 1.0}, 0.0, 3, 0, False)
+    limits = {"fp32": Tolerances({}, 0.0, 0.0, 0.0)}
     for rows, passed in (([], False), ([good], True), ([good, bad], False)):
         report = Report("b", "c", "onnxruntime", [], limits, rows)
         assert report.passed is passed

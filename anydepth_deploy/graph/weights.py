@@ -19,10 +19,13 @@ import onnx_ir as ir
 
 from anydepth_deploy.graph.fold import constant
 
-__all__ = ["fingerprints", "share_constants", "share_slices", "shared_names"]
+__all__ = ["align_levels", "fingerprints", "share_constants", "share_slices", "shared_names"]
 
 SMALLEST_SHARED = 1024
 """Bytes below which a constant is cheaper to repeat than to look up in the outer graph."""
+
+ROUNDING_TIES = 1e-3
+"""Share of quantised weights that may have fallen to the other side of a tie."""
 
 
 def fingerprints(graph: ir.Graph) -> dict[str, str]:
@@ -104,6 +107,39 @@ def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:
             del graph.initializers[value.name or ""]
             removed += 1
     return removed
+
+
+def align_levels(graphs: Sequence[ir.Graph]) -> int:
+    """Make quantised weights equal that differ by rounding ties; return how many were changed.
+
+    A convolution that serves two modes has one weight and two norms. Folded and quantised per
+    channel, the norms' factors end up in the scales, and the levels are the same, but for a few
+    that float arithmetic puts on the other side of a tie: half a step away from the exact value
+    either way.
+    """
+    seen: dict[tuple[int, ...], list[np.ndarray]] = {}
+    changed = 0
+    for graph in graphs:
+        for name, value in graph.initializers.items():
+            levels = constant(value)
+            if levels is None or levels.dtype != np.int8 or levels.nbytes < SMALLEST_SHARED:
+                continue
+            earlier = seen.setdefault(levels.shape, [])
+            twin = next((array for array in earlier if _differ_by_ties(levels, array)), None)
+            if twin is None:
+                earlier.append(levels)
+            elif not np.array_equal(levels, twin):
+                value.const_value = ir.tensor(twin, name=name)
+                changed += 1
+    return changed
+
+
+def _differ_by_ties(one: np.ndarray, other: np.ndarray) -> bool:
+    # Different weights differ at once: a look at a few spares the rest.
+    if np.abs(one.flat[:64].astype(np.int16) - other.flat[:64]).max() > 1:
+        return False
+    difference = np.abs(one.astype(np.int16) - other)
+    return bool(difference.max() <= 1) and float(np.mean(difference)) <= ROUNDING_TIES
 
 
 def _is_kernel(value: ir.Value) -> bool:

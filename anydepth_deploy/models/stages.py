@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "Tolerances",
     "Variant",
+    "approximate",
     "variant_name",
 ]
 
@@ -123,17 +124,49 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Largest differences between an FP32 artifact and its checkpoint that count as equal.
+    """How far an artifact may be from its checkpoint.
 
     ``raw``: for each quantity of the raw outputs (:meth:`AnyDepthModel.quantities`), in its own
     unit; ``selection``: of a :class:`Comparison`'s gap; ``score``: of a detection's score
     (probability); ``pixels``: of a box's corner (input pixels).
+
+    An FP32 artifact equals its checkpoint: ``raw`` holds largest differences, and every detection
+    has a partner. A lower precision is ``approximate``: ``raw`` holds relative errors
+    ||artifact - checkpoint|| / ||checkpoint|| over all pictures, only detections of a score of at
+    least ``confident`` need partners, and a share of ``unmatched`` may lack them.
     """
 
     raw: Mapping[str, float]
     selection: float
     score: float
     pixels: float
+    approximate: bool = False
+    confident: float = 0.0
+    unmatched: float = 0.0
+
+
+PARTNERS = {"fp16": (0.02, 0.01), "bf16": (0.1, 0.02), "int8": (0.2, 0.04)}
+"""By precision: how far the scores of partners may be apart, and their corners, as a share of the
+input's longer side."""
+
+CONFIDENT, UNMATCHED = 0.5, 0.1
+
+
+def approximate(
+    size: Size, precision: str, limits: Mapping[str, tuple[Mapping[str, float], float]]
+) -> Tolerances:
+    """Tolerances of a lower precision; ``limits``: of the raw outputs and the gap, by precision."""
+    raw, gap = limits[precision]
+    score, corner = PARTNERS[precision]
+    return Tolerances(
+        raw,
+        selection=gap,
+        score=score,
+        pixels=corner * max(size),
+        approximate=True,
+        confident=CONFIDENT,
+        unmatched=UNMATCHED,
+    )
 
 
 class AnyDepthModel(nn.Module):
@@ -245,8 +278,9 @@ class AnyDepthModel(nn.Module):
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
         return _public(DETECTIONS, self.flow(images, depth))
 
-    def tolerances(self, size: Size) -> Tolerances:
-        """What parity means for inputs of ``size``; every raw output has a limit."""
+    def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
+        """What parity means for inputs of ``size`` at ``precision`` (fp32, fp16, bf16 or int8);
+        every quantity of the raw outputs has a limit."""
         raise NotImplementedError
 
     def compare(

@@ -12,13 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from anydepth_deploy import __version__
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError, UsageError, missing_extra
+from anydepth_deploy.errors import (
+    AnyDepthError,
+    CheckFailedError,
+    MissingExtraError,
+    UsageError,
+    missing_extra,
+    shorten,
+)
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="anydepth-deploy",
-    help="Any-depth object detectors in production: export, verify, evaluate, predict.",
+    help="Any-depth object detectors in production: calibrate, export, verify, eval, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -87,6 +94,14 @@ class PrecisionName(str, Enum):
     fp16 = "fp16"
     int8 = "int8"
     bf16 = "bf16"
+
+
+class Method(str, Enum):
+    """How a range is chosen from what was seen."""
+
+    percentile = "percentile"
+    minmax = "minmax"
+    entropy = "entropy"
 
 
 class TargetName(str, Enum):
@@ -186,6 +201,87 @@ def inspect(
     else:
         found = describe.describe_checkpoint(path, _size(size))
     describe.show(found, every=every, as_json=json)
+
+
+@app.command()
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    images: Annotated[Path, typer.Option(help="Folder of pictures like those to come.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The range table; default: calib/CHECKPOINT.json.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the report (.png, .pdf, .svg); default: beside the table."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures drawn from the folder.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 0,
+    method: Annotated[Method, typer.Option(help="How ranges are chosen.")] = Method.percentile,
+    percentile: Annotated[
+        float, typer.Option(min=50, max=100, help="Per cent of the values kept.")
+    ] = 99.99,
+    depth: Annotated[
+        str, typer.Option(help="Depths beside the ladder, as for export; a static graph needs its.")
+    ] = "all",
+    ladder: Annotated[
+        str | None,
+        typer.Option(help="Rungs from base to super, joined by commas, or a file with them."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,
+    probe: Annotated[
+        int, typer.Option(min=0, help="Pictures to measure the errors of stages with; 0: do not.")
+    ] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per run.")] = 1,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Gather ranges of activations over pictures and depths, for INT8; resumes where it stopped.
+
+    Reports how far ranges differ between depths, and what 8 bits cost each stage at each depth.
+    """
+    from anydepth_deploy import console, tables
+    from anydepth_deploy.calibration import report
+    from anydepth_deploy.calibration.calibrate import calibrate as run
+
+    with console.bar("calibrate", quiet=json) as progress:
+        path, table = run(
+            checkpoint,
+            images,
+            out,
+            depth=depth,
+            ladder=ladder,
+            input_size=_size(size),
+            count=count,
+            seed=seed,
+            method=method.value,
+            percentile=percentile,
+            probe=probe,
+            batch=batch,
+            threads=threads,
+            progress=progress,
+        )
+    picture: Path | None = plot or path.with_suffix(".png")
+    try:
+        report.draw_report(table, plot or path.with_suffix(".png"))
+    except MissingExtraError:
+        if plot is not None:
+            raise
+        picture = None
+    if json:
+        content = {"table": str(path), "sha256": table.sha256, **report.report_rows(table)}
+        console.print_json({**content, "picture": picture and str(picture)})
+        return
+    if stages := report.stage_rows(table):
+        title = "relative error at the outputs of stages, ranges merged over depths (own)"
+        console.print_table(title, *tables.stage_table(stages, table.ladder))
+    title = "ranges of joins over depths"
+    console.print_table(title, *tables.join_table(report.join_rows(table)))
+    further = table.depths[len(table.ladder) :]
+    console.print_line(
+        f"{table.pictures.count} pictures at {len(table.depths)} depths"
+        + (f" (beside the ladder: {shorten(further)})" if further else "")
+    )
+    console.print_line(f"ranges: {path}" + (f", picture: {picture}" if picture else ""))
 
 
 @app.command()

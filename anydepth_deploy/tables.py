@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from anydepth_deploy.console import giga
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
+    from anydepth_deploy.calibration.report import JoinRow, StageRow
     from anydepth_deploy.evaluate import Accuracy
     from anydepth_deploy.verify import Report
 
 __all__ = [
     "Table",
     "accuracy_table",
+    "join_table",
     "limits",
     "parity_table",
     "precision_table",
+    "stage_table",
     "verdicts",
 ]
 
@@ -106,6 +109,38 @@ def precision_table(found: Sequence[Accuracy]) -> Table:
         level = "-" if row.level is None else row.level
         rows.append([row.depth, level, giga(row.macs), *cells])
     return columns, rows
+
+
+def stage_table(rows: Sequence[StageRow], ladder: Sequence[str]) -> Table:
+    """Relative errors of each stage (rows) at each depth of the ladder (columns)."""
+    return ["stage", *ladder], [
+        [
+            row.stage,
+            *(
+                f"{100 * row.error_merged[depth]:.2f} % ({100 * row.error_own[depth]:.2f})"
+                if depth in row.error_merged
+                else "passes on"
+                for depth in ladder
+            ),
+        ]
+        for row in rows
+    ]
+
+
+def join_table(rows: Sequence[JoinRow]) -> Table:
+    """How far the ranges of each join differ, and what rounding costs there."""
+    columns = ["join", "widest / narrowest", "own ranges", "merged", "at", "convolutions there"]
+    return columns, [
+        [
+            row.tensor,
+            f"{row.ratio:.2f}",
+            f"{100 * row.error_own:.2f} %",
+            f"{100 * row.error_merged:.2f} %",
+            row.merged_at,
+            "quantised" if row.kept is None else f"in float: {row.kept}",
+        ]
+        for row in rows
+    ]
 
 
 def _percent(value: float) -> str:

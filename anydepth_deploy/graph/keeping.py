@@ -56,9 +56,11 @@ class Keeper:
             return f"--keep {pattern}"
         if _match(self.rules.quantise, names) is not None:
             return None
-        return reason or self._from_table(tensor, enters=value is None or _enters(value, node))
+        return reason or self.verdict(tensor, enters=value is None or _enters(value, node))
 
-    def _from_table(self, tensor: str, *, enters: bool) -> str | None:
+    def verdict(self, tensor: str, *, enters: bool) -> str | None:
+        """Why the table wants float for what reads ``tensor``, or None; ``enters``: whether the
+        tensor comes into its graph from outside."""
         if self.depth is not None:
             error = self.table.at(tensor, self.depth).error_own
         else:

@@ -94,9 +94,13 @@ def place(graph: ir.Graph, keep: Keep, *, results: bool) -> Placement:
 
 
 def observed(graph: ir.Graph) -> list[str]:
-    """Names of the tensors of ``graph`` whose ranges any placement may ask for."""
+    """Names of the tensors of ``graph`` whose ranges quantising it can ask for, in any scheme."""
     found = place(graph, lambda node, reason: None, results=True)
-    return [value.name for value in found.values if value.name is not None]
+    read = {_input(node) for node in found.convolutions}
+    # A Concat's input takes over the Concat's range only where that is computed in 8 bits, which
+    # what is kept in float decides; what was moved, where no convolution reads it, always does.
+    values = [value for value in found.values if value in read or not _is_derived(value)]
+    return [value.name for value in values if value.name is not None]
 
 
 def silu_of(value: ir.Value) -> tuple[ir.Node, ir.Node] | None:
@@ -130,6 +134,14 @@ def result_of(node: ir.Node) -> ir.Value:
 
 def _is_quantisable(node: ir.Node) -> bool:
     return node.op_type == "Conv" and constant(node.inputs[1]) is not None
+
+
+def _is_derived(value: ir.Value) -> bool:
+    """Whether the range of ``value`` is known: that of what was moved, or 0 to 1."""
+    node = value.producer()
+    return node is not None and (
+        node.op_type == "Sigmoid" or node.op_type in MOVES or _is_nearest(node)
+    )
 
 
 def _input(node: ir.Node) -> ir.Value:

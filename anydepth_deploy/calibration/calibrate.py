@@ -1,0 +1,370 @@
+"""``calibrate``: a checkpoint and pictures become a range table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy import __version__
+from anydepth_deploy.bundle import file_sha256
+from anydepth_deploy.calibration.collect import Histograms, ObservedGraph, collect, discard_state
+from anydepth_deploy.calibration.cover import covering_depths
+from anydepth_deploy.calibration.graphs import depth_graph, gated_tensors, to_bytes
+from anydepth_deploy.calibration.histogram import Histogram
+from anydepth_deploy.calibration.pictures import Pictures, choose_pictures
+from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range, relative_error
+from anydepth_deploy.calibration.sensitivity import stage_errors
+from anydepth_deploy.calibration.table import (
+    FORMAT,
+    CalibrationPictures,
+    CheckpointFile,
+    Entry,
+    RangeTable,
+    default_table,
+    write_table,
+)
+from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.clock import utc_now
+from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
+from anydepth_deploy.errors import CalibrationError, MissingExtraError, UsageError
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.models.stages import Stage
+from anydepth_deploy.progress import Progress
+
+__all__ = ["COUNT", "PROBE", "calibrate"]
+
+COUNT = 512
+"""Pictures that are observed, by default."""
+
+PROBE = 16
+"""Pictures that the errors of whole stages are measured with, by default."""
+
+SAVE_EVERY = 5.0
+"""Seconds between two savings of what is done, for each depth: their size grows with the depths."""
+
+
+def calibrate(
+    checkpoint: str | Path,
+    images: str | Path,
+    out: str | Path | None = None,
+    *,
+    depth: str = "all",
+    ladder: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    count: int = COUNT,
+    seed: int = 0,
+    method: Method = "percentile",
+    percentile: float = PERCENTILE,
+    probe: int = PROBE,
+    batch: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, RangeTable]:
+    """Observe the activations of ``checkpoint`` over pictures and depths; write their ranges.
+
+    ``images``: a folder, of which ``count`` pictures are drawn with ``seed``, or one picture.
+    ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
+    observe, besides the ladder and what else is needed to see every variant of every stage.
+    ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
+    chosen, see :func:`~anydepth_deploy.calibration.ranges.choose_range`. ``probe``: pictures that
+    the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
+    ``threads``: of ONNX Runtime, by default as many as there are cores.
+
+    Returns the path and what was written there. What is done is kept in a hidden file beside it
+    until then: the same call after an interruption goes on and gives the same table.
+
+    Raises :class:`UsageError`, :class:`CheckpointError`, :class:`DepthError`, :class:`InputError`,
+    :class:`ImageError`, :class:`ExportError` and :class:`CalibrationError`; whatever can be known
+    to fail does so before the long work.
+    """
+    _check_numbers(method, percentile, probe=probe, batch=batch, threads=threads)
+    versions = _versions()
+    source = read_checkpoint(checkpoint)
+    path = default_table(checkpoint) if out is None else Path(out)
+    _check_out(path)
+    model = load_model(source)
+    rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
+    table = DepthTable(model.space, rungs)
+    size = input_size or source.input_size or model.config.input_size
+    stages = model.stages(size)
+    depths = _depths(stages, table, depth)
+    steps = _Steps(
+        progress,
+        pieces=sum(len(stage.variants) for stage in stages),
+        depths=len(depths),
+        probe=probe,
+    )
+    pictures = choose_pictures(images, count, seed, progress=steps.reading)
+    recipe = Preprocess.of(model.resize, size)
+    checkpoint_file = CheckpointFile(file=source.path.name, sha256=file_sha256(source.path))
+    identity = _identity(
+        versions=versions,
+        checkpoint=checkpoint_file.sha256,
+        preprocess=recipe.model_dump(mode="json"),
+        pictures=[pictures.sha256, *map(str, pictures.paths)],
+        depths=[str(item) for item in depths],
+        batch=batch,
+        threads=threads,
+    )
+    state = path.with_name(f".{path.name}.{identity[:12]}.state")
+
+    pieces = export_pieces(model, size, progress=steps.exporting)
+    found = _observe(
+        pieces, table, depths, pictures, recipe, state, identity, batch, threads, steps
+    )
+    ranges = RangeTable(
+        tool_version=__version__,
+        created=utc_now(),
+        checkpoint=checkpoint_file,
+        family=model.family,
+        config=model.config.name,
+        size=size,
+        preprocess=recipe,
+        pictures=CalibrationPictures(
+            count=len(pictures.paths), sha256=pictures.sha256, seed=pictures.seed
+        ),
+        method=method,
+        percentile=percentile if method == "percentile" else None,
+        ladder=[str(rung) for rung in table.ladder],
+        depths=[str(item) for item in depths],
+        tensors=_entries(found, method, percentile),
+    )
+    if probe:
+        ranges = _measure(ranges, pieces, depths, pictures, probe, threads, steps)
+    write_table(path, ranges)
+    for leftover in path.parent.glob(f".{path.name}.*.state"):  # of other tries, too
+        discard_state(leftover)
+    steps.done()
+    return path, ranges
+
+
+class _Steps:
+    """One count over all parts of the work; a step is about one picture at one depth."""
+
+    def __init__(self, progress: Progress | None, *, pieces: int, depths: int, probe: int) -> None:
+        self.progress, self.pieces, self.depths, self.probe = progress, pieces, depths, probe
+        self.pictures = 0
+
+    @property
+    def total(self) -> int:
+        return self._exported + self.depths * (self.pictures + self.probed)
+
+    @property
+    def probed(self) -> int:
+        return min(self.probe, self.pictures)
+
+    @property
+    def _exported(self) -> int:
+        return self.pictures + self.pieces
+
+    def reading(self, name: str, done: int, total: int) -> None:
+        self.pictures = total
+        self._report(name, done)
+
+    def exporting(self, name: str, done: int, _: int) -> None:
+        self._report(f"exporting {name}", self.pictures + done)
+
+    def observing(self, depth: str, done: int, _: int) -> None:
+        self._report(f"observing {depth}", self._exported + done)
+
+    def measuring(self, depth: str, done: int) -> None:
+        observed = self._exported + self.depths * self.pictures
+        self._report(f"measuring stages at {depth}", observed + done)
+
+    def done(self) -> None:
+        self._report("done", self.total)
+
+    def _report(self, name: str, done: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done, self.total)
+
+
+def _check_numbers(
+    method: Method, percentile: float, *, probe: int, batch: int, threads: int | None
+) -> None:
+    choose_range(Histogram(), method, percentile)  # refuses what it does not know
+    if probe < 0:
+        raise UsageError(f"{probe} probe pictures: expected at least 0")
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: expected at least 1 picture per run")
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads: expected at least 1")
+
+
+def _check_out(path: Path) -> None:
+    """Refuse to replace anything but a range table, and places that cannot be written."""
+    if path.is_dir():
+        raise CalibrationError(f"{path} is a folder: name the file of the range table with --out")
+    if path.exists() and not _is_table(path):
+        raise CalibrationError(
+            f"{path} exists and is not a range table: remove it, or choose another --out"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CalibrationError(
+            f"range table {path} cannot be written: {error.strerror or error}; choose another --out"
+        ) from None
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file says that it is a range table, of whatever version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _depths(stages: Sequence[Stage], table: DepthTable, text: str) -> list[Depth]:
+    """The ladder, what else was asked for, and what else every variant needs."""
+    chosen = list(dict.fromkeys([*table.ladder, *table.select(text)]))
+    return [*chosen, *covering_depths(stages, table, chosen)]
+
+
+def _versions() -> dict[str, str]:
+    """What decides, besides the weights, which values are seen."""
+    import onnx
+    import onnx_ir
+    import onnxscript
+    import PIL
+    import torch
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError(
+            "onnxruntime", "onnxruntime", "observing the tensors of a graph"
+        ) from None
+    modules: list[Any] = [onnx, onnx_ir, onnxscript, onnxruntime, PIL, np, torch]
+    return {
+        "anydepth-deploy": __version__,
+        **{module.__name__: str(module.__version__) for module in modules},
+    }
+
+
+def _identity(**parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _observe(
+    pieces: Pieces,
+    table: DepthTable,
+    depths: Sequence[Depth],
+    pictures: Pictures,
+    recipe: Preprocess,
+    state: Path,
+    identity: str,
+    batch: int,
+    threads: int | None,
+    steps: _Steps,
+) -> dict[str, Histograms]:
+    """Histograms by depth and by the name that the range table uses; joins share theirs."""
+    gated = gated_tensors(pieces, table)
+    by_text = {str(depth): depth for depth in depths}
+    sources: dict[str, Mapping[str, str]] = {}
+
+    def open_graph(depth: str) -> ObservedGraph:
+        graph = depth_graph(pieces, by_text[depth], gated)
+        sources[depth] = graph.sources
+        return ObservedGraph(to_bytes(graph.model), graph.tensors, threads=threads)
+
+    found = collect(
+        list(by_text),
+        open_graph,
+        pictures.paths,
+        recipe,
+        state,
+        identity,
+        batch=batch,
+        save_every=max(30.0, SAVE_EVERY * len(depths)),
+        progress=steps.observing,
+    )
+    for depth in by_text.keys() - sources.keys():  # complete before this call
+        sources[depth] = depth_graph(pieces, by_text[depth], gated).sources
+    return {
+        depth: {name: found[depth][source] for name, source in sources[depth].items()}
+        for depth in by_text
+    }
+
+
+@dataclass(frozen=True)
+class _Range:
+    low: float
+    high: float
+    error: float
+
+
+def _entries(
+    found: Mapping[str, Histograms], method: Method, percentile: float
+) -> dict[str, dict[str, Entry]]:
+    """Entries by tensor, in alphabetical order, and depth."""
+    ranges: dict[int, _Range] = {}  # by histogram: a join has the one of what feeds it
+
+    def range_of(histogram: Histogram) -> _Range:
+        if id(histogram) not in ranges:
+            low, high = choose_range(histogram, method, percentile)
+            ranges[id(histogram)] = _Range(low, high, relative_error(histogram, low, high))
+        return ranges[id(histogram)]
+
+    tensors = sorted({name for histograms in found.values() for name in histograms})
+    entries: dict[str, dict[str, Entry]] = {}
+    for tensor in tensors:
+        seen = {depth: found[depth][tensor] for depth in found if tensor in found[depth]}
+        own = {depth: range_of(histogram) for depth, histogram in seen.items()}
+        low = min(item.low for item in own.values())
+        high = max(item.high for item in own.values())
+        entries[tensor] = {
+            depth: Entry(
+                low=item.low,
+                high=item.high,
+                minimum=seen[depth].minimum,
+                maximum=seen[depth].maximum,
+                error_own=item.error,
+                error_merged=item.error
+                if (item.low, item.high) == (low, high)
+                else relative_error(seen[depth], low, high),
+            )
+            for depth, item in own.items()
+        }
+    return entries
+
+
+def _measure(
+    ranges: RangeTable,
+    pieces: Pieces,
+    depths: Sequence[Depth],
+    pictures: Pictures,
+    probe: int,
+    threads: int | None,
+    steps: _Steps,
+) -> RangeTable:
+    """The table with the errors of whole stages, over pictures spread evenly over all."""
+    chosen = [pictures.paths[index] for index in _spread(len(pictures.paths), probe)]
+    found = []
+    for index, depth in enumerate(depths):
+
+        def batches(begun: int = index, depth: Depth = depth) -> Iterator[NDArray[np.float32]]:
+            for done, path in enumerate(chosen):
+                steps.measuring(str(depth), begun * len(chosen) + done)
+                yield prepare_batch([load_image(path)], ranges.preprocess)[0]
+
+        found += stage_errors(pieces, ranges, depth, batches(), threads=threads)
+    return ranges.model_copy(update={"stages": found})
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of ``range(total)``, evenly spread."""
+    number = min(wanted, total)
+    return [index * total // number for index in range(number)]

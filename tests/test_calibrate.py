@@ -1,0 +1,478 @@
+"""Calibration end to end: what is observed at which depth, under which name."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from conftest import random_detr, random_yolo
+from numpy.typing import NDArray
+from PIL import Image
+
+from anydepth_deploy.calibration import calibrate as calibrate_module
+from anydepth_deploy.calibration.calibrate import calibrate
+from anydepth_deploy.calibration.graphs import stage_runs
+from anydepth_deploy.calibration.table import RangeTable, read_table, write_table
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.errors import (
+    AnyDepthError,
+    CalibrationError,
+    CheckpointError,
+    DepthError,
+    ImageError,
+    InputError,
+    UsageError,
+)
+from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
+from anydepth_deploy.graph.pieces import Piece, Pieces, export_pieces
+from anydepth_deploy.graph.placement import Keep, graphs_of
+from anydepth_deploy.graph.quantise import SCHEMES, quantise
+from anydepth_deploy.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.models.stages import AnyDepthModel, Stage
+
+COUNT = 4
+FAMILIES = ("detr", "yolo")
+
+
+@functools.cache
+def detr_pieces() -> Pieces:
+    """Of the network in the fixture `checkpoint`; shared by modules, for it takes a while."""
+    model = random_detr()
+    return export_pieces(model, model.config.input_size)
+
+
+def write_pictures(folder: Path, count: int = COUNT) -> Path:
+    """Pictures of several shapes with blots, as unlike each other as pictures are."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(11)
+    for index in range(count):
+        small = rng.integers(0, 60 + 65 * index, (5 + index, 7, 3)).astype(np.uint8)
+        picture = Image.fromarray(small).resize((90 + 20 * index, 130), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{index}.png")
+    return folder
+
+
+class Case:
+    """A network with its file, its pieces and a table of all that was seen."""
+
+    def __init__(
+        self,
+        model: AnyDepthModel,
+        checkpoint: Path,
+        pieces: Pieces,
+        folder: Path,
+        out: Path,
+        probe: int = 0,
+    ) -> None:
+        self.model, self.checkpoint, self.pieces, self.folder = model, checkpoint, pieces, folder
+        self.path, self.ranges = self.run(out, method="minmax", probe=probe)
+        self.recipe = Preprocess.of(model.resize, pieces.size)
+
+    def run(self, out: Path, *, pieces: Pieces | None = None, **options: Any) -> Any:
+        """`calibrate` without exporting the pieces anew."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(calibrate_module, "export_pieces", lambda *_, **__: pieces or self.pieces)
+            return calibrate(self.checkpoint, self.folder, out, threads=1, **options)
+
+    @property
+    def depths(self) -> list[Depth]:
+        """All that were observed."""
+        return [self.model.table.find(depth) for depth in self.ranges.depths]
+
+    def images(self) -> list[NDArray[np.float32]]:
+        paths = sorted(self.folder.iterdir())
+        return [prepare_batch([load_image(path)], self.recipe)[0] for path in paths]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def detr(checkpoint: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    out = tmp_path_factory.mktemp("ranges") / "detr.json"
+    return Case(random_detr(), checkpoint, detr_pieces(), folder, out)
+
+
+@pytest.fixture(scope="module")
+def yolo(
+    yolo_checkpoint: Path,
+    yolo_pieces: Pieces,
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Case:
+    out = tmp_path_factory.mktemp("ranges") / "yolo.json"
+    return Case(random_yolo(), yolo_checkpoint, yolo_pieces, folder, out)
+
+
+@pytest.fixture(params=FAMILIES)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.getfixturevalue(request.param)
+    return found
+
+
+def limits(arrays: Sequence[torch.Tensor]) -> tuple[float, float]:
+    return min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
+
+
+# --- the values that were seen ---------------------------------------------------------------
+
+
+def flow_limits(case: Case, depth: Depth) -> dict[str, tuple[float, float]]:
+    """What torch gives: the limits of every float tensor that a stage binds, by `stage/tensor`."""
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    def note(stage: Stage, tensors: dict[str, torch.Tensor]) -> None:
+        for tensor in stage.outputs:
+            seen.setdefault(f"{stage.name}/{tensor}", []).append(tensors[tensor])
+
+    with torch.no_grad():
+        for images in case.images():
+            case.model.eval().flow(torch.from_numpy(images), depth, revise=note)
+    return {name: limits(arrays) for name, arrays in seen.items()}
+
+
+def test_joins_and_stage_outputs_have_the_ranges_that_torch_gives(case: Case) -> None:
+    for depth in case.depths:
+        wanted = flow_limits(case, depth)
+        checked = 0
+        for stage in case.model.stages(case.pieces.size):
+            for tensor in stage.outputs:
+                names = (f"{stage.name}/{tensor}", f"{stage.name}.{stage.variant(depth)}/{tensor}")
+                for entries in (case.ranges.tensors.get(name, {}) for name in names):
+                    if str(depth) not in entries:
+                        continue
+                    entry = entries[str(depth)]
+                    low, high = wanted[f"{stage.name}/{tensor}"]
+                    found = (entry.minimum, entry.maximum)
+                    assert found == pytest.approx((low, high), rel=1e-4, abs=1e-5)
+                    assert (entry.low, entry.high) == pytest.approx(
+                        (min(low, 0), max(high, 0)), rel=1e-4, abs=1e-5
+                    )
+                    checked += 1
+        assert checked >= 8
+
+
+def test_what_convolutions_read_is_what_torch_gives_them(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By limits, whatever the exporter called the tensors."""
+    inputs: list[torch.Tensor] = []
+    convolve = torch.nn.functional.conv2d
+
+    def note(values: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        inputs.append(values)
+        return convolve(values, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", note)  # which modules call as well
+    for depth in case.model.table.ladder:
+        runs = []
+        with torch.no_grad():
+            for images in case.images():
+                inputs.clear()
+                case.model.eval()(torch.from_numpy(images), depth)
+                runs.append(list(inputs))
+        wanted = np.array([limits(arrays) for arrays in zip(*runs, strict=True)])
+        graph = assemble_static(case.pieces, depth, detections=False).graph
+        read = {str(n.inputs[0].name) for n in graph if n.op_type == "Conv" and n.inputs[0]}
+        assert len(read) > 20
+        for name in read:
+            entry = case.ranges.at(name, str(depth))
+            gaps = np.abs(wanted - [entry.minimum, entry.maximum]).max(1)
+            assert gaps.min() <= 1e-4 * max(1, abs(entry.minimum), entry.maximum), name
+
+
+def test_a_join_has_the_entries_of_what_feeds_it(case: Case) -> None:
+    gated = {
+        f"{stage.name}/{tensor}": stage
+        for stage in case.model.stages(case.pieces.size)
+        for tensor in stage.outputs
+        if stage.gates
+    }
+    joins = case.ranges.tensors.keys() & gated.keys()
+    assert len(joins) >= 5
+    for join in joins:
+        assert list(case.ranges.tensors[join]) == case.ranges.depths
+        for depth in case.depths:
+            tensor = join.split("/")[1]
+            feeding = f"{gated[join].name}.{gated[join].variant(depth)}/{tensor}"
+            assert case.ranges.at(join, str(depth)) is not None
+            if feeding in case.ranges.tensors:
+                one, other = case.ranges.at(join, str(depth)), case.ranges.at(feeding, str(depth))
+                same = {"low", "high", "minimum", "maximum", "error_own"}
+                assert one.model_dump(include=same) == other.model_dump(include=same)
+
+
+def test_a_stage_that_passes_on_keeps_the_name_of_what_was_before(detr: Case) -> None:
+    runs = {
+        run.stage.name: run for run in stage_runs(detr.pieces, detr.model.table.find("FFTT-F-1"))
+    }
+    assert runs["layer3"].outputs == (("layer3.skipped/stride16", "layer3/stride16"),)
+    assert runs["layer4"].inputs == runs["layer3"].outputs
+    assert runs["decoder1"].outputs[0] == ("decoder1.full/target",) * 2
+    assert runs["decoder2"].variant is None
+    assert runs["decoder2"].outputs[0] == ("decoder1.full/target", "decoder2/target")
+    assert runs["decoder3"].inputs[0] == ("decoder1.full/target", "decoder2/target")
+    assert runs["decoder3"].outputs[0] == ("decoder1.full/target", "decoder3/target")
+    assert "postprocess" not in runs
+
+
+# --- the names that are asked for ------------------------------------------------------------
+
+
+def asked(model: ir.Model, scheme: str, keep: Keep) -> set[str]:
+    """The tensors whose ranges or errors a quantisation may look up in a table."""
+    found: set[str] = set()
+
+    def ranges(value: ir.Value) -> tuple[float, float]:
+        found.add(value.name or "")
+        return 0.0, 1.0
+
+    def noting(node: ir.Node, reason: str | None) -> str | None:
+        assert node.inputs[0] is not None
+        found.add(node.inputs[0].name or "")
+        return keep(node, reason)
+
+    quantise(model, SCHEMES[scheme], ranges, noting)
+    return found
+
+
+def keepers(model: ir.Model) -> list[Keep]:
+    """Everything is quantised; then half of it, drawn at random."""
+    names = sorted(node.name or "" for graph in graphs_of(model.graph) for node in graph)
+    rng = np.random.default_rng(2)
+    kept = {name for name in names if rng.random() < 0.5}
+    return [lambda node, _: None, lambda node, reason: "kept" if node.name in kept else reason]
+
+
+def test_the_table_holds_what_quantisation_asks_for_and_nothing_else(case: Case) -> None:
+    everything: set[str] = set()
+    gated = assemble_gated(case.pieces, case.model.table, "folded", detections=False)
+    for keep in keepers(gated):
+        for scheme in SCHEMES:
+            names = asked(gated.clone(), scheme, keep)
+            assert names <= case.ranges.tensors.keys()
+            everything |= names
+    tied: set[str] = set()
+    for depth in case.depths:
+        static = assemble_static(case.pieces, depth, detections=False)
+        made = {value.name for node in static.graph for value in node.outputs} | {"images"}
+        for keep in keepers(static):
+            for scheme in SCHEMES:
+                names = asked(static.clone(), scheme, keep)
+                assert all(str(depth) in case.ranges.tensors.get(name, {}) for name in names)
+                everything |= names
+        for name, entries in case.ranges.tensors.items():  # and at no depth without it
+            join = "." not in name.split("/")[0] and name != "images"
+            assert (str(depth) in entries) == (join or name in made)
+        for node in static.graph:
+            if node.op_type == "Concat":
+                tied |= {str(value.name) for value in node.inputs if value is not None}
+    # What only a Concat reads takes the range of its result, as long as this is computed in 8 bits.
+    assert case.ranges.tensors.keys() - everything <= tied
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def test_every_variant_and_every_depth_asked_for_is_in_the_table(
+    detr: Case, yolo: Case, tmp_path: Path
+) -> None:
+    for case in (detr, yolo):
+        ladder = [str(rung) for rung in case.model.table.ladder]
+        assert case.ranges.ladder == ladder
+        assert case.ranges.depths[: len(ladder)] == ladder
+        tables = {name.split("/")[0] for name in case.ranges.tensors}
+        assert {piece.prefix for piece in case.pieces.pieces if has_convolution(piece)} <= tables
+    _, found = detr.run(tmp_path / "t.json", depth="TFTF-T-2,base", probe=0, count=1, seed=3)
+    assert found.depths == [*found.ladder, "TFTF-T-2"]
+    assert (found.pictures.count, found.pictures.seed) == (1, 3)
+    assert (found.method, found.percentile) == ("percentile", 99.99)
+
+
+def has_convolution(piece: Piece) -> bool:
+    return any(node.op_type == "Conv" for node in piece.graph)
+
+
+def test_the_file_holds_the_table_and_is_made_again(
+    detr: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_table(detr.path) == detr.ranges
+    assert [item.name for item in detr.path.parent.iterdir()] == [detr.path.name]
+    monkeypatch.chdir(tmp_path)
+    path, found = detr.run(None, percentile=99.0, count=1, probe=0)  # type: ignore[arg-type]
+    assert path == Path("calib") / f"{detr.checkpoint.stem}.json"
+    assert read_table(tmp_path / path) == found
+    again, other = detr.run(None, method="minmax", count=1, probe=0)  # type: ignore[arg-type]
+    assert again == path
+    assert read_table(path) == other != found
+
+
+def test_errors_are_those_of_the_values(detr: Case, tmp_path: Path) -> None:
+    """Quantised one by one, with the range of the depth and with the merged one."""
+    _, found = detr.run(tmp_path / "t.json", percentile=99.0, probe=0)
+    name = "layer4/stride32"
+    low = min(entry.low for entry in found.tensors[name].values())
+    high = max(entry.high for entry in found.tensors[name].values())
+    assert found.merged(name) == (low, high)
+    for depth in detr.depths:
+        with torch.no_grad():
+            values = np.concatenate(
+                [
+                    detr.model.eval().flow(torch.from_numpy(x), depth)["stride32"].numpy()
+                    for x in detr.images()
+                ]
+            ).astype(np.float64)
+        entry = found.at(name, str(depth))
+        for (below, above), error in (
+            ((entry.low, entry.high), entry.error_own),
+            ((low, high), entry.error_merged),
+        ):
+            step = (above - below) / 255
+            levels = np.clip(np.rint(values / step), np.rint(below / step), np.rint(above / step))
+            wanted = np.sqrt(np.sum((levels * step - values) ** 2) / np.sum(values**2))
+            assert error == pytest.approx(wanted, rel=0.02)
+
+
+# --- interruptions ---------------------------------------------------------------------------
+
+
+def test_an_interrupted_calibration_goes_on_and_gives_the_same_table(
+    detr: Case, tmp_path: Path
+) -> None:
+    steps: list[tuple[str, int, int]] = []
+    options: dict[str, Any] = {"count": 3, "probe": 1, "batch": 2}
+    _, whole = detr.run(
+        tmp_path / "whole.json", progress=lambda *step: steps.append(step), **options
+    )
+    assert [step[1] for step in steps] == sorted(step[1] for step in steps)
+    assert {step[2] for step in steps} == {steps[-1][1]}  # one total, and it is reached
+    assert len(whole.stages) == 4 * 7
+
+    out = tmp_path / "resumed" / "table.json"
+    observations = sum(step[0].startswith("observing") for step in steps)
+    taken: list[list[str]] = []
+    for phase, after in (("observing", 3), ("measuring", 2), ("nothing", 0)):
+        taken.append([])
+
+        def go(name: str, *_: int, phase: str = phase, after: int = after) -> None:
+            taken[-1].append(name.split()[0])
+            if taken[-1].count(phase) > after:
+                raise KeyboardInterrupt
+
+        if phase != "nothing":
+            with pytest.raises(KeyboardInterrupt):
+                detr.run(out, progress=go, **options)
+            (state,) = out.parent.iterdir()
+            assert state.name.startswith(".table.json.")
+        else:
+            _, resumed = detr.run(out, progress=go, **options)
+    # Three runs of the network were done when the fourth was announced; then all of them.
+    assert [names.count("observing") for names in taken] == [4, observations - 3, 0]
+    assert resumed.model_dump(exclude={"created"}) == whole.model_dump(exclude={"created"})
+    assert [item.name for item in out.parent.iterdir()] == ["table.json"]
+
+
+# --- bad use and bad input -------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad(detr: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options of a call that must not come to its long work."""
+
+    def never(*_: Any, **__: Any) -> Pieces:
+        raise AssertionError("exported in vain")
+
+    monkeypatch.setattr(calibrate_module, "export_pieces", never)
+    return {"checkpoint": detr.checkpoint, "images": detr.folder, "out": tmp_path / "t.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "magic"}, UsageError, "unknown method 'magic'"),
+        ({"percentile": 0.0}, UsageError, "percentile 0"),
+        ({"percentile": 101.0}, UsageError, "percentile 101"),
+        ({"probe": -1}, UsageError, "-1 probe pictures"),
+        ({"batch": 0}, UsageError, "batch is 0"),
+        ({"threads": 0}, UsageError, "0 threads"),
+        ({"count": 0}, UsageError, "0 calibration pictures"),
+        ({"depth": "FFFF"}, DepthError, "unknown depth 'FFFF'"),
+        ({"ladder": "base,FFTT-F-3"}, DepthError, "from base .* to super"),
+        ({"input_size": (100, 160)}, InputError, "multiples of 32"),
+        ({"checkpoint": Path("nowhere.pth")}, CheckpointError, "nowhere.pth"),
+        ({"images": Path("nowhere")}, ImageError, "neither a picture nor a folder"),
+    ],
+)
+def test_bad_use_is_refused_before_the_long_work(
+    bad: dict[str, Any], options: dict[str, Any], error: type[AnyDepthError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        calibrate(**{**bad, **options})
+    assert not bad["out"].exists()
+
+
+def test_bad_pictures_are_named_before_the_long_work(bad: dict[str, Any], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ImageError, match="holds no picture"):
+        calibrate(**{**bad, "images": empty})
+    (empty / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(ImageError, match=r"torn\.png"):
+        calibrate(**{**bad, "images": empty})
+
+
+def test_only_a_range_table_is_replaced(detr: Case, bad: dict[str, Any], tmp_path: Path) -> None:
+    for content in ("{}", "not JSON", '{"format": "anydepth-deploy bundle"}', "[1]"):
+        bad["out"].write_text(content)
+        with pytest.raises(CalibrationError, match=r"t\.json exists and is not a range table"):
+            calibrate(**bad)
+        assert bad["out"].read_text() == content
+    with pytest.raises(CalibrationError, match="is a folder"):
+        calibrate(**{**bad, "out": tmp_path})
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        calibrate(**{**bad, "out": tmp_path / "t.json" / "table.json"})
+    newer = {**json.loads(detr.path.read_text()), "version": 2}
+    bad["out"].write_text(json.dumps(newer))
+    with pytest.raises(AssertionError, match="in vain"):  # which is past all checks
+        calibrate(**bad)
+    write_table(bad["out"], detr.ranges)
+    with pytest.raises(AssertionError, match="in vain"):
+        calibrate(**bad)
+
+
+def test_a_place_that_cannot_be_written_is_refused(bad: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        calibrate(**{**bad, "out": tmp_path / "file" / "t.json"})
+
+
+def test_a_network_that_overflows_is_refused(detr: Case, tmp_path: Path) -> None:
+    pieces = []
+    for piece in detr.pieces.pieces:
+        graph = piece.graph.clone()
+        if piece.stage.name == "layer2":
+            for name, value in graph.initializers.items():
+                tensor = value.const_value
+                if tensor is not None and len(tensor.shape) == 4:
+                    value.const_value = ir.tensor(tensor.numpy() * np.float32(1e30), name=name)
+        pieces.append(Piece(piece.stage, piece.variant, graph))
+    broken = Pieces(tuple(pieces), detr.pieces.size, detr.pieces.raw_outputs)
+    with pytest.raises(CalibrationError, match=r"layer2\.skipped/.* TTTT-T-3 .*0\.png.*overflows"):
+        detr.run(tmp_path / "t.json", pieces=broken, probe=0)
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_a_table_equals_itself_after_a_round_trip(yolo: Case, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.json", yolo.ranges)
+    found: RangeTable = read_table(tmp_path / "t.json")
+    assert found == yolo.ranges
+    assert found.sha256 == yolo.ranges.sha256

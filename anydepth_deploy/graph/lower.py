@@ -75,8 +75,10 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
         kept += _sensitive(to_half(model).kept, operators)
     if eight and recipe.depth is None and recipe.weights == "shared":
         main, *branches = graphs_of(model.graph)
-        align_levels([main, *branches])
-        share_constants(main, branches)
+        levels = not SCHEMES[recipe.target].half
+        if levels:
+            align_levels([main, *branches])
+        share_constants(main, branches, levels=levels)
     return Lowered(model, sum(len(item.convolutions) for item in placements), kept)
 
 

@@ -17,14 +17,19 @@ from anydepth_deploy.graph.fold import constant
 
 __all__ = ["HEAD_OUTPUT", "Placement", "graphs_of", "observed", "place", "result_of", "silu_of"]
 
-MOVES = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose"})
+MOVES = frozenset(
+    {"Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
 """Operators that move values without computing any: 8 bits in, the same 8 bits out."""
 
 ARITHMETIC = frozenset({"Add", "Concat"})
 """Operators computed in 8 bits with a range of their own for the result. AveragePool is none of
 them: ONNX Runtime's 8-bit form takes 5 to 15 times as long as the float one."""
 
-THROUGH = MOVES | {"Concat", "Identity", "Unsqueeze"}
+EIGHT = MOVES | ARITHMETIC | {"Conv", "Resize"}
+"""What may compute in 8 bits in another graph."""
+
+THROUGH = MOVES | {"Concat", "Identity"}
 """Operators between a convolution that gives the heads' outputs and what decodes them."""
 
 DECODERS = frozenset({"Exp", "Sigmoid", "Softmax", "TopK"})
@@ -83,6 +88,7 @@ def place(graph: ir.Graph, keep: Keep, *, results: bool) -> Placement:
             found.values[result_of(node)] = None
     if results:
         _carry(found)
+        _drop_useless(found)
         _tie(found)
     else:
         found.carriers = [
@@ -181,6 +187,30 @@ def _carry(found: Placement) -> None:
             found.carriers.append(node)
             results = node.outputs if node.op_type != "Add" else [result_of(node)]
             found.values.update(dict.fromkeys(results))
+
+
+def _drop_useless(found: Placement) -> None:
+    """Leave in float what no operator reads in 8 bits, here or behind a border: rounding it would
+    cost accuracy and spare nothing."""
+    eight = {*found.convolutions, *found.carriers}
+    read = {_input(node) for node in found.convolutions}
+    for node in reversed(list(found.carriers)):
+        results = [result_of(node)] if node.op_type == "Add" else list(node.outputs)
+        readers = {use.node for value in results for use in value.uses()}
+        if readers & eight or any(value.is_graph_output() for value in results):
+            continue
+        strangers = [reader for reader in readers if reader.graph is not found.graph]
+        if any(reader.op_type in EIGHT for reader in strangers):
+            continue
+        # ONNX Runtime 1.31 pushes a DequantizeLinear through operators that move values, and aborts
+        # the process when their result is then read in a branch only.
+        if strangers and node.op_type in MOVES:
+            continue
+        eight.discard(node)
+        found.carriers.remove(node)
+        for value in results:
+            if value not in read:
+                del found.values[value]
 
 
 def _sources(node: ir.Node) -> list[ir.Value]:

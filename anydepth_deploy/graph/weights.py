@@ -77,21 +77,26 @@ def share_slices(variants: Mapping[str, ir.Graph]) -> int:
     return removed
 
 
-def share_constants(main: ir.Graph, branches: Sequence[ir.Graph]) -> int:
+def share_constants(main: ir.Graph, branches: Sequence[ir.Graph], *, levels: bool = True) -> int:
     """Store equal constants of ``main`` and its ``branches`` once, in ``main``; return how many
     copies went.
 
     A constant that a convolution reads directly stays in its branch: only a norm behind the
-    convolution would bring it back there.
+    convolution would bring it back there. So do scales and zero points, without which a runtime
+    fuses nothing, and without ``levels`` quantised weights, too: TensorRT takes none from outside.
     """
     kept: dict[str, ir.Value] = {}
     copies: dict[str, list[tuple[ir.Graph, ir.Value]]] = {}
     for graph in (main, *branches):
         for name, digest in fingerprints(graph).items():
             value = graph.initializers[name]
+            if graph is main and _quantises(value, levels=levels):
+                continue
             if graph is main and digest not in kept:
                 kept[digest] = value
-            elif graph is main or not _feeds_bare_convolution(value):
+            elif graph is main or not (
+                _feeds_bare_convolution(value) or _quantises(value, levels=levels)
+            ):
                 copies.setdefault(digest, []).append((graph, value))
     removed = 0
     for digest, places in copies.items():
@@ -177,6 +182,14 @@ def _replace_by_slice(graph: ir.Graph, name: str, whole: np.ndarray, channels: i
     cut.name, cut.type, cut.shape = name, value.type, value.shape
     ir.convenience.replace_all_uses_with(value, cut)
     graph.insert_before(next(iter(graph)), node)
+
+
+def _quantises(value: ir.Value, *, levels: bool) -> bool:
+    """Whether this is a scale or a zero point, or (without ``levels``) a quantised weight."""
+    return any(
+        use.node.op_type in ("QuantizeLinear", "DequantizeLinear") and (use.idx > 0 or not levels)
+        for use in value.uses()
+    )
 
 
 def _feeds_bare_convolution(value: ir.Value) -> bool:

@@ -123,6 +123,7 @@ class Bundle:
         target: str = "onnxruntime",
         threads: int | None = None,
         raw: bool = False,
+        rounded: bool = False,
         check: bool = True,
     ) -> Session:
         """Open artifacts for running.
@@ -132,7 +133,8 @@ class Bundle:
         that of the artifact, ``fp32``, ``fp16`` or ``int8`` (``target``: what an INT8 graph was
         made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
         makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
-        a copy in memory. ``check`` compares the files' hashes with the manifest.
+        a copy in memory; ``rounded`` has ONNX Runtime round to FP16 wherever an FP16 graph does,
+        which it leaves out by itself. ``check`` compares the files' hashes with the manifest.
 
         Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime or precision, and
         :class:`MissingExtraError` when the runtime is not installed.
@@ -147,6 +149,7 @@ class Bundle:
             threads=threads,
             raw=raw,
             compute=stored_precision(precision)[1],
+            rounded=rounded,
             check=check,
         )
 

@@ -19,7 +19,7 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.images import load_image, prepare_batch
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import made_for, runtime_computes
+from anydepth_deploy.runtimes import made_for, rounds_to_half, runtime_computes
 from anydepth_deploy.session import PRECISIONS, Session, choose_artifacts
 
 __all__ = [
@@ -139,6 +139,7 @@ def evaluate(
         weights=weights,
         target=target,
         threads=threads,
+        rounded=any(rounds_to_half(item) for item in measured),
     )
     found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
     for start in range(0, len(data.images), batch):

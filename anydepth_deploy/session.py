@@ -280,6 +280,7 @@ def open_artifacts(
     threads: int | None = None,
     raw: bool = False,
     compute: Compute = "fp32",
+    rounded: bool = False,
     check: bool = True,
 ) -> Session:
     """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`.
@@ -290,7 +291,7 @@ def open_artifacts(
         raise UsageError(
             f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
         )
-    options = EngineOptions(threads=threads, raw=raw, compute=compute)
+    options = EngineOptions(threads=threads, raw=raw, compute=compute, rounded=rounded)
     engines: _Engines
     if artifacts[0].layout == "gated":
         path = bundle.file(artifacts[0], check=check)

@@ -30,7 +30,7 @@ from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.models.stages import Tolerances
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import made_for, runtime_targets
+from anydepth_deploy.runtimes import made_for, rounds_to_half, runtime_targets
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.session import Session, open_artifacts, stored_precision
 
@@ -136,6 +136,7 @@ def verify(
             threads=threads,
             raw=True,
             compute=compute or "fp32",
+            rounded=rounds_to_half(artifact),
         )
         computed = "bf16" if compute == "bf16" else artifact.precision
         limits = tolerances.setdefault(computed, model.tolerances(bundle.size, computed))

@@ -5,8 +5,8 @@
 
 Calibrated on generated training pictures, evaluated on generated held-out ones (a seed that no
 training uses). FP16 and INT8 on ONNX Runtime, gated and static, and INT8 as made for TensorRT;
-BF16 and INT8 on OpenVINO. ONNX Runtime computes FP16 graphs in FP32 on most x86 CPUs, and rounds to
-FP16 only where it cannot avoid it: what a GPU makes of them is not measured here.
+BF16 and INT8 on OpenVINO. ONNX Runtime is made to round to FP16 wherever a graph does (it would
+leave that out on x86 CPUs); products are summed in FP32 all the same, as tensor cores do.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ def test_depths_progress_and_record(
         progress=lambda *step: steps.append(step),
     )
     wanted = {"artifact": "set", "weights": None, "precision": "fp32", "target": "tensorrt"}
-    assert asked == [{"runtime": "onnxruntime", "threads": 1, **wanted}]
+    assert asked == [{"runtime": "onnxruntime", "threads": 1, "rounded": False, **wanted}]
     assert [(row.depth, row.level, row.macs) for row in rows] == [
         ("FF-2", 2, MACS["FF-2"]),
         ("TF-2", None, MACS["TF-2"]),

@@ -2,8 +2,8 @@
 
 ONNX Runtime has no FP16 convolution or matrix product for x86 CPUs: it computes those in FP32 and
 leaves out the rounding to FP16 between them, whatever the level of optimisation, which hides errors
-and overflows. So the sessions here run with an Identity, which it has for FP16, behind every
-operator that gives FP16 (:func:`rounding`).
+and overflows. So the sessions here run with two Identities, which it has for FP16, behind every
+operator that gives FP16 (:func:`rounding`; a single one is computed in FP32 as well).
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def session(model: ir.Model | onnx.ModelProto, *, optimise: bool = False) -> ort
 
 
 def rounding(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with an Identity behind every operator that gives FP16."""
+    """The model with Identities behind every operator that gives FP16."""
     kinds, copy = types(proto), onnx.ModelProto()
     copy.CopyFrom(proto)
     for graph, _ in graphs_with_types(copy.graph):
@@ -180,7 +180,10 @@ def rounding(proto: onnx.ModelProto) -> onnx.ModelProto:
             for index, name in enumerate(node.output):
                 if name and kinds[name] == FLOAT16 and node.op_type != "If":
                     node.output[index] = f"{name}/unrounded"
-                    barriers.append(onnx.helper.make_node("Identity", [node.output[index]], [name]))
+                    barriers += [
+                        onnx.helper.make_node("Identity", [f"{name}/unrounded"], [f"{name}/half"]),
+                        onnx.helper.make_node("Identity", [f"{name}/half"], [name]),
+                    ]
             graph.node.extend([node, *barriers])
     return copy
 
@@ -229,7 +232,7 @@ def test_pieces_with_other_weights_compute_the_trained_network(network: Network)
 # Logits; boxes as parts of the image's side (DETR) and in pixels of the input (YOLO); scores.
 LIMITS = {
     "anydepth-detr": {"logits": 0.04, "boxes": 2e-3},
-    "anydepth-yolo": {"boxes": 1.2, "scores": 6e-3},
+    "anydepth-yolo": {"boxes": 1.2, "scores": 1e-2},
 }
 
 

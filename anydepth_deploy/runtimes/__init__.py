@@ -27,6 +27,7 @@ __all__ = [
     "EngineOptions",
     "made_for",
     "open_engine",
+    "rounds_to_half",
     "runtime_targets",
 ]
 
@@ -54,12 +55,15 @@ class EngineOptions:
     ``threads``: threads inside one operator, None for the runtime's own choice. ``raw``: add the
     heads' raw outputs to a graph exported without them. ``compute``: the precision FP32 graphs are
     computed in; inputs and outputs stay FP32. ``target``: what an INT8 graph was made for.
+    ``rounded``: round to FP16 wherever the graph does, even where that is slower; of use only to
+    who wants to know what FP16 costs (ONNX Runtime; see :mod:`anydepth_deploy.runtimes.rounding`).
     """
 
     threads: int | None = None
     raw: bool = False
     compute: Compute = "fp32"
     target: str | None = None
+    rounded: bool = False
 
 
 class Engine(Protocol):
@@ -98,6 +102,12 @@ def runtime_computes(runtime: str) -> tuple[Compute, ...]:
 def made_for(artifact: Artifact, targets: Sequence[str]) -> bool:
     """Whether ``artifact`` is quantised for one of ``targets``, or not quantised."""
     return artifact.quantisation is None or artifact.quantisation.target in targets
+
+
+def rounds_to_half(artifact: Artifact) -> bool:
+    """Whether the body of ``artifact`` is FP16."""
+    scheme = artifact.quantisation
+    return artifact.precision == "fp16" or (scheme is not None and scheme.target == "tensorrt")
 
 
 def open_engine(runtime: str, path: Path, options: EngineOptions) -> Engine:

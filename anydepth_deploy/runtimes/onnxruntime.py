@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.errors import BundleError, InputError, MissingExtraError
 from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.runtimes import Arrays, Engine, EngineOptions
+from anydepth_deploy.runtimes.rounding import KEEP_ROUNDING, round_to_half
 
 __all__ = ["OnnxRuntimeEngine", "open_engine"]
 
@@ -33,14 +34,15 @@ class OnnxRuntimeEngine:
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         model: str | bytes = str(path)
-        if options.raw:
-            model = _with_raw_outputs(path)
+        if options.raw or options.rounded:
+            model = _edited(path, options)
+        disabled = HALF_SCALES if options.target == "tensorrt" else []
         try:
             self._session: Any = ort.InferenceSession(
                 model,
                 settings,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=HALF_SCALES if options.target == "tensorrt" else None,
+                disabled_optimizers=[*disabled, *KEEP_ROUNDING] if options.rounded else disabled,
             )
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
             raise BundleError(
@@ -75,27 +77,38 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _with_raw_outputs(path: Path) -> str | bytes:
-    """The model with the heads' raw outputs exposed under ``raw_*``; nothing else changes.
+def _edited(path: Path, options: EngineOptions) -> bytes:
+    """The model as ``options`` want it, in memory; the file stays as it is."""
+    try:
+        import onnx
+    except ImportError:
+        purpose = "looking into this artifact"
+        raise MissingExtraError("onnx", "export", purpose) from None
+    model = onnx.load(str(path))
+    if options.raw:
+        _add_raw_outputs(model, path)
+    if options.rounded:
+        round_to_half(model)
+    return bytes(model.SerializeToString())
+
+
+def _add_raw_outputs(model: Any, path: Path) -> None:
+    """Expose the heads' raw outputs under ``raw_*``, where they are not; nothing else changes.
 
     So parity is checked on the very graph that is deployed, also when its raw outputs were not
     asked for at export.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise MissingExtraError("onnx", "export", "reading raw outputs of this artifact") from None
-    model = onnx.load(str(path))
+    import onnx
+
     present = {value.name for value in model.graph.output}
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     tensors = json.loads(metadata.get(RAW_METADATA, "{}"))
     if not tensors:
         raise BundleError(f"{path} does not say where its raw outputs are: export it again")
-    if all(f"raw_{public}" in present for public in tensors):
-        return str(path)
     for public, tensor in tensors.items():
         name = f"raw_{public}"
-        model.graph.node.append(onnx.helper.make_node("Identity", [tensor], [name], name=name))
-        model.graph.output.append(onnx.ValueInfoProto(name=name))
-    # Types are inferred from the nodes; a value without a type is legal for ONNX Runtime.
-    return bytes(model.SerializeToString())
+        if name not in present:
+            node = onnx.helper.make_node("Identity", [tensor], [name], name=name)
+            model.graph.node.append(node)
+            # Types are inferred from the nodes; a value without one is legal for ONNX Runtime.
+            model.graph.output.append(onnx.ValueInfoProto(name=name))

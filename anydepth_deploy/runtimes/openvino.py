@@ -1,6 +1,6 @@
 """OpenVINO: Intel's runtime for CPUs, in FP32 or BF16.
 
-Three of its habits decide how it is used here:
+Four of its habits decide how it is used here:
 
 - With a batch that is left dynamic, If nodes give wrong results: their memory is not right when
   the batch changes, or at the first run (OpenVINO 2025.0 and 2026.4, both weight layouts, no error
@@ -8,6 +8,7 @@ Three of its habits decide how it is used here:
   run, and the last few are kept.
 - The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
   CPU that has the instructions. So it is always told.
+- FP16 graphs are computed in FP32, their weights stored in half the memory.
 - Gather gives zeros for a row past the end of a table, which is a depth nobody asked for. So the
   row is checked before each run.
 """

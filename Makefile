@@ -14,7 +14,7 @@ help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy --strict"
-	@echo "make bench   measure gated against static graphs, exporting and reading checkpoints"
+	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make clean   remove the environment and what the demo wrote"
 
 demo: $(STAMP)
@@ -36,6 +36,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/gated_against_static.py
 	$(BIN)/python benchmarks/gated_against_static.py --network yolo-s
+	$(BIN)/python benchmarks/latency_by_precision.py
+	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py
 
 # torch goes first and alone, so that its version is the one that was tried and nothing drags in

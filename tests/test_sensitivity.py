@@ -106,6 +106,10 @@ def brute_force(
     model = assemble_static(pieces, depth, detections=False)
     names = [prefix + tensor for tensor in outputs or stages[stage].outputs]
     wanted = run(model, names, case)
+    # In a graph that is quantised as a whole, the next stage reads these in 8 bits.
+    for value in [value for node in model.graph for value in node.outputs]:
+        if value.name in names and value.name in ranges.tensors:
+            model.graph.outputs.append(value)
     quantise(
         model,
         SCHEMES["onnxruntime"],

@@ -161,6 +161,8 @@ def _cut(
             SCHEMES["onnxruntime"],
             ranges(merged),
             lambda node, reason: reason or reasons.get(node.name),
+            # An output of the cut that no graph rounds has no range.
+            leaves=lambda value: value.name in table.tensors,
         )
         if not placement.convolutions:
             return None

@@ -15,7 +15,17 @@ import onnx_ir as ir
 
 from anydepth_deploy.graph.fold import constant
 
-__all__ = ["HEAD_OUTPUT", "Placement", "graphs_of", "observed", "place", "result_of", "silu_of"]
+__all__ = [
+    "HEAD_OUTPUT",
+    "Keep",
+    "Leaves",
+    "Placement",
+    "graphs_of",
+    "observed",
+    "place",
+    "result_of",
+    "silu_of",
+]
 
 MOVES = frozenset(
     {"Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
@@ -42,6 +52,9 @@ Keep = Callable[[ir.Node, str | None], str | None]
 returns the reason why it does, or None."""
 
 
+Leaves = Callable[[ir.Value], bool]
+
+
 @dataclass
 class Placement:
     """What is quantised in one graph (not in the branches of its Ifs).
@@ -66,12 +79,15 @@ class Placement:
         return value
 
 
-def place(graph: ir.Graph, keep: Keep, *, results: bool) -> Placement:
+def place(
+    graph: ir.Graph, keep: Keep, *, results: bool, leaves: Leaves = lambda value: True
+) -> Placement:
     """Decide what is quantised in ``graph``, and in float what ``keep`` gives a reason for.
 
     ``results``: whether the results of convolutions are rounded, too, and the operators between
     them computed in 8 bits (ONNX Runtime computes a convolution in 8 bits only then). Otherwise
     only what convolutions read is rounded, and both sides of an Add (TensorRT fuses the rest).
+    ``leaves``: which outputs of the graph are read in 8 bits behind its border.
     """
     found = Placement(graph)
     for node in graph:
@@ -88,7 +104,7 @@ def place(graph: ir.Graph, keep: Keep, *, results: bool) -> Placement:
             found.values[result_of(node)] = None
     if results:
         _carry(found)
-        _drop_useless(found)
+        _drop_useless(found, leaves)
         _tie(found)
     else:
         found.carriers = [
@@ -189,7 +205,7 @@ def _carry(found: Placement) -> None:
             found.values.update(dict.fromkeys(results))
 
 
-def _drop_useless(found: Placement) -> None:
+def _drop_useless(found: Placement, leaves: Leaves) -> None:
     """Leave in float what no operator reads in 8 bits, here or behind a border: rounding it would
     cost accuracy and spare nothing."""
     eight = {*found.convolutions, *found.carriers}
@@ -197,7 +213,7 @@ def _drop_useless(found: Placement) -> None:
     for node in reversed(list(found.carriers)):
         results = [result_of(node)] if node.op_type == "Add" else list(node.outputs)
         readers = {use.node for value in results for use in value.uses()}
-        if readers & eight or any(value.is_graph_output() for value in results):
+        if readers & eight or any(value.is_graph_output() and leaves(value) for value in results):
             continue
         strangers = [reader for reader in readers if reader.graph is not found.graph]
         if any(reader.op_type in EIGHT for reader in strangers):

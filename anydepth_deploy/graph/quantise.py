@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from anydepth_deploy.graph.fold import constant
-from anydepth_deploy.graph.placement import Keep, Placement, graphs_of, place, silu_of
+from anydepth_deploy.graph.placement import Keep, Leaves, Placement, graphs_of, place, silu_of
 
 __all__ = ["SCHEMES", "Ranges", "Scheme", "quantise"]
 
@@ -62,14 +62,23 @@ class _Pair:
     zero: NDArray[np.generic]
 
 
-def quantise(model: ir.Model, scheme: Scheme, ranges: Ranges, keep: Keep) -> list[Placement]:
+def quantise(
+    model: ir.Model,
+    scheme: Scheme,
+    ranges: Ranges,
+    keep: Keep,
+    *,
+    leaves: Leaves = lambda value: True,
+) -> list[Placement]:
     """Quantise every graph of ``model`` in place; what was placed in each of them.
 
-    Norms must be folded. ``keep`` is asked for every convolution (see :func:`place`); ``ranges``
-    for every tensor that is rounded, and raises what it raises when it has none.
+    Norms must be folded. ``keep`` is asked for every convolution, ``leaves`` for outputs of graphs
+    (see :func:`place`); ``ranges`` for every tensor that is rounded, and raises what it raises when
+    it has none.
     """
     placements = [
-        place(graph, keep, results=scheme.results) for graph in list(graphs_of(model.graph))
+        place(graph, keep, results=scheme.results, leaves=leaves)
+        for graph in list(graphs_of(model.graph))
     ]
     # All numbers first: names and readers of values change while graphs are rewritten.
     pairs = [

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,6 +233,8 @@ class BundleWriter:
         try:
             if kind is None:
                 self._publish()
+            elif self.folder != self.path and not self.manifest.artifacts:
+                shutil.rmtree(self.folder, ignore_errors=True)  # begun, and nothing to go on with
         finally:
             self._lock.close()
 

@@ -473,7 +473,7 @@ def evaluate(
     """COCO average precision of the artifact, per depth and precision."""
     from anydepth_deploy import console, tables
     from anydepth_deploy.bundle import open_bundle
-    from anydepth_deploy.evaluate import CocoData, pareto_ladder, precisions_of, write_ladder
+    from anydepth_deploy.evaluate import CocoData, check_precisions, pareto_ladder, write_ladder
     from anydepth_deploy.evaluate import evaluate as run
 
     opened = open_bundle(bundle)
@@ -483,9 +483,15 @@ def evaluate(
     }:
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
     layout_name = None if layout is None else layout.value
-    chosen = _words(precision)
-    if chosen == ["all"]:
-        chosen = precisions_of(opened, layout_name, runtime, target.value)
+    weights_name = None if weights is None else weights.value
+    chosen = check_precisions(
+        opened,
+        _words(precision),
+        layout=layout_name,
+        weights=weights_name,
+        runtime=runtime,
+        target=target.value,
+    )
     coco = CocoData(data, images)
     rows = []
     for name in chosen:
@@ -495,7 +501,7 @@ def evaluate(
                 coco,
                 depths,
                 layout=layout_name,
-                weights=None if weights is None else weights.value,
+                weights=weights_name,
                 precision=name,
                 target=target.value,
                 runtime=runtime,

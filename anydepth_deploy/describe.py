@@ -193,16 +193,20 @@ def _results(
     verdicts: dict[str, bool] = {}
     for record in results.get("verify", []):
         for item in record.get("artifacts", []):
-            verdicts[item.get("sha256", "")] = bool(item.get("passed"))
+            if item.get("precision") != "bf16":  # that says nothing of the artifact in FP32
+                verdicts[item.get("sha256", "")] = bool(item.get("passed"))
     hashes = [item["sha256"] for item in artifacts]
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)
     verdict = f"verified: {equal} of {len(hashes)} artifacts agree with the checkpoint"
     lines = [f"{verdict}, {failed} DIFFER" if failed else verdict]
-    newest = {record.get("precision", "fp32"): record for record in results.get("eval", [])}
-    for precision, record in newest.items():
+    newest = {
+        (record.get("precision", "fp32"), record.get("runtime", "")): record
+        for record in results.get("eval", [])
+    }
+    for (precision, runtime), record in newest.items():
         rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in record.get("rows", [])[:8])
         measured = ", ".join(item["name"] for item in record.get("artifacts", [])[:2])
-        name = measured or f"an artifact in {precision}"
-        lines.append(f"AP of {name} on {record.get('data')}: {rows}")
+        how = f"{precision}, {runtime}" if runtime else precision
+        lines.append(f"AP of {measured or 'an artifact'} ({how}) on {record.get('data')}: {rows}")
     return lines

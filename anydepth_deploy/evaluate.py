@@ -19,12 +19,18 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.images import load_image, prepare_batch
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import made_for, rounds_to_half, runtime_computes
+from anydepth_deploy.runtimes import (
+    made_for,
+    rounds_to_half,
+    runtime_computes,
+    runtime_targets,
+)
 from anydepth_deploy.session import PRECISIONS, Session, choose_artifacts
 
 __all__ = [
     "Accuracy",
     "CocoData",
+    "check_precisions",
     "evaluate",
     "pareto_ladder",
     "precisions_of",
@@ -173,11 +179,33 @@ def precisions_of(
 ) -> list[str]:
     """The precisions that ``bundle`` has artifacts of and ``runtime`` can compute them in."""
     found: set[str] = {
-        item.precision for item in bundle.artifacts(layout) if made_for(item, [target])
+        item.precision
+        for item in bundle.artifacts(layout)
+        if made_for(item, [target]) and made_for(item, runtime_targets(runtime))
     }
     if "fp32" in found:
         found |= set(runtime_computes(runtime))
     return [precision for precision in PRECISIONS if precision in found]
+
+
+def check_precisions(
+    bundle: Bundle,
+    precisions: Sequence[str],
+    *,
+    layout: str | None = None,
+    weights: str | None = None,
+    runtime: str = "onnxruntime",
+    target: str = "onnxruntime",
+) -> list[str]:
+    """``precisions`` without repetitions, when all of them can be evaluated; ``all`` is what
+    :func:`precisions_of` gives. Raises what :func:`evaluate` would raise, before its long work."""
+    if list(precisions) == ["all"]:
+        return precisions_of(bundle, layout, runtime, target)
+    if not precisions:
+        raise UsageError(f"no precision is given: expected {', '.join(PRECISIONS)}, or all")
+    for name in precisions:
+        choose_artifacts(bundle, layout, name, weights, target)
+    return list(dict.fromkeys(precisions))
 
 
 def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:

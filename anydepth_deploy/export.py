@@ -18,7 +18,7 @@ from anydepth_deploy.calibration.table import RangeTable, check_table, default_t
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.errors import DepthError, UsageError
+from anydepth_deploy.errors import CalibrationError, DepthError, UsageError
 from anydepth_deploy.graph.assemble import Weights
 from anydepth_deploy.graph.keeping import KeepingRules, check_patterns
 from anydepth_deploy.graph.lower import Recipe, lower
@@ -132,8 +132,10 @@ def export_bundle(
     _check_words("weights", weights, WEIGHTS)
     _check_words("precision", precision, PRECISIONS)
     _check_words("target", targets, TARGETS)
-    source = _ranges(checkpoint, precision, ranges, rules)
+    if "int8" not in precision and list(targets) != ["onnxruntime"]:
+        raise UsageError("--target has a meaning for --precision int8 only: leave it out")
     loaded = read_checkpoint(checkpoint)
+    source = _ranges(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
@@ -262,7 +264,15 @@ def _present(artifact: Artifact | None, job: _Job, raw: bool, source: _Ranges | 
     if artifact is None or (raw and not artifact.raw):
         return False
     wanted = source.quantisation(job.target) if source and job.target else None
-    return artifact.quantisation == wanted
+    return _numbers(artifact.quantisation) == _numbers(wanted)
+
+
+def _numbers(scheme: Quantisation | None) -> Quantisation | None:
+    """What decides the numbers of a graph: not what the table's file is called."""
+    if scheme is None:
+        return None
+    calibration = scheme.calibration.model_copy(update={"file": ""})
+    return scheme.model_copy(update={"calibration": calibration})
 
 
 def _build(
@@ -321,7 +331,10 @@ def _writer(
 
     def write(path: Path) -> Artifact:
         began = time.monotonic()
-        lowered = lower(pieces, table, recipe)
+        try:
+            lowered = lower(pieces, table, recipe)
+        except CalibrationError as error:
+            raise CalibrationError(f"{source.file if source else ''}: {error}") from None
         ir.save(lowered.model, path, format="protobuf")
         return Artifact(
             name=job.name,

@@ -18,7 +18,14 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
 from anydepth_deploy.manifest import Artifact
-from anydepth_deploy.runtimes import Compute, Engine, EngineOptions, open_engine
+from anydepth_deploy.runtimes import (
+    Compute,
+    Engine,
+    EngineOptions,
+    made_for,
+    open_engine,
+    runtime_targets,
+)
 from anydepth_deploy.suppression import suppress
 
 if TYPE_CHECKING:
@@ -259,17 +266,17 @@ def choose_artifacts(
         if artifacts:
             return artifacts[:1] if choice == "gated" else artifacts
     has = sorted({_kind(item) for item in bundle.artifacts()})
-    made_for = f"for {target}" if stored == "int8" else None
-    wanted = " ".join(word for word in (layout, stored, weights, made_for) if word)
+    purpose = f"for {target}" if stored == "int8" else None
+    wanted = " ".join(word for word in (layout, stored, weights, purpose) if word)
     raise BundleError(
         f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}. "
-        f"'export --precision {stored}' adds it"
+        "'export' with such options adds it"
     )
 
 
 def _kind(artifact: Artifact) -> str:
-    made_for = f" for {artifact.quantisation.target}" if artifact.quantisation else ""
-    return f"{artifact.layout} {artifact.precision} {artifact.weights}{made_for}"
+    purpose = f" for {artifact.quantisation.target}" if artifact.quantisation else ""
+    return f"{artifact.layout} {artifact.precision} {artifact.weights}{purpose}"
 
 
 def open_artifacts(
@@ -290,6 +297,12 @@ def open_artifacts(
     if threads is not None and threads < 1:
         raise UsageError(
             f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
+        )
+    strange = [item.name for item in artifacts if not made_for(item, runtime_targets(runtime))]
+    if strange:
+        raise UsageError(
+            f"{strange[0]} is made for tensorrt, the runtime '{runtime}' would compute something "
+            "else: choose another --runtime, or the INT8 artifacts for onnxruntime"
         )
     options = EngineOptions(threads=threads, raw=raw, compute=compute, rounded=rounded)
     engines: _Engines

@@ -28,7 +28,7 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
-from anydepth_deploy.models.stages import Tolerances
+from anydepth_deploy.models.stages import SLACK, Tolerances
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes import made_for, rounds_to_half, runtime_targets
 from anydepth_deploy.runtimes.torch import TorchSession
@@ -168,8 +168,14 @@ def _record(report: Report, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     content = report.to_json()
     del content["bundle"], content["checkpoint"]
     failed = {row.artifact for row in report.rows if not row.passed}
+    computed = {row.artifact: row.precision for row in report.rows}
     tried = [
-        {"name": item.name, "sha256": item.sha256, "passed": item.name not in failed}
+        {
+            "name": item.name,
+            "sha256": item.sha256,
+            "precision": computed[item.name],
+            "passed": item.name not in failed,
+        }
         for item in artifacts
     ]
     return {"when": utc_now(), "artifacts": tried, **content}
@@ -225,7 +231,7 @@ def _compare(
         all(differences[name] <= limit for name, limit in limits.raw.items())
         and differences.keys() == limits.raw.keys()
         and gap <= limits.selection
-        and unmatched <= limits.unmatched * detections
+        and unmatched <= limits.unmatched * detections + (SLACK if limits.approximate else 0)
         and (places > 0 or not session.detects)
     )
     return {

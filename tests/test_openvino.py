@@ -16,20 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, random_images
+from conftest import random_images
 from test_graph import onnx_file
 from test_session import assert_close
 
-from anydepth_deploy import session as session_module
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, MissingExtraError, UsageError
-from anydepth_deploy.evaluate import CocoData, evaluate
-from anydepth_deploy.export import export_bundle
 from anydepth_deploy.models.stages import AnyDepthModel
 from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
 from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.train.shapes import write_coco
 from anydepth_deploy.verify import verify
 
 ov = pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
@@ -211,26 +207,6 @@ def test_bf16_is_another_computation(bundle: Bundle) -> None:
     }
     difference = np.abs(scores["fp32"] - scores["bf16"]).max()
     assert 1e-5 < difference < 0.1  # FP32 differs from torch by 1e-6
-
-
-@pytest.mark.skipif(not HAS_BF16, reason="this CPU has no BF16")
-@pytest.mark.parametrize("name", FAMILIES)
-def test_accuracy_in_bf16(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """COCO AP of the trained checkpoints at every rung: within a point of ONNX Runtime in FP32."""
-    bundle = export_bundle(ROOT / "checkpoints" / f"{name}-tiny-shapes.pth", tmp_path / "bundle")
-    data = CocoData(write_coco(tmp_path / "data", 60, 77, "val"))
-    rungs = bundle.table.ladder
-    expected = evaluate(bundle, data, rungs, record=False, threads=1)
-    opened = open_engine
-
-    def in_bf16(runtime: str, path: Path, options: EngineOptions) -> Engine:
-        return opened(runtime, path, dataclasses.replace(options, compute="bf16"))
-
-    monkeypatch.setattr(session_module, "open_engine", in_bf16)
-    found = evaluate(bundle, data, rungs, runtime="openvino", record=False, threads=1)
-    for one, other in zip(found, expected, strict=True):
-        assert other.ap > 60
-        assert abs(one.ap - other.ap) <= 1, (one, other)
 
 
 def test_a_precision_that_a_runtime_does_not_have(bundle: Bundle) -> None:

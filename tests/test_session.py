@@ -16,6 +16,7 @@ import torch
 from conftest import RUNGS, random_images
 from numpy.typing import NDArray
 
+import anydepth_deploy.runtimes.onnxruntime as runtime
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
@@ -356,3 +357,26 @@ def test_running_a_bundle_imports_no_torch(bundle: Bundle) -> None:
 
 def test_importing_takes_less_than_half_a_second() -> None:
     assert min(in_another_process()["seconds"] for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "flags: sse4_2 avx2", True),
+        ("x86_64", "flags: avx2 avx512_vnni", False),
+        ("AMD64", "flags: avx2 avx_vnni", False),
+        ("x86_64", None, True),
+        ("aarch64", None, False),
+    ],
+)
+def test_where_8_bit_sums_may_saturate(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, expected: bool
+) -> None:
+    def read(*_: object, **__: object) -> str:
+        if flags is None:
+            raise FileNotFoundError
+        return flags
+
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(Path, "read_text", read)
+    assert runtime._saturates.__wrapped__() is expected

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 
+from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.calibration import calibrate as calibrate_module
+from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate
 from anydepth_deploy.export import export_bundle
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.models.stages import AnyDepthModel, Size
+from anydepth_deploy.runtimes import runtime_computes
 from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.train.shapes import CLASS_NAMES, write_coco
 from anydepth_deploy.verify import verify
@@ -101,3 +110,108 @@ def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Pa
     assert all(row["latency_ms"] > 0 for row in result.rows)
     with Image.open(result.picture) as picture:
         assert picture.width > 1200
+
+
+# --- lower precisions ------------------------------------------------------------------------
+
+CALIBRATION = 64, 7
+"""How many generated training pictures ranges come from, and their seed."""
+
+LOST = {"fp16": 0.2, "int8": 1.0, "int8 for tensorrt": 1.5, "bf16": 1.0}
+"""AP points that a precision may lose at any rung, on the same 200 pictures."""
+
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    f"{name} {layout}{' on openvino' if runtime == 'openvino' else ''}": (
+        name,
+        {"precision": name.split()[0], "layout": layout, "target": target, "runtime": runtime},
+    )
+    for name, layout, target, runtime in (
+        ("fp16", "gated", "onnxruntime", "onnxruntime"),
+        ("fp16", "set", "onnxruntime", "onnxruntime"),
+        ("int8", "gated", "onnxruntime", "onnxruntime"),
+        ("int8", "set", "onnxruntime", "onnxruntime"),
+        ("int8 for tensorrt", "gated", "tensorrt", "onnxruntime"),
+        ("bf16", "gated", "onnxruntime", "openvino"),
+        ("int8", "gated", "onnxruntime", "openvino"),
+    )
+}
+
+_PIECES: dict[tuple[object, ...], Pieces] = {}
+_LOWERED: dict[tuple[str, Path], tuple[Bundle, Path]] = {}
+
+
+def export_once(model: AnyDepthModel, size: Size, **options: Any) -> Pieces:
+    """`export_pieces`, which takes half a minute for a YOLO, once for the same network."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    key = (model.family, size, model.suppression, digest.hexdigest())
+    if key not in _PIECES:
+        _PIECES[key] = export_pieces(model, size, **options)
+    return _PIECES[key]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pieces_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "export_pieces", export_once)
+        yield
+
+
+def lowered_bundle(family: str, factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """The trained network in all precisions, gated and static, and its range table; made once for
+    all modules."""
+    key = (family, factory.getbasetemp())
+    if key not in _LOWERED:
+        checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
+        folder = factory.mktemp("lowered")
+        table = folder / "table.json"
+        count, seed = CALIBRATION
+        write_coco(folder / "pictures", count, seed, "train")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export_module, "export_pieces", export_once)
+            patch.setattr(calibrate_module, "export_pieces", export_once)
+            calibrate(checkpoint, folder / "pictures", table, probe=0, threads=1)
+            found = export_bundle(
+                checkpoint,
+                folder / "bundle",
+                layouts=["gated", "set"],
+                precision=["fp32", "fp16", "int8"],
+                targets=["onnxruntime", "tensorrt"],
+                ranges=table,
+            )
+        _LOWERED[key] = found, table
+    return _LOWERED[key]
+
+
+@pytest.fixture(scope="module")
+def lowered(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return lowered_bundle(family, tmp_path_factory)[0]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
+    """Those that `accuracy` was measured on."""
+    return CocoData(write_coco(tmp_path_factory.mktemp("pictures"), 200, 77, "val"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_lower_precisions_lose(
+    lowered: Bundle, accuracy: list[Accuracy], pictures: CocoData, form: str
+) -> None:
+    name, options = FORMS[form]
+    if options["runtime"] == "openvino":
+        pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+        if options["precision"] not in (*runtime_computes("openvino"), "int8"):
+            pytest.skip("this CPU has no BF16")
+    choice: dict[str, Any] = dict(options)
+    found = evaluate(
+        lowered, pictures, lowered.table.ladder, **choice, threads=1, record=False, batch=25
+    )
+    assert [row.depth for row in found] == [row.depth for row in accuracy]
+    for row, whole in zip(found, accuracy, strict=True):
+        assert row.precision == options["precision"]
+        assert abs(row.ap - whole.ap) <= LOST[name], (row, whole)
+    # Exactly equal at every rung would mean that FP32 was measured again.
+    if name != "fp16":
+        assert [row.ap for row in found] != [row.ap for row in accuracy]

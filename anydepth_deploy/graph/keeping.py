@@ -8,6 +8,7 @@ one scale, or a tensor that 8 bits resolve too badly.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -39,6 +40,14 @@ class KeepingRules:
     max_error: float = MAX_ERROR
     keep: tuple[str, ...] = ()
     quantise: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("max_ratio", "max_error"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise UsageError(
+                    f"{name} is {value}: expected a finite number that is not negative"
+                )
 
 
 class Keeper:

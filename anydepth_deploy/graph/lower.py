@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.errors import UsageError
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
 from anydepth_deploy.graph.half import to_half
 from anydepth_deploy.graph.keeping import Keeper, KeepingRules, table_ranges
@@ -54,7 +55,8 @@ class Lowered:
 def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
     """Assemble ``pieces`` and bring them to the precision of ``recipe``.
 
-    Raises :class:`CalibrationError` when the range table lacks a tensor, and :class:`ExportError`.
+    Raises :class:`CalibrationError` when the range table lacks a tensor, :class:`UsageError` when
+    an INT8 graph would have nothing in 8 bits, and :class:`ExportError`.
     """
     eight = recipe.precision == "int8"
     model = _assemble(pieces, table, recipe, "folded" if eight else recipe.weights)
@@ -66,6 +68,11 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
         keeper = Keeper(recipe.ranges, recipe.rules, depth)
         scheme = SCHEMES[recipe.target]
         placements = quantise(model, scheme, table_ranges(recipe.ranges, depth), keeper)
+        if not any(item.convolutions for item in placements):
+            raise UsageError(
+                f"no convolution of the graph of {depth or 'all depths'} would be quantised, all "
+                "are kept in float: relax --keep, --max-ratio or --max-error, or export fp32"
+            )
     kept = [
         Kept(node=node.name or "", op=node.op_type, reason=reason)
         for placement in placements

@@ -22,6 +22,7 @@ from anydepth_deploy.suppression import Suppression
 __all__ = [
     "DETECTIONS",
     "POSTPROCESS",
+    "SLACK",
     "AnyDepthModel",
     "Comparison",
     "Predicate",
@@ -133,7 +134,8 @@ class Tolerances:
     An FP32 artifact equals its checkpoint: ``raw`` holds largest differences, and every detection
     has a partner. A lower precision is ``approximate``: ``raw`` holds relative errors
     ||artifact - checkpoint|| / ||checkpoint|| over all pictures, only detections of a score of at
-    least ``confident`` need partners, and a share of ``unmatched`` may lack them.
+    least ``confident`` need partners, and a share of ``unmatched`` may lack them, and
+    ``SLACK`` more: of few detections a share says little.
     """
 
     raw: Mapping[str, float]
@@ -150,6 +152,9 @@ PARTNERS = {"fp16": (0.02, 0.01), "bf16": (0.1, 0.02), "int8": (0.2, 0.04)}
 input's longer side."""
 
 CONFIDENT, UNMATCHED = 0.5, 0.1
+
+SLACK = 2
+"""Detections that may lack a partner whatever their number (one pair that is too far apart)."""
 
 
 def approximate(

@@ -38,7 +38,7 @@ from anydepth_deploy.train.shapes import render
 Array = NDArray[Any]
 
 PICTURES = 8
-EVERYTHING = KeepingRules(max_ratio=float("inf"), max_error=float("inf"))
+EVERYTHING = KeepingRules(max_ratio=1e9, max_error=1e9)
 """Only the structure keeps convolutions in float then."""
 
 TINY_HALF = 2.0**-14

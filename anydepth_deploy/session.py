@@ -268,9 +268,11 @@ def choose_artifacts(
     has = sorted({_kind(item) for item in bundle.artifacts()})
     purpose = f"for {target}" if stored == "int8" else None
     wanted = " ".join(word for word in (layout, stored, weights, purpose) if word)
+    given = {"precision": stored, "layout": layout, "weights": weights}
+    options = " ".join(f"--{name} {word}" for name, word in given.items() if word)
     raise BundleError(
         f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}. "
-        "'export' with such options adds it"
+        f"'export {options}' adds it"
     )
 
 

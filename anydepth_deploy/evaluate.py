@@ -126,10 +126,11 @@ def evaluate(
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
     ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
-    :meth:`Bundle.session`. Each picture is
-    prepared once and run at every depth. The outcome is recorded in the manifest, with the
-    artifacts that were measured. Raises :class:`MissingExtraError` without the extra ``eval``,
-    :class:`ImageError` when classes and categories do not fit, and what sessions raise.
+    :meth:`Bundle.session`. Each picture is prepared once and run at every depth. The outcome is
+    recorded in the manifest, with the artifacts that were measured.
+
+    Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
+    and categories do not fit, and what sessions raise.
     """
     coco = _coco_class()
     if batch < 1:

@@ -258,11 +258,8 @@ def choose_artifacts(
     """
     stored, _ = stored_precision(precision)
     for choice in ("gated", "set") if layout is None else (layout,):
-        artifacts = [
-            item
-            for item in bundle.artifacts(choice, stored, weights=weights)
-            if item.quantisation is None or item.quantisation.target == target
-        ]
+        candidates = bundle.artifacts(choice, stored, weights=weights)
+        artifacts = [item for item in candidates if made_for(item, [target])]
         if artifacts:
             return artifacts[:1] if choice == "gated" else artifacts
     has = sorted({_kind(item) for item in bundle.artifacts()})

@@ -21,6 +21,7 @@ from anydepth_deploy import __version__
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
+from anydepth_deploy.graph.values import new_constant, new_node
 from anydepth_deploy.graph.weights import share_constants, share_slices, shared_names
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.models.stages import DETECTIONS, POSTPROCESS, Predicate, Stage, variant_name
@@ -259,10 +260,8 @@ class _Builder:
         return ir.Graph([], [node.outputs[0] for node in nodes], nodes=nodes, name=name)
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(array, name=name)
-        value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
-        self.initializers.append(value)
-        return value
+        self.initializers.append(new_constant(name, array))
+        return self.initializers[-1]
 
     def _node(
         self,
@@ -273,18 +272,8 @@ class _Builder:
         shape: ir.Shape | list[int] | None,
         **attributes: int,
     ) -> ir.Value:
-        node = ir.Node(
-            "",
-            op_type,
-            inputs,
-            ir.convenience.convert_attributes(attributes),
-            name=f"{output}/{op_type}",
-        )
-        value = node.outputs[0]
-        value.name, value.type = output, kind
-        value.shape = ir.Shape(shape) if isinstance(shape, list) else shape
-        self.nodes.append(node)
-        return value
+        self.nodes.append(new_node(op_type, inputs, output, kind, shape, **attributes))
+        return self.nodes[-1].outputs[0]
 
 
 def _name_like(value: ir.Value, name: str, source: ir.Value) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
+from anydepth_deploy.graph.values import new_constant
+
 __all__ = ["constant", "fold_batch_norms", "merge_parallel_convolutions"]
 
 
@@ -140,8 +142,7 @@ def _replace_convolution(
         name = f"{conv.name}.{suffix}"
         if name in graph.initializers:  # folded once already: the second fold replaces the first
             name += ".merged"
-        tensor = ir.tensor(np.ascontiguousarray(array.astype(dtype)), name=name)
-        value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
+        value = new_constant(name, np.ascontiguousarray(array.astype(dtype)))
         graph.register_initializer(value)
         values.append(value)
     output = last.outputs[0]

@@ -25,6 +25,7 @@ from anydepth_deploy.graph.sensitive import (
     operators,
     walk,
 )
+from anydepth_deploy.graph.values import new_constant
 
 __all__ = ["HalfReport", "to_half"]
 
@@ -118,8 +119,7 @@ class _Caster:
                     value.type = ir.TensorType(FLOAT16)
                 else:
                     name = self._fresh(f"{name}/fp16", self.names)
-                    tensor = ir.tensor(array, name=name)
-                    copy = ir.val(name, FLOAT16, list(array.shape), const_value=tensor)
+                    copy = new_constant(name, array)
                     graph.register_initializer(copy)
                     self.copies[value] = copy
 
@@ -288,8 +288,7 @@ def _normalise_batch_norm(node: ir.Node) -> None:
     assert isinstance(node.graph, ir.Graph)
     for index, (suffix, array) in enumerate(fresh.items(), start=1):
         old, name = node.inputs[index], f"{node.name}.{suffix}"
-        tensor = ir.tensor(array.astype(np.float32), name=name)
-        value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
+        value = new_constant(name, array.astype(np.float32))
         node.graph.register_initializer(value)
         node.replace_input_with(index, value)
         if old is not None and not list(old.uses()) and isinstance(old.graph, ir.Graph):

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.graph.fold import constant
 from anydepth_deploy.graph.placement import Keep, Leaves, Placement, graphs_of, place, silu_of
+from anydepth_deploy.graph.values import new_constant, new_node
 
 __all__ = ["SCHEMES", "Ranges", "Scheme", "quantise"]
 
 Ranges = Callable[[ir.Value], tuple[float, float]]
 """The range of a tensor of the FP32 graph: low <= 0 <= high."""
+
+FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 SILU_FLOOR = -8.0
 """Where x * sigmoid(x) is -0.003: below it nothing is left to resolve."""
@@ -144,14 +147,16 @@ class _Rewriter:
         scale = self._constant(f"{prefix}/scale", pair.scale)
         zero = self._constant(f"{prefix}/zero", pair.zero)
         uses = [use for use in value.uses() if use.node.graph is self.graph]
-        quantised = _node(
-            "QuantizeLinear", [value, scale, zero], f"{prefix}/quantised", pair.zero.dtype
+        quantised = new_node(
+            "QuantizeLinear", [value, scale, zero], f"{prefix}/quantised", zero.type, value.shape
         )
-        rounded = _node(
-            "DequantizeLinear", [quantised.outputs[0], scale, zero], f"{prefix}/dequantised"
+        rounded = new_node(
+            "DequantizeLinear",
+            [quantised.outputs[0], scale, zero],
+            f"{prefix}/dequantised",
+            FLOAT,
+            value.shape,
         )
-        for node in (quantised, rounded):
-            node.outputs[0].shape = value.shape
         if inside and producer is not None:
             self.graph.insert_after(producer, [quantised, rounded])
         else:
@@ -199,16 +204,15 @@ class _Rewriter:
             self._constant(f"{name}/scale", scale),
             self._constant(f"{name}/zero", np.zeros(scale.shape, array.dtype)),
         ]
-        node = _node("DequantizeLinear", inputs, f"{name}/dequantised", axis=0)
-        node.outputs[0].shape = ir.Shape(array.shape)
+        output, shape = f"{name}/dequantised", list(array.shape)
+        node = new_node("DequantizeLinear", inputs, output, FLOAT, shape, axis=0)
         self.graph.insert_before(conv, node)
         conv.replace_input_with(index, node.outputs[0])
         if not list(old.uses()):
             self.graph.initializers.pop(old.name or "", None)
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(array, name=name)
-        value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
+        value = new_constant(name, array)
         self.graph.register_initializer(value)
         return value
 
@@ -218,23 +222,4 @@ def _computed(value: ir.Value) -> ir.Node | None:
     node = value.producer()
     if node is not None and node.op_type == "Relu" and node.inputs[0] is not None:
         return node.inputs[0].producer()
-    return node
-
-
-def _node(
-    op_type: str,
-    inputs: list[ir.Value],
-    output: str,
-    dtype: np.dtype | type = np.float32,
-    **attributes: int,
-) -> ir.Node:
-    node = ir.Node(
-        "",
-        op_type,
-        inputs,
-        ir.convenience.convert_attributes(attributes),
-        name=f"{output}/{op_type}",
-    )
-    value = node.outputs[0]
-    value.name, value.type = output, ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
     return node

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from anydepth_deploy.graph.fold import constant
+from anydepth_deploy.graph.values import new_constant
 
 __all__ = ["align_levels", "fingerprints", "share_constants", "share_slices", "shared_names"]
 
@@ -170,8 +171,7 @@ def _replace_by_slice(graph: ir.Graph, name: str, whole: np.ndarray, channels: i
     value = graph.initializers.pop(name)
 
     def add(suffix: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(array, name=f"{name}/{suffix}")
-        added = ir.val(f"{name}/{suffix}", tensor.dtype, list(array.shape), const_value=tensor)
+        added = new_constant(f"{name}/{suffix}", array)
         graph.register_initializer(added)
         return added
 

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import BundleError, shorten
-from anydepth_deploy.manifest import Artifact, Manifest
+from anydepth_deploy.manifest import Artifact, Manifest, Verification
 
 if TYPE_CHECKING:
     from anydepth_deploy.session import Session
@@ -80,6 +80,7 @@ class Bundle:
         *,
         weights: str | None = None,
         depth: Depth | None = None,
+        format: str | None = None,
     ) -> list[Artifact]:
         """The artifacts that match, in the order they were built."""
         return [
@@ -88,6 +89,7 @@ class Bundle:
             if layout in (None, artifact.layout)
             and precision in (None, artifact.precision)
             and weights in (None, artifact.weights)
+            and format in (None, artifact.format)
             and (depth is None or artifact.depth == str(depth))
         ]
 
@@ -126,11 +128,16 @@ class Bundle:
         raw: bool = False,
         rounded: bool = False,
         check: bool = True,
+        preload: bool = False,
     ) -> Session:
         """Open artifacts for running.
 
-        ``artifact``: ``gated`` (all depths in one graph), ``set`` (one static graph per depth,
-        opened when first used); by default the first of them that the bundle has. ``precision``:
+        ``artifact``: ``gated`` (all depths in one graph), ``set`` (one static graph per depth) or
+        ``stages`` (the pieces of the network, chained); by default the first of them that the
+        bundle has. Graphs and pieces are opened when first used, or all at once with ``preload``.
+        ``runtime``: for ``tensorrt`` and ``tensorrt-rtx`` the bundle holds engines, which
+        ``anydepth-deploy build`` made; one that failed its verification is refused, and the log of
+        this package warns of one that was never verified. ``precision``:
         that of the artifact, ``fp32``, ``fp16`` or ``int8`` (``target``: what an INT8 graph was
         made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
         makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
@@ -141,9 +148,11 @@ class Bundle:
         :class:`MissingExtraError` when the runtime is not installed.
         """
         from anydepth_deploy.session import choose_artifacts, open_artifacts, stored_precision
+        from anydepth_deploy.trust import check_trust
 
-        chosen = choose_artifacts(self, artifact, precision, weights, target)
-        return open_artifacts(
+        chosen = choose_artifacts(self, artifact, precision, weights, target, runtime)
+        check_trust(chosen)
+        session = open_artifacts(
             self,
             chosen,
             runtime=runtime,
@@ -153,6 +162,27 @@ class Bundle:
             rounded=rounded,
             check=check,
         )
+        if preload:
+            session.load()
+        return session
+
+    def mark(self, verdicts: Mapping[str, Verification]) -> None:
+        """Write what comparing engines has found, by the sha256 of their bytes.
+
+        Bytes that the bundle no longer holds are left out. A bundle that cannot be written is
+        warned about as in :meth:`record`.
+        """
+        self._change(
+            lambda manifest: {
+                "artifacts": [
+                    item.model_copy(update={"verified": verdicts[item.sha256]})
+                    if item.sha256 in verdicts
+                    else item
+                    for item in manifest.artifacts
+                ]
+            },
+            "verify",
+        )
 
     def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
         """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay.
@@ -160,12 +190,19 @@ class Bundle:
         A bundle that cannot be written (a read-only medium) is warned about in the log of this
         package: the result itself is not lost, its caller has it.
         """
+
+        def update(manifest: Manifest) -> dict[str, Any]:
+            results = [*manifest.results.get(kind, []), result][-keep:]
+            return {"results": {**manifest.results, kind: results}}
+
+        self._change(update, kind)
+
+    def _change(self, update: Callable[[Manifest], dict[str, Any]], kind: str) -> None:
+        """Change the manifest as it is on the disk now, while nobody else does."""
         try:
             with _locked(self.path, wait=True):
                 manifest = _read_manifest(self.path)
-                results = dict(manifest.results)
-                results[kind] = [*results.get(kind, []), result][-keep:]
-                self.manifest = manifest.model_copy(update={"results": results})
+                self.manifest = manifest.model_copy(update=update(manifest))
                 _write_manifest(self.path, self.manifest)
         except OSError as error:
             reason = error.strerror or error
@@ -247,18 +284,20 @@ class BundleWriter:
                     return artifact
         return None
 
-    def add(self, name: str, write: Callable[[Path], Artifact]) -> Artifact:
+    def add(
+        self, name: str, write: Callable[[Path], Artifact], *, suffix: str = ".onnx"
+    ) -> Artifact:
         """Write the artifact ``name`` and commit it.
 
-        ``write(path)`` makes the file ``path`` and describes it; ``file``, ``bytes`` and
-        ``sha256`` are filled in here.
+        ``write(path)`` makes the file ``path`` and describes it; ``file`` (``name`` and
+        ``suffix``), ``bytes`` and ``sha256`` are filled in here.
         """
         temporary = self.folder / f".{name}.partial"
         try:
             described = write(temporary)
             _flush(temporary)
             digest = file_sha256(temporary)
-            file = self._free_name(name, digest)
+            file = self._free_name(name, suffix, digest)
             described = described.model_copy(
                 update={"file": file, "bytes": temporary.stat().st_size, "sha256": digest}
             )
@@ -280,11 +319,11 @@ class BundleWriter:
         self.manifest = self.manifest.model_copy(update=update)
         _write_manifest(self.folder, self.manifest, self._file)
 
-    def _free_name(self, name: str, digest: str) -> str:
+    def _free_name(self, name: str, suffix: str, digest: str) -> str:
         """A file name that no manifest in the folder uses for other bytes."""
-        file = f"{name}.onnx"
+        file = f"{name}{suffix}"
         taken = {item.file: item.sha256 for item in (*self._kept, *self.manifest.artifacts)}
-        return file if taken.get(file, digest) == digest else f"{name}-{digest[:8]}.onnx"
+        return file if taken.get(file, digest) == digest else f"{name}-{digest[:8]}{suffix}"
 
     def _existing(self) -> Manifest | None:
         """The manifest of the bundle to add to; None when there is nothing yet."""

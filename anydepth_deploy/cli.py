@@ -25,7 +25,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="anydepth-deploy",
-    help="Any-depth object detectors in production: calibrate, export, verify, eval, predict.",
+    help="Any-depth object detectors in production: calibrate, export, build, verify, eval, "
+    "predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -58,6 +59,7 @@ class Layout(str, Enum):
 
     gated = "gated"
     set = "set"
+    stages = "stages"
 
 
 class Weights(str, Enum):
@@ -85,6 +87,28 @@ class FamilyName(str, Enum):
 WeightsOption = Annotated[
     Weights | None, typer.Option(help="Use the gated graph with these weights.")
 ]
+
+
+class Format(str, Enum):
+    """What a bundle's artifacts are."""
+
+    onnx = "onnx"
+    tensorrt = "tensorrt"
+    rtx = "tensorrt-rtx"
+
+
+class EngineRuntime(str, Enum):
+    """What engines are built for."""
+
+    tensorrt = "tensorrt"
+    rtx = "tensorrt-rtx"
+
+
+class Sampling(str, Enum):
+    """How deformable attention samples."""
+
+    gridsample = "gridsample"
+    gather = "gather"
 
 
 class PrecisionName(str, Enum):
@@ -116,6 +140,26 @@ PrecisionOption = Annotated[
     typer.Option(help="Of the artifact; bf16: the FP32 one, computed in BF16 (OpenVINO)."),
 ]
 TargetOption = Annotated[TargetName, typer.Option(help="What the INT8 artifacts were made for.")]
+SamplingOption = Annotated[
+    Sampling,
+    typer.Option(
+        help="Deformable attention with GridSample, or with gathers: some TensorRT versions get "
+        "the first wrong."
+    ),
+]
+BatchOption = Annotated[
+    str,
+    typer.Option(
+        help="Batch sizes of engines: one, smallest,largest, or smallest,fastest,largest."
+    ),
+]
+WorkspaceOption = Annotated[
+    str | None, typer.Option(help="Engines: scratch memory of the builder at most, e.g. 2GiB.")
+]
+TimingCacheOption = Annotated[
+    Path | None,
+    typer.Option(help="TensorRT: file of measured kernels; makes the next build faster."),
+]
 LayoutOption = Annotated[
     Layout | None,
     typer.Option(help="Use only artifacts of this layout."),
@@ -291,8 +335,14 @@ def export(
     depth: Depths = "all",
     layout: Annotated[
         str | None,
-        typer.Option(help="gated, set, or gated,set. Default: gated, or set for chosen depths."),
+        typer.Option(
+            help="gated, set, stages, or several. Default: gated, or set for chosen depths; "
+            "engines: gated,set."
+        ),
     ] = None,
+    format: Annotated[
+        Format, typer.Option(help="Also build engines from the graphs, on this device.")
+    ] = Format.onnx,
     weights: Annotated[
         str,
         typer.Option(help="Gated graph: shared (small), folded (norms folded), or shared,folded."),
@@ -301,9 +351,12 @@ def export(
         str, typer.Option(help="fp32, fp16, int8, or several, joined by commas.")
     ] = "fp32",
     target: Annotated[
-        str,
-        typer.Option(help="INT8: made for onnxruntime (CPUs, also OpenVINO), tensorrt, or both."),
-    ] = "onnxruntime",
+        str | None,
+        typer.Option(
+            help="INT8 made for onnxruntime (CPUs, also OpenVINO; default), tensorrt, or both; "
+            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89."
+        ),
+    ] = None,
     ranges: Annotated[
         Path | None,
         typer.Option(help="INT8: table of 'calibrate'; default: calib/CHECKPOINT.json."),
@@ -350,22 +403,32 @@ def export(
         typer.Option(min=0.01, max=1, help="YOLO: IoU above which a box goes; default: 0.7."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Add the heads' raw outputs.")] = False,
+    deformable: SamplingOption = Sampling.gridsample,
+    batch: BatchOption = "1,1,4",
+    workspace: WorkspaceOption = None,
+    timing_cache: TimingCacheOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another export.")] = False,
     json: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle; makes only what is missing."""
     from anydepth_deploy import console, describe
+    from anydepth_deploy.building.graphs import engine_graphs
     from anydepth_deploy.export import export_bundle
 
+    engines = None if format is Format.onnx else EngineRuntime(format.value)
+    words = None if layout is None else _words(layout)
+    targets = _words(target or "onnxruntime")
+    graphs: dict[str, Any] = {"layouts": words, "weights": _words(weights), "targets": targets}
+    if engines is not None:
+        graphs = engine_graphs(words, depth, _words(precision))
     with console.bar("export", quiet=json) as progress:
         bundle = export_bundle(
             checkpoint,
             out,
             depth=depth,
-            layouts=None if layout is None else _words(layout),
-            weights=_words(weights),
+            **graphs,
             precision=_words(precision),
-            targets=_words(target),
+            deformable=deformable.value,
             ranges=ranges,
             rules=_rules(keep, quantise, max_ratio, max_error),
             ladder=ladder,
@@ -376,17 +439,97 @@ def export(
             force=force,
             progress=progress,
         )
+    if engines is not None:
+        _build(
+            bundle.path,
+            engines,
+            targets=_words(target or ""),
+            depth=depth,
+            layouts=words,
+            precision=_words(precision),
+            batch=batch,
+            workspace=workspace,
+            timing_cache=timing_cache,
+            deformable=deformable,
+            quiet=json,
+        )
     describe.show(describe.describe_bundle(bundle.path), every=False, as_json=json)
+
+
+@app.command()
+def build(
+    bundle: BundlePath,
+    runtime: Annotated[EngineRuntime, typer.Option(help="What builds and runs the engines.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt-rtx, ahead of time: compute capabilities, e.g. sm75,sm89, served by one "
+            "engine. Default: the device at hand."
+        ),
+    ] = None,
+    depth: Depths = "all",
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="gated (one engine for all depths), set (one each), stages (pieces, chained), or "
+            "several. Default: gated,set, or set for chosen depths."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, fp16, int8 or several; default: all that the bundle has."),
+    ] = None,
+    weights: WeightsOption = None,
+    batch: BatchOption = "1,1,4",
+    workspace: WorkspaceOption = None,
+    timing_cache: TimingCacheOption = None,
+    deformable: SamplingOption = Sampling.gridsample,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines from a bundle's graphs; makes only what is missing."""
+    from anydepth_deploy import console, tables
+    from anydepth_deploy.bundle import open_bundle
+
+    report = _build(
+        bundle,
+        runtime,
+        targets=_words(target or ""),
+        depth=depth,
+        layouts=None if layout is None else _words(layout),
+        precision=None if precision is None else _words(precision),
+        weights=None if weights is None else weights.value,
+        batch=batch,
+        workspace=workspace,
+        timing_cache=timing_cache,
+        deformable=deformable,
+        quiet=json,
+    )
+    if json:
+        console.print_json(asdict(report))
+        return
+    title = f"engines for {' and '.join(report.capabilities)}, {runtime.value} {report.version}"
+    console.print_table(title, *tables.engine_table(report, open_bundle(bundle)))
+    for name, reason in report.refused.items():
+        console.print_line(f"not built in {name}: {reason}")
+    for note, names in report.notes.items():
+        console.print_line(f"{shorten(names, 3)}: {note}")
 
 
 @app.command()
 def verify(
     bundle: BundlePath,
-    checkpoint: Annotated[Path, typer.Option(help="The checkpoint the bundle was made from.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint the bundle was made from; not for engines, which are compared "
+            "with the graphs of the bundle."
+        ),
+    ] = None,
     depth: Annotated[
         str | None,
         typer.Option(
-            help="Depths, as for export; by default the ladder, and each static graph's own depth."
+            help="Depths, as for export; by default the ladder (engines: every depth), and each "
+            "static graph's own."
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="Same as --depth every.")] = False,
@@ -403,44 +546,72 @@ def verify(
     """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.
 
     FP32 has to be equal: largest differences are shown. Lower precisions have to be close:
-    relative errors are.
+    relative errors are. Engines (--runtime tensorrt, tensorrt-rtx) are compared with the graphs
+    they were built from, on ONNX Runtime, and marked in the bundle.
     """
-    from anydepth_deploy import console, tables
     from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.runtimes import format_of
     from anydepth_deploy.samples import verification_batches
-    from anydepth_deploy.verify import verify as run
 
+    engines = format_of(runtime) != "onnx"
+    if engines and checkpoint is not None:
+        raise UsageError(
+            "engines are compared with the graphs of their bundle: leave --checkpoint out"
+        )
     opened = open_bundle(bundle)
     chosen = "every" if every else depth
-    depths = None if chosen is None else opened.table.select(chosen)
     batches = verification_batches(opened.manifest.preprocess, images)
+    options: dict[str, Any] = {
+        "depths": None if chosen is None else opened.table.select(chosen),
+        "layout": None if layout is None else layout.value,
+        "precision": None if precision is None else precision.value,
+        "runtime": runtime,
+        "threads": threads,
+    }
+    if engines:
+        _verify_engines(opened, batches, json, **options)
+    elif checkpoint is None:
+        raise UsageError("--checkpoint is missing: name the file that the bundle was made from")
+    else:
+        _verify(opened, checkpoint, batches, json, **options)
+
+
+def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: Any) -> None:
+    from anydepth_deploy import console, tables
+    from anydepth_deploy.verify import verify as run
+
     with console.bar("verify", quiet=json) as progress:
-        report = run(
-            opened,
-            str(checkpoint),
-            batches,
-            depths=depths,
-            layout=None if layout is None else layout.value,
-            precision=None if precision is None else precision.value,
-            runtime=runtime,
-            threads=threads,
-            progress=progress,
-        )
+        report = run(opened, str(checkpoint), batches, progress=progress, **options)
     if json:
         console.print_json(report.to_json())
     else:
-        console.print_table(
-            f"parity with {checkpoint.name} ({runtime})", *tables.parity_table(report)
-        )
+        title = f"parity with {checkpoint.name} ({report.runtime})"
+        console.print_table(title, *tables.parity_table(report))
     if not report.passed:
-        failed = [row for row in report.rows if not row.passed]
-        raise CheckFailedError(
-            f"{len(failed)} of {len(report.rows)} rows differ from {checkpoint} by more than "
-            f"{tables.limits(report, {row.precision for row in failed})}, or in their detections: "
-            "do not deploy this bundle"
-        )
+        raise CheckFailedError(tables.failure(report, str(checkpoint)))
     if not json:
         console.print_line(f"verified: {tables.verdicts(report)}")
+        if report.left_out:
+            console.print_line(f"not tried: {', '.join(report.left_out)}")
+
+
+def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> None:
+    from anydepth_deploy import console, tables
+    from anydepth_deploy.verify_engines import verify_engines
+
+    with console.bar("verify", quiet=json) as progress:
+        report = verify_engines(opened, batches, progress=progress, **options)
+    if json:
+        console.print_json(report.to_json())
+    else:
+        sizes = sorted({shape[0] for shape in report.batches})
+        title = f"engines of {report.runtime} and their graphs, batches of {shorten(sizes)}"
+        console.print_table(title, *tables.engine_parity_table(report))
+    if not report.passed:
+        raise CheckFailedError(tables.engine_failure(report))
+    if not json:
+        for line in report.notes:
+            console.print_line(line)
         if report.left_out:
             console.print_line(f"not tried: {', '.join(report.left_out)}")
 
@@ -673,6 +844,60 @@ def demo(
     )
     if json:
         console.print_json(asdict(result))
+
+
+def _build(
+    bundle: Path,
+    runtime: EngineRuntime,
+    *,
+    targets: list[str],
+    batch: str,
+    workspace: str | None,
+    deformable: Sampling,
+    quiet: bool,
+    **options: Any,
+) -> Any:
+    from anydepth_deploy import console
+    from anydepth_deploy.building.build import build_bundle
+
+    with console.bar("build", quiet=quiet) as progress:
+        return build_bundle(
+            bundle,
+            runtime=runtime.value,
+            capabilities=targets,
+            batch=_batch(batch),
+            workspace=_bytes(workspace),
+            deformable=deformable.value,
+            progress=progress,
+            **options,
+        )
+
+
+def _batch(text: str) -> Any:
+    """A batch profile from one, two or three sizes."""
+    from anydepth_deploy.manifest import BatchProfile
+
+    words = _words(text)
+    if not 1 <= len(words) <= 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", word) for word in words):
+        raise UsageError(
+            f"batch '{text}' is not one to three sizes: expected e.g. 1, 1,8 or 1,4,16"
+        )
+    smallest, *middle, largest = [int(word) for word in (words if len(words) > 1 else words * 2)]
+    typical = middle[0] if middle else smallest
+    if not smallest <= typical <= largest:
+        raise UsageError(f"batch '{text}' does not rise: expected smallest,fastest,largest")
+    return BatchProfile(smallest=smallest, typical=typical, largest=largest)
+
+
+def _bytes(text: str | None) -> int | None:
+    """A size such as 2GiB or 512MiB in bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmg]?)i?b?", text.strip().lower())
+    size = int(float(found[1]) * 1024 ** " kmg".index(found[2] or " ")) if found else 0
+    if size <= 0:
+        raise UsageError(f"'{text}' is not an amount of memory: expected e.g. 2GiB or 512MiB")
+    return size
 
 
 def _words(text: str) -> list[str]:

@@ -21,7 +21,15 @@ from pathlib import Path
 
 from anydepth_deploy.errors import DepthError, shorten
 
-__all__ = ["Depth", "DepthSpace", "DepthTable", "Gate", "parse_ladder"]
+__all__ = [
+    "Depth",
+    "DepthSpace",
+    "DepthTable",
+    "Gate",
+    "Predicate",
+    "parse_ladder",
+    "variant_name",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,27 @@ class Depth:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """When a gate of a stage says that it runs in full.
+
+    ``layer == 0``: when skip gate ``gate`` is 0. Otherwise: when the gate counts at least
+    ``layer`` layers.
+    """
+
+    gate: int
+    layer: int = 0
+
+    def runs(self, depth: Depth) -> bool:
+        setting = depth.settings[self.gate]
+        return setting >= self.layer if self.layer else setting == 0
+
+
+def variant_name(runs: Sequence[bool]) -> str:
+    """``full`` or ``skipped`` for each gate of a stage, joined by dashes; ``full`` without one."""
+    return "-".join("full" if value else "skipped" for value in runs) or "full"
 
 
 @dataclass(frozen=True)

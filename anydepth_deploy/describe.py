@@ -113,7 +113,17 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
     if "artifacts" in found:
         console.print_table(
             "artifacts",
-            ["file", "layout", "precision", "weights", "depth", "size", "int8 convs", "kept"],
+            [
+                "file",
+                "layout",
+                "precision",
+                "weights",
+                "depth",
+                "size",
+                "int8 convs",
+                "kept",
+                "for",
+            ],
             [
                 [
                     item["file"],
@@ -124,6 +134,7 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
                     console.megabytes(item["bytes"]),
                     item["quantised"] or "-",
                     len(item["kept"]) or "-",
+                    _device(item),
                 ]
                 for item in found["artifacts"]
             ],
@@ -132,6 +143,19 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
             console.print_line(line)
         for line in _results(found["results"], found["artifacts"]):
             console.print_line(line)
+
+
+def _device(item: dict[str, Any]) -> str:
+    """What an engine runs on, and whether it has been found to compute what its graph does."""
+    engine, verified = item["engine"], item["verified"]
+    if engine is None:
+        return "-"
+    verdict = "unverified" if verified is None else "verified" if verified["passed"] else "FAILED"
+    batch = engine["batch"]
+    return (
+        f"{item['format']} {engine['version']} {'+'.join(engine['capabilities'])}, "
+        f"batch {batch['smallest']}-{batch['largest']}, {verdict}"
+    )
 
 
 def _shown(value: object) -> str:

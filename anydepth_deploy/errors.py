@@ -12,6 +12,9 @@ what was expected, and ends with what to do.
     ├── InputError                  an array of the wrong type, shape or range
     ├── CalibrationError            ranges of activations that are missing or do not fit
     ├── ExportError                 a model that cannot be turned into the wanted graph
+    ├── BuildError                  a graph that cannot be built into an engine
+    │   └── PrecisionError          nor in this precision, by this TensorRT for this device
+    ├── DeviceError                 no GPU, not enough of its memory, or a call that failed on it
     └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
 
@@ -24,15 +27,18 @@ from collections.abc import Iterable
 
 __all__ = [
     "AnyDepthError",
+    "BuildError",
     "BundleError",
     "CalibrationError",
     "CheckFailedError",
     "CheckpointError",
     "DepthError",
+    "DeviceError",
     "ExportError",
     "ImageError",
     "InputError",
     "MissingExtraError",
+    "PrecisionError",
     "UsageError",
     "missing_extra",
     "shorten",
@@ -54,6 +60,7 @@ class MissingExtraError(AnyDepthError):
 
 
 EXTRAS = {
+    "cuda": "tensorrt",
     "faster_coco_eval": "eval",
     "matplotlib": "plot",
     "onnx": "export",
@@ -61,8 +68,11 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "onnxscript": "export",
     "openvino": "openvino",
+    "polygraphy": "tensorrt",
     "safetensors": "export",
     "scipy": "export",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "rtx",
     "torch": "export",
 }
 """The extra that installs a package which is imported only when it is needed."""
@@ -103,8 +113,20 @@ class ExportError(AnyDepthError):
     """A model cannot be turned into the wanted graph."""
 
 
+class BuildError(AnyDepthError):
+    """A graph cannot be built into an engine: unreadable, not supported, or the builder died."""
+
+
+class PrecisionError(BuildError):
+    """An engine that would not compute in the precision of its graph."""
+
+
 class BundleError(AnyDepthError):
     """A bundle is missing, damaged, altered or of another version."""
+
+
+class DeviceError(AnyDepthError):
+    """No GPU, not enough of its memory, or a call that failed on it."""
 
 
 class CheckFailedError(Exception):

@@ -22,8 +22,8 @@ from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes import (
     made_for,
     rounds_to_half,
+    runs_on,
     runtime_computes,
-    runtime_targets,
 )
 from anydepth_deploy.session import PRECISIONS, Session, choose_artifacts
 
@@ -137,7 +137,7 @@ def evaluate(
         raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
     ids, by_name = data.mapping(bundle.classes)
     rows_of_session = {None, *(bundle.table.row(depth) for depth in depths)}
-    chosen = choose_artifacts(bundle, layout, precision, weights, target)
+    chosen = choose_artifacts(bundle, layout, precision, weights, target, runtime)
     measured = [item for item in chosen if item.row in rows_of_session]
     session = bundle.session(
         runtime=runtime,
@@ -182,7 +182,7 @@ def precisions_of(
     found: set[str] = {
         item.precision
         for item in bundle.artifacts(layout)
-        if made_for(item, [target]) and made_for(item, runtime_targets(runtime))
+        if runs_on(item, runtime) and (item.engine is not None or made_for(item, [target]))
     }
     if "fp32" in found:
         found |= set(runtime_computes(runtime))
@@ -205,7 +205,7 @@ def check_precisions(
     if not precisions:
         raise UsageError(f"no precision is given: expected {', '.join(PRECISIONS)}, or all")
     for name in precisions:
-        choose_artifacts(bundle, layout, name, weights, target)
+        choose_artifacts(bundle, layout, name, weights, target, runtime)
     return list(dict.fromkeys(precisions))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx_ir as ir
 
@@ -20,6 +20,8 @@ from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError
 from anydepth_deploy.graph.assemble import Weights
+from anydepth_deploy.graph.contents import contents
+from anydepth_deploy.graph.cut import CutPiece, cut
 from anydepth_deploy.graph.keeping import KeepingRules, check_patterns
 from anydepth_deploy.graph.lower import Recipe, lower
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
@@ -28,11 +30,14 @@ from anydepth_deploy.labels import class_names
 from anydepth_deploy.manifest import (
     Artifact,
     Calibration,
+    Deformable,
     GateSpec,
+    Layout,
     Manifest,
     Precision,
     Quantisation,
     Source,
+    StagePiece,
     Target,
     depth_rows,
 )
@@ -43,28 +48,43 @@ from anydepth_deploy.suppression import Suppression
 
 __all__ = ["export_bundle"]
 
-LAYOUTS = ("gated", "set")
+LAYOUTS: tuple[Layout, ...] = ("gated", "set", "stages")
 WEIGHTS: tuple[Weights, ...] = ("shared", "folded")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
+
+
+NAMED = ("tensorrt", "gather")
+"""What is not the usual thing appears in the names of artifacts."""
 
 
 @dataclass(frozen=True)
 class _Job:
     """One artifact to make."""
 
-    layout: Literal["gated", "set"]
+    layout: Layout
     weights: Weights
     depth: Depth | None
     precision: Precision
     target: Target | None
+    deformable: Deformable | None
 
     @property
     def name(self) -> str:
-        kind = "gated" if self.depth is None else "static"
-        what = self.weights if self.depth is None else str(self.depth)
-        suffix = f"-{self.target}" if self.target == "tensorrt" else ""
-        return f"{kind}-{self.precision}-{what}{suffix}"
+        if self.layout == "stages":
+            return self._named("stages", "*")
+        if self.depth is None:
+            return self._named("gated", self.weights)
+        return self._named("static", str(self.depth))
+
+    def piece_name(self, piece: StagePiece) -> str:
+        """Of one artifact, where the job makes several."""
+        return self._named("stages", f"{piece.stage}.{piece.variant}")
+
+    def _named(self, kind: str, what: str) -> str:
+        words = [kind, self.precision, what]
+        words += [word for word in (self.target, self.deformable) if word in NAMED]
+        return "-".join(words)
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,7 @@ def export_bundle(
     depth: str = "all",
     layouts: Sequence[str] | None = None,
     weights: Sequence[str] = ("shared",),
+    deformable: Deformable = "gridsample",
     precision: Sequence[str] = ("fp32",),
     targets: Sequence[str] = ("onnxruntime",),
     ranges: str | Path | None = None,
@@ -113,9 +134,11 @@ def export_bundle(
     """Export ``checkpoint`` into the bundle folder ``out``, making only what is missing there.
 
     ``depth`` chooses the static graphs of layout ``set``: ``all`` (the ladder), ``every``, or a
-    comma-separated list; a gated graph always holds every depth. ``layouts``: ``gated``, ``set``
-    or both; by default ``gated`` for ``all`` and ``every``, else ``set``. ``weights``: how the
-    gated graph stores them, ``shared``, ``folded`` or both. ``precision``: any of ``fp32``,
+    comma-separated list; a gated graph and the pieces of a chain always hold every depth.
+    ``layouts``: any of ``gated``, ``set`` and ``stages``; by default ``gated`` for ``all`` and
+    ``every``, else ``set``. ``weights``: how the gated graph stores them, ``shared``, ``folded`` or
+    both. ``deformable``: ``gather`` writes deformable attention with gathers instead of GridSample,
+    with the same result, for programs that get GridSample wrong. ``precision``: any of ``fp32``,
     ``fp16`` and ``int8``; the last takes its scales from ``ranges``, a table that :func:`calibrate`
     wrote (by default to ``calib/<checkpoint>.json``), and is made for each of ``targets``
     (``onnxruntime``, ``tensorrt``); ``rules`` say what of it stays in float. ``ladder``: rungs from
@@ -140,8 +163,13 @@ def export_bundle(
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
     size = input_size or loaded.input_size or model.config.input_size
+    if deformable == "gather" and not model.samples_grids:
+        raise UsageError(
+            f"{model.family} has no deformable attention: leave --deformable gather out"
+        )
+    sampling = deformable if model.samples_grids else None
     jobs = [
-        _Job(layout, kind, found, lowered, target)
+        _Job(layout, kind, found, lowered, target, sampling)
         for lowered, target in _precisions(precision, targets)
         for layout, kind, found in _graphs(table, chosen, weights, depth)
     ]
@@ -157,7 +185,7 @@ def export_bundle(
     if source is not None:
         _check_ranges(source, manifest, jobs)
     with BundleWriter(out, manifest, force=force) as writer:
-        missing = [job for job in jobs if not _present(writer.find(job.name), job, raw, source)]
+        missing = [job for job in jobs if not _made(writer, job, raw, source)]
         if missing:
             _build(writer, missing, model, table, size, raw, source, progress)
     return open_bundle(out)
@@ -226,8 +254,8 @@ def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
         raise UsageError(f"unknown layout '{named}': expected {' or '.join(LAYOUTS)}")
     if "set" not in layouts and not whole:
         raise UsageError(
-            f"a gated graph holds every depth, so --depth {depth} has no meaning for it: leave "
-            "--depth out, or add --layout set"
+            f"a {layouts[0]} graph holds every depth, so --depth {depth} has no meaning for it: "
+            "leave --depth out, or add --layout set"
         )
     return [layout for layout in LAYOUTS if layout in layouts]
 
@@ -246,14 +274,31 @@ def _precisions(
 
 def _graphs(
     table: DepthTable, layouts: Sequence[str], weights: Sequence[str], depth: str
-) -> list[tuple[Literal["gated", "set"], Weights, Depth | None]]:
+) -> list[tuple[Layout, Weights, Depth | None]]:
     """Graphs to make in each precision: layout, weights, and the depth of a static one."""
-    graphs: list[tuple[Literal["gated", "set"], Weights, Depth | None]] = []
+    graphs: list[tuple[Layout, Weights, Depth | None]] = []
     if "gated" in layouts:
         graphs += [("gated", kind, None) for kind in WEIGHTS if kind in weights]
     if "set" in layouts:
         graphs += [("set", "folded", chosen) for chosen in table.select(depth)]
+    if "stages" in layouts:
+        graphs.append(("stages", "folded", None))
     return graphs
+
+
+def _made(writer: BundleWriter, job: _Job, raw: bool, source: _Ranges | None) -> bool:
+    """Whether everything that ``job`` would make is there."""
+    if job.layout != "stages":
+        return _present(writer.find(job.name), job, raw, source)
+    found = [
+        item
+        for item in writer.manifest.artifacts
+        if item.piece is not None
+        and item.engine is None
+        and item.name == job.piece_name(item.piece)
+    ]
+    whole = bool(found) and found[0].piece is not None and len(found) == found[0].piece.total
+    return whole and all(_present(writer.find(item.name), job, raw, source) for item in found)
 
 
 def _present(artifact: Artifact | None, job: _Job, raw: bool, source: _Ranges | None) -> bool:
@@ -299,7 +344,9 @@ def _build(
     for index, job in enumerate(jobs):
         if progress is not None:
             progress(f"writing {job.name}", count + index, count + len(jobs))
-        writer.add(job.name, _writer(job, pieces, table, raw, detections, source))
+        for name, write in _artifacts(job, pieces, table, raw, detections, source):
+            if not _present(writer.find(name), job, raw, source):  # of a chain, what is missing
+                writer.add(name, write)
     if progress is not None:
         progress("done", count + len(jobs), count + len(jobs))
 
@@ -310,14 +357,15 @@ def _convolutions(pieces: Pieces) -> list[str]:
     ]
 
 
-def _writer(
+def _artifacts(
     job: _Job,
     pieces: Pieces,
     table: DepthTable,
     raw: bool,
     detections: bool,
     source: _Ranges | None,
-) -> Callable[[Path], Artifact]:
+) -> Iterator[tuple[str, Callable[[Path], Artifact]]]:
+    """The artifacts of a job by name, each with what writes and describes it."""
     recipe = Recipe(
         precision=job.precision,
         target=job.target or "onnxruntime",
@@ -327,34 +375,53 @@ def _writer(
         depth=job.depth,
         raw=raw,
         detections=detections,
+        deformable=job.deformable or "gridsample",
     )
+    began = time.monotonic()
+    try:
+        lowered = lower(pieces, table, recipe)
+    except CalibrationError as error:
+        raise CalibrationError(f"{source.file if source else ''}: {error}") from None
+    artifact = Artifact(
+        name=job.name,
+        file="graph.onnx",
+        layout=job.layout,
+        precision=job.precision,
+        quantisation=source.quantisation(job.target) if source and job.target else None,
+        quantised=lowered.quantised,
+        kept=lowered.kept,
+        weights=job.weights,
+        deformable=job.deformable,
+        depth=None if job.depth is None else str(job.depth),
+        row=None if job.depth is None else table.row(job.depth),
+        level=None if job.depth is None else table.level(job.depth),
+        raw=raw or not detections or job.layout == "stages",
+        opset=lowered.model.graph.opset_imports[""],
+        bytes=0,
+        sha256="0" * 64,
+        built_with=_versions(),
+        build_seconds=round(time.monotonic() - began, 3),
+    )
+    if job.layout == "stages":
+        for piece in cut(lowered.model, table.space):
+            name = job.piece_name(piece.spec)
+            yield name, _writer(piece.model, _part_of(artifact, name, piece))
+    else:
+        yield job.name, _writer(lowered.model, artifact)
 
+
+def _part_of(artifact: Artifact, name: str, piece: CutPiece) -> Artifact:
+    """``artifact`` as one piece of it is described."""
+    update = {"name": name, "piece": piece.spec, **contents(piece.model, artifact)}
+    return artifact.model_copy(update=update)
+
+
+def _writer(model: ir.Model, artifact: Artifact) -> Callable[[Path], Artifact]:
     def write(path: Path) -> Artifact:
         began = time.monotonic()
-        try:
-            lowered = lower(pieces, table, recipe)
-        except CalibrationError as error:
-            raise CalibrationError(f"{source.file if source else ''}: {error}") from None
-        ir.save(lowered.model, path, format="protobuf")
-        return Artifact(
-            name=job.name,
-            file=f"{job.name}.onnx",
-            layout=job.layout,
-            precision=job.precision,
-            quantisation=source.quantisation(job.target) if source and job.target else None,
-            quantised=lowered.quantised,
-            kept=lowered.kept,
-            weights=job.weights,
-            depth=None if job.depth is None else str(job.depth),
-            row=None if job.depth is None else table.row(job.depth),
-            level=None if job.depth is None else table.level(job.depth),
-            raw=raw or not detections,
-            opset=lowered.model.graph.opset_imports[""],
-            bytes=0,
-            sha256="0" * 64,
-            built_with=_versions(),
-            build_seconds=round(time.monotonic() - began, 3),
-        )
+        ir.save(model, path, format="protobuf")
+        seconds = artifact.build_seconds + time.monotonic() - began
+        return artifact.model_copy(update={"build_seconds": round(seconds, 3)})
 
     return write
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate
+from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, Predicate
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.suppression import Suppression
@@ -17,15 +17,23 @@ __all__ = [
     "RAW_METADATA",
     "TABLE_METADATA",
     "Artifact",
+    "BatchProfile",
     "Calibration",
+    "Condition",
+    "Deformable",
     "DepthRow",
+    "EngineSpec",
+    "Format",
     "GateSpec",
     "Kept",
+    "Layout",
     "Manifest",
     "Precision",
     "Quantisation",
     "Source",
+    "StagePiece",
     "Target",
+    "Verification",
     "depth_rows",
 ]
 
@@ -33,6 +41,15 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 Target = Literal["onnxruntime", "tensorrt"]
 """What the pairs of a quantised graph are made for."""
+
+Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+"""Of an artifact's file: a graph that runtimes read, or an engine of one runtime."""
+
+Layout = Literal["gated", "set", "stages"]
+"""How depths are packed: all in one graph, one graph each, or pieces to be chained."""
+
+Deformable = Literal["gridsample", "gather"]
+"""How deformable attention samples: one operator, or the gathers it stands for."""
 
 RAW_METADATA = "anydepth.raw_outputs"
 """ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
@@ -110,14 +127,99 @@ class Kept(_Model):
     reason: str
 
 
+class Condition(_Model):
+    """A gate's setting that a piece asks for; see :class:`anydepth_deploy.depth.Predicate`."""
+
+    gate: int = Field(ge=0)
+    layer: int = Field(default=0, ge=0)
+    runs: bool
+
+    def holds(self, depth: Depth) -> bool:
+        return Predicate(self.gate, self.layer).runs(depth) == self.runs
+
+
+class StagePiece(_Model):
+    """One link of the chain that a network becomes in layout ``stages``.
+
+    At a depth, the pieces run whose conditions all hold, in rising ``order``; pieces of the same
+    order exclude each other. A piece reads tensors of the flow and writes others; where none of an
+    order runs, its tensors keep the values they had. The flow starts with ``images``.
+    """
+
+    order: int = Field(ge=0)
+    total: int = Field(ge=1)
+    """Pieces of the whole chain: fewer are a chain that is not complete."""
+    stage: str
+    variant: str
+    when: list[Condition] = Field(default_factory=list)
+    reads: dict[str, str]
+    """Inputs of the graph by name, and the tensor of the flow each is fed with."""
+    writes: dict[str, str]
+    """Outputs of the graph by name, and the tensor of the flow each one sets."""
+
+    def runs(self, depth: Depth) -> bool:
+        return all(condition.holds(depth) for condition in self.when)
+
+
+class BatchProfile(_Model):
+    """Batch sizes an engine takes: the extremes, and the one it is fastest at."""
+
+    smallest: int = Field(ge=1)
+    typical: int = Field(ge=1)
+    largest: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _rising(self) -> BatchProfile:
+        if not self.smallest <= self.typical <= self.largest:
+            raise ValueError(
+                f"batch sizes {self.smallest}, {self.typical}, {self.largest} do not rise"
+            )
+        return self
+
+
+class EngineSpec(_Model):
+    """What a built engine was built from, by and for."""
+
+    source: str
+    """The ONNX artifact it was built from."""
+    source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    version: str
+    """Of TensorRT or TensorRT-RTX."""
+    device: str | None = None
+    """The GPU it was built on; None where it was built ahead of time."""
+    capabilities: list[str] = Field(min_length=1)
+    """Compute capabilities it runs on: ``sm75``."""
+    batch: BatchProfile
+    workspace: int | None = None
+    """Limit of the builder's scratch memory in bytes; None: the builder's own."""
+    opset: int
+    """Of the graph that the builder was given."""
+    detections: bool = True
+    """Whether it ends with detections, or before suppression with raw outputs."""
+    layers: dict[str, int] = Field(default_factory=dict)
+    """Convolutions and matrix products by the type they compute in, as the builder reports."""
+
+
+class Verification(_Model):
+    """What comparing an engine with the graph it was built from has found."""
+
+    when: str
+    passed: bool
+    reference: str
+    """The artifact it was compared with, on ONNX Runtime."""
+    device: str
+    depths: int
+    batches: list[int]
+
+
 class Artifact(_Model):
     """One file that a runtime can execute."""
 
     name: str
     file: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     """A name in the bundle's folder, never a path."""
-    format: Literal["onnx"] = "onnx"
-    layout: Literal["gated", "set"]
+    format: Format = "onnx"
+    layout: Layout
     precision: Precision = "fp32"
     quantisation: Quantisation | None = None
     """None but for INT8."""
@@ -126,8 +228,16 @@ class Artifact(_Model):
     kept: list[Kept] = Field(default_factory=list)
     """Convolutions of an INT8 graph that do not; what of an FP16 body stays in FP32."""
     weights: Literal["shared", "folded"]
+    deformable: Deformable | None = None
+    """How deformable attention samples; None for networks without it."""
     depth: str | None = None
-    """The one depth of a static graph; None for a gated graph."""
+    """The one depth of a static graph; None for a gated graph and for pieces."""
+    piece: StagePiece | None = None
+    """None but for layout ``stages``."""
+    engine: EngineSpec | None = None
+    """None for ONNX graphs."""
+    verified: Verification | None = None
+    """Of engines: the newest comparison of these bytes; None where there was none."""
     row: int | None = None
     level: int | None = None
     raw: bool = False
@@ -204,7 +314,8 @@ class Manifest(_Model):
     @staticmethod
     def _check_artifact(artifact: Artifact, table: DepthTable) -> None:
         if artifact.depth is None:
-            consistent = artifact.layout == "gated" and artifact.row is None
+            layout = "gated" if artifact.piece is None else "stages"
+            consistent = artifact.layout == layout and artifact.row is None
         else:
             rows = [str(depth) for depth in table.rows]
             consistent = artifact.layout == "set" and artifact.row is not None
@@ -213,6 +324,16 @@ class Manifest(_Model):
             ]
         if not consistent:
             raise ValueError(f"layout, depth and row of the artifact {artifact.name} do not agree")
+        if artifact.piece is not None:
+            gates = table.space.gates
+            for condition in artifact.piece.when:
+                if condition.gate >= len(gates) or condition.layer > gates[condition.gate].layers:
+                    raise ValueError(f"the piece {artifact.name} asks for a gate that is not there")
+        if (artifact.format == "onnx") != (artifact.engine is None):
+            raise ValueError(
+                f"the artifact {artifact.name} is {artifact.format}, which does not go with "
+                f"{'its' if artifact.engine else 'no'} engine"
+            )
         if (artifact.precision == "int8") != (artifact.quantisation is not None):
             raise ValueError(
                 f"the artifact {artifact.name} is {artifact.precision}, which does not go with "

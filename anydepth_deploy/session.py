@@ -7,7 +7,7 @@ checked here: the depth's row, the images' type, shape and memory layout.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,8 +22,13 @@ from anydepth_deploy.runtimes import (
     Compute,
     Engine,
     EngineOptions,
+    Stages,
+    device_capability,
+    format_of,
     made_for,
     open_engine,
+    open_stages,
+    runs_on,
     runtime_targets,
 )
 from anydepth_deploy.suppression import suppress
@@ -31,9 +36,19 @@ from anydepth_deploy.suppression import suppress
 if TYPE_CHECKING:
     from anydepth_deploy.bundle import Bundle
 
-__all__ = ["PRECISIONS", "Session", "choose_artifacts", "open_artifacts", "stored_precision"]
+__all__ = [
+    "PRECISIONS",
+    "Session",
+    "chains",
+    "choose_artifacts",
+    "open_artifacts",
+    "stored_precision",
+]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
+
+LAYOUTS = ("gated", "set", "stages")
+"""In the order in which a session looks for artifacts."""
 
 PRECISIONS: dict[str, tuple[str, Compute]] = {
     "fp32": ("fp32", "fp32"),
@@ -120,6 +135,11 @@ class Session:
             return self._finish(raw), raw
         found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
         return _detections(found), _raw(found)
+
+    def load(self) -> None:
+        """Open everything that any depth of this session needs, instead of when it is needed."""
+        for row in self._engines.depths():
+            self._engines.at(row)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
         """Load the engine of ``depth`` and run it once on zeros."""
@@ -228,12 +248,20 @@ class _Set:
                 f"--layout set --depth {rows[row]}', or use the gated graph"
             )
         path = self._bundle.file(artifact, check=self._check)
-        return open_engine(self._runtime, path, _options(self._options, artifact))
+        return open_engine(self._runtime, path, replace(self._options, artifact=artifact))
 
 
-def _options(options: EngineOptions, artifact: Artifact) -> EngineOptions:
-    scheme = artifact.quantisation
-    return replace(options, target=None if scheme is None else scheme.target)
+class _Chains:
+    """Pieces of the network; the chain of a depth acts as one engine."""
+
+    def __init__(self, stages: Stages, rows: Sequence[Depth]) -> None:
+        self._stages, self._rows = stages, rows
+
+    def at(self, row: int) -> tuple[Engine, dict[str, NDArray[np.generic]]]:
+        return self._stages.at(self._rows[row]), {}
+
+    def depths(self) -> tuple[int, ...]:
+        return tuple(range(len(self._rows)))
 
 
 def stored_precision(precision: str) -> tuple[str, Compute]:
@@ -249,32 +277,100 @@ def choose_artifacts(
     precision: str,
     weights: str | None,
     target: str = "onnxruntime",
+    runtime: str = "onnxruntime",
 ) -> list[Artifact]:
-    """The artifacts that one session will run: a gated graph, or all static graphs.
+    """The artifacts that one session will run: a gated graph, all static graphs, or the pieces of
+    one chain.
 
-    ``precision``: one of :data:`PRECISIONS`. ``target``: what INT8 graphs were made for. Raises
-    :class:`UsageError` for an unknown precision and :class:`BundleError` when the bundle has no
-    artifact of that kind.
+    ``precision``: one of :data:`PRECISIONS`. ``target``: what INT8 graphs were made for, where
+    ``runtime`` takes several kinds. Of engines, those for the device at hand are chosen. Raises
+    :class:`UsageError` for an unknown precision or runtime, :class:`BundleError` when the bundle
+    has no artifact of that kind, and :class:`DeviceError` for engines where there is no device.
     """
     stored, _ = stored_precision(precision)
-    for choice in ("gated", "set") if layout is None else (layout,):
-        candidates = bundle.artifacts(choice, stored, weights=weights)
-        artifacts = [item for item in candidates if made_for(item, [target])]
+    kind = format_of(runtime)
+    targets = [target] if kind == "onnx" else runtime_targets(runtime)
+    for choice in LAYOUTS if layout is None else (layout,):
+        candidates = bundle.artifacts(choice, stored, weights=weights, format=kind)
+        artifacts = [item for item in candidates if made_for(item, targets)]
         if artifacts:
-            return artifacts[:1] if choice == "gated" else artifacts
+            return _alike(_for_device(bundle, artifacts, runtime))
+    raise _nothing_like(bundle, layout, stored, weights, targets, runtime)
+
+
+def _for_device(bundle: Bundle, artifacts: list[Artifact], runtime: str) -> list[Artifact]:
+    """Of engines, those for the device at hand; of graphs, all."""
+    if artifacts[0].engine is None:
+        return artifacts
+    here = device_capability(runtime)
+    fitting = [item for item in artifacts if item.engine and here in item.engine.capabilities]
+    if not fitting:
+        built = sorted(
+            {name for item in artifacts if item.engine for name in item.engine.capabilities}
+        )
+        raise BundleError(
+            f"bundle {bundle.path} has engines for {shorten(built)}, this device is {here}: "
+            f"'build {bundle.path} --runtime {runtime}' adds its own"
+        )
+    return fitting
+
+
+def _alike(artifacts: list[Artifact]) -> list[Artifact]:
+    """The first artifact and those that belong to it: the static graphs of the other depths, or the
+    other pieces of its chain, made in the same way."""
+    first = artifacts[0]
+    if first.layout == "gated":
+        return [first]
+    return [item for item in artifacts if _make(item) == _make(first)]
+
+
+def chains(artifacts: Iterable[Artifact]) -> list[list[Artifact]]:
+    """Graphs and engines one by one, and pieces with the others of their chain, in the order of
+    ``artifacts``: what is opened, and right or wrong, as a whole."""
+    found: dict[object, list[Artifact]] = {}
+    for item in artifacts:
+        found.setdefault(item.name if item.piece is None else _make(item), []).append(item)
+    return list(found.values())
+
+
+def _make(artifact: Artifact) -> tuple[object, ...]:
+    """What artifacts that belong together have in common."""
+    engine, scheme = artifact.engine, artifact.quantisation
+    return (
+        artifact.format,
+        artifact.precision,
+        artifact.weights,
+        artifact.deformable,
+        scheme and scheme.target,
+        engine and (engine.version, *engine.capabilities),
+    )
+
+
+def _nothing_like(
+    bundle: Bundle,
+    layout: str | None,
+    stored: str,
+    weights: str | None,
+    targets: Sequence[str],
+    runtime: str,
+) -> BundleError:
     has = sorted({_kind(item) for item in bundle.artifacts()})
-    purpose = f"for {target}" if stored == "int8" else None
+    engines = format_of(runtime) != "onnx"
+    purpose = f"for {targets[0]}" if stored == "int8" or engines else None
     wanted = " ".join(word for word in (layout, stored, weights, purpose) if word)
     given = {"precision": stored, "layout": layout, "weights": weights}
     options = " ".join(f"--{name} {word}" for name, word in given.items() if word)
-    raise BundleError(
+    command = f"build {bundle.path} --runtime {runtime}" if engines else "export"
+    return BundleError(
         f"bundle {bundle.path} has no artifact '{wanted}'; it has: {shorten(has) or 'none'}. "
-        f"'export {options}' adds it"
+        f"'{command} {options}' adds it"
     )
 
 
 def _kind(artifact: Artifact) -> str:
     purpose = f" for {artifact.quantisation.target}" if artifact.quantisation else ""
+    if artifact.engine is not None:
+        purpose = f" for {artifact.format} on {'+'.join(artifact.engine.capabilities)}"
     return f"{artifact.layout} {artifact.precision} {artifact.weights}{purpose}"
 
 
@@ -289,7 +385,7 @@ def open_artifacts(
     rounded: bool = False,
     check: bool = True,
 ) -> Session:
-    """A session over one gated graph, or over static graphs; see :meth:`Bundle.session`.
+    """A session over a gated graph, static graphs or pieces; see :meth:`Bundle.session`.
 
     Raises :class:`UsageError` for fewer than one thread, and what runtimes raise.
     """
@@ -297,18 +393,23 @@ def open_artifacts(
         raise UsageError(
             f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
         )
-    strange = [item.name for item in artifacts if not made_for(item, runtime_targets(runtime))]
-    if strange:
-        raise UsageError(
-            f"{strange[0]} is made for tensorrt, the runtime '{runtime}' would compute something "
-            "else: choose another --runtime, or the INT8 artifacts for onnxruntime"
-        )
+    strange = next((item for item in artifacts if not runs_on(item, runtime)), None)
+    if strange is not None:
+        raise UsageError(_not_for(strange, runtime))
     options = EngineOptions(threads=threads, raw=raw, compute=compute, rounded=rounded)
     engines: _Engines
     if artifacts[0].layout == "gated":
         path = bundle.file(artifacts[0], check=check)
-        engine = open_engine(runtime, path, _options(options, artifacts[0]))
+        engine = open_engine(runtime, path, replace(options, artifact=artifacts[0]))
         engines = _Gated(engine, len(bundle.table.rows))
+    elif artifacts[0].layout == "stages":
+        pieces = [
+            # The last piece has raw outputs whether they were asked for or not.
+            (bundle.file(item, check=check), item.piece, replace(options, artifact=item, raw=False))
+            for item in artifacts
+            if item.piece is not None
+        ]
+        engines = _Chains(open_stages(runtime, pieces), bundle.table.rows)
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)
@@ -318,15 +419,26 @@ def open_artifacts(
         bundle.size,
         tuple(bundle.manifest.raw_outputs),
         engines,
-        _finish(bundle),
+        _finish(bundle, artifacts),
         detects=rule is None or rule.where != "none",
     )
 
 
-def _finish(bundle: Bundle) -> Finish | None:
+def _not_for(artifact: Artifact, runtime: str) -> str:
+    if artifact.format != format_of(runtime):
+        kind = "an ONNX graph" if artifact.engine is None else f"an engine of {artifact.format}"
+        return f"{artifact.name} is {kind}, which the runtime '{runtime}' does not execute"
+    return (
+        f"{artifact.name} is made for tensorrt, the runtime '{runtime}' would compute something "
+        "else: choose another --runtime, or the INT8 artifacts for onnxruntime"
+    )
+
+
+def _finish(bundle: Bundle, artifacts: Sequence[Artifact]) -> Finish | None:
     """What the host does behind the graphs of ``bundle``; None where it does nothing."""
     rule = bundle.manifest.suppression
-    if rule is None or rule.where != "host":
+    cut = any(item.engine is not None and not item.engine.detections for item in artifacts)
+    if rule is None or rule.where == "none" or (rule.where == "graph" and not cut):
         return None
 
     def finish(raw: dict[str, NDArray[np.generic]]) -> Detections:

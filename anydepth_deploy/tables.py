@@ -1,20 +1,28 @@
-"""The tables that ``verify``, ``eval`` and ``calibrate`` print: columns and rows of text."""
+"""The tables that commands print: columns and rows of text."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from anydepth_deploy.console import giga
+from anydepth_deploy.console import giga, megabytes
+from anydepth_deploy.errors import shorten
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
+    from anydepth_deploy.building.build import BuildReport
+    from anydepth_deploy.bundle import Bundle
     from anydepth_deploy.calibration.report import JoinRow, StageRow
     from anydepth_deploy.evaluate import Accuracy
-    from anydepth_deploy.verify import Report
+    from anydepth_deploy.parity import Report
+    from anydepth_deploy.verify_engines import EngineParity, EngineReport
 
 __all__ = [
     "Table",
     "accuracy_table",
+    "engine_failure",
+    "engine_parity_table",
+    "engine_table",
+    "failure",
     "join_table",
     "limits",
     "parity_table",
@@ -46,6 +54,52 @@ def parity_table(report: Report) -> Table:
             ]
         )
     return ["artifact", "depth", *outputs, "selection", "matched", "verdict"], rows
+
+
+def engine_parity_table(report: EngineReport) -> Table:
+    """One row for each engine or chain: the worst of its depths, and gates that look swapped."""
+    limits = next(iter(report.tolerances.values()))
+    outputs = list(limits.raw)
+    by_engine: dict[str, list[EngineParity]] = {}
+    for row in report.rows:
+        by_engine.setdefault(row.artifact, []).append(row)
+    rows: list[list[object]] = []
+    for engine, found in by_engine.items():
+        failed = [row for row in found if not row.passed]
+        swapped = [
+            vote.gate for vote in report.gates if vote.artifact == engine and not vote.passed
+        ]
+        problem = next((row.problem for row in failed if row.problem), None)
+        verdict = "computes what its graph does"
+        if failed or swapped:
+            where = [row.depth for row in failed] or [f"gate {gate}" for gate in swapped]
+            verdict = f"DIFFERENT at {shorten(where, 3)}{f': {problem}' if problem else ''}"
+        worst = [max(row.differences.get(name, 0.0) for row in found) for name in outputs]
+        detections = sum(row.detections for row in found)
+        matched = detections - sum(row.unmatched for row in found)
+        figures = [f"{value:.1e}" for value in worst]
+        rows.append([engine, len(found), *figures, f"{matched}/{detections}", verdict])
+    return ["engine", "depths", *outputs, "matched", "verdict"], rows
+
+
+def failure(report: Report, reference: str) -> str:
+    """What went wrong, in one line, for a report that did not pass."""
+    failed = [row for row in report.rows if not row.passed]
+    found = limits(report, {row.precision for row in failed})
+    line = f"{len(failed)} of {len(report.rows)} rows differ from {reference} by more than {found}"
+    return f"{line}, or in their detections: do not deploy this bundle"
+
+
+def engine_failure(report: EngineReport) -> str:
+    """The same for engines."""
+    gates = {(vote.artifact, vote.gate) for vote in report.gates if not vote.passed}
+    names = {row.artifact for row in report.rows if not row.passed} | {name for name, _ in gates}
+    return (
+        f"{shorten(sorted(names), 3)} failed: {sum(not row.passed for row in report.rows)} of "
+        f"{len(report.rows)} rows differ from the graphs, {len(gates)} gates look swapped. The "
+        "bundle says so, and these engines are not run; build them again with --deformable gather, "
+        "or with another TensorRT"
+    )
 
 
 def limits(report: Report, precisions: Collection[str]) -> str:
@@ -108,6 +162,20 @@ def precision_table(found: Sequence[Accuracy]) -> Table:
             cells.append(f"{_percent(other.ap)} ({other.ap - row.ap:+.1f})")
         level = "-" if row.level is None else row.level
         rows.append([row.depth, level, giga(row.macs), *cells])
+    return columns, rows
+
+
+def engine_table(report: BuildReport, bundle: Bundle) -> Table:
+    """What was built, and what was there."""
+    columns = ["engine", "", "size", "built in", "computes in"]
+    rows: list[list[object]] = []
+    engines = {item.name: item for item in bundle.artifacts()}
+    for what, names in (("built", report.built), ("there", report.present)):
+        for item in (engines[name] for name in names):
+            layers = item.engine.layers if item.engine else {}
+            types = ", ".join(f"{count} {name}" for name, count in layers.items()) or "-"
+            seconds = f"{item.build_seconds:.1f} s"
+            rows.append([item.file, what, megabytes(item.bytes), seconds, types])
     return columns, rows
 
 

@@ -11,75 +11,27 @@ checkpoint finds by itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from anydepth_deploy.bundle import Bundle, file_sha256
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.manifest import Artifact
-from anydepth_deploy.models.stages import SLACK, Tolerances
+from anydepth_deploy.parity import Difference, Parity, Report, count_unmatched
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import made_for, rounds_to_half, runtime_targets
+from anydepth_deploy.runtimes import rounds_to_half, runs_on
 from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.session import Session, open_artifacts, stored_precision
+from anydepth_deploy.session import Session, chains, open_artifacts, stored_precision
+from anydepth_deploy.tolerances import SLACK, Tolerances
 
-__all__ = ["Parity", "Report", "unmatched_detections", "verify"]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far one artifact is from its checkpoint at one depth, over all batches tried.
-
-    ``precision``: what it was computed in. ``differences``: by quantity of the raw outputs, the
-    largest, or for a lower precision the relative error. ``selection``: see :class:`Comparison`.
-    ``unmatched``: how many of ``detections`` have no partner, or are out of order; for a lower
-    precision of the confident ones.
-    """
-
-    artifact: str
-    precision: str
-    depth: str
-    level: int | None
-    differences: dict[str, float]
-    selection: float
-    detections: int
-    unmatched: int
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """What :func:`verify` found; ``passed`` only if every row passed.
-
-    ``tolerances``: by precision. ``left_out``: artifacts of the bundle that hold none of the depths
-    asked for, or that the runtime cannot run as they are meant to.
-    """
-
-    bundle: str
-    checkpoint: str
-    runtime: str
-    batches: list[list[int]]
-    tolerances: dict[str, Tolerances]
-    rows: list[Parity]
-    left_out: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.rows) and all(row.passed for row in self.rows)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "passed": self.passed}
+__all__ = ["Parity", "Report", "verify"]
 
 
 def verify(
@@ -112,12 +64,12 @@ def verify(
     if model.suppression is not None:
         model.suppression = bundle.manifest.suppression
     reference = TorchSession(model)
-    targets = runtime_targets(runtime)
+    found = bundle.artifacts(layout, stored, format="onnx")
     plan = [
-        (item, _depths_of(item, bundle, depths) if made_for(item, targets) else [])
-        for item in bundle.artifacts(layout, stored)
+        (chain, _depths_of(chain[0], bundle, depths) if runs_on(chain[0], runtime) else [])
+        for chain in chains(found)
     ]
-    total = sum(len(found) for _, found in plan)
+    total = sum(len(tried) for _, tried in plan)
     if not total:
         wanted = "" if precision is None else f" in {precision}"
         raise BundleError(
@@ -126,12 +78,13 @@ def verify(
         )
     rows: list[Parity] = []
     tolerances: dict[str, Tolerances] = {}
-    for artifact, found in plan:
-        if not found:
+    for chain, tried in plan:
+        if not tried:
             continue
+        artifact = chain[0]
         session = open_artifacts(
             bundle,
-            [artifact],
+            chain,
             runtime=runtime,
             threads=threads,
             raw=True,
@@ -140,18 +93,18 @@ def verify(
         )
         computed = "bf16" if compute == "bf16" else artifact.precision
         limits = tolerances.setdefault(computed, model.tolerances(bundle.size, computed))
-        for depth in found:
+        name = _name(chain)
+        for depth in tried:
             if progress is not None:
-                progress(f"{artifact.name} at {depth}", len(rows), total)
+                progress(f"{name} at {depth}", len(rows), total)
             compared = _compare(session, reference, depth, batches, limits)
-            rows.append(
-                Parity(artifact.name, computed, str(depth), bundle.table.level(depth), **compared)
-            )
+            level = bundle.table.level(depth)
+            rows.append(Parity(name, computed, str(depth), level, **compared))
     shapes = [list(batch.shape) for batch in batches]
-    left_out = [item.name for item, found in plan if not found]
+    left_out = [item.name for chain, tried in plan if not tried for item in chain]
     report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows, left_out)
     if record:
-        bundle.record("verify", _record(report, [item for item, found in plan if found]))
+        bundle.record("verify", _record(report, [chain for chain, tried in plan if tried]))
     return report
 
 
@@ -163,7 +116,15 @@ def _depths_of(artifact: Artifact, bundle: Bundle, depths: Sequence[Depth] | Non
     return [own] if depths is None or own in depths else []
 
 
-def _record(report: Report, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+def _name(chain: Sequence[Artifact]) -> str:
+    """Of an artifact, or of the pieces of a chain together."""
+    first = chain[0]
+    if first.piece is None:
+        return first.name
+    return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
+
+
+def _record(report: Report, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
     """What the manifest keeps: no paths of the machine, but the hash of what was verified."""
     content = report.to_json()
     del content["bundle"], content["checkpoint"]
@@ -173,10 +134,11 @@ def _record(report: Report, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         {
             "name": item.name,
             "sha256": item.sha256,
-            "precision": computed[item.name],
-            "passed": item.name not in failed,
+            "precision": computed[_name(chain)],
+            "passed": _name(chain) not in failed,
         }
-        for item in artifacts
+        for chain in chains
+        for item in chain
     ]
     return {"when": utc_now(), "artifacts": tried, **content}
 
@@ -201,7 +163,7 @@ def _compare(
     limits: Tolerances,
 ) -> dict[str, Any]:
     """The fields of :class:`Parity` that say what was found."""
-    measured: dict[str, _Difference] = {}
+    measured: dict[str, Difference] = {}
     gap = 0.0
     places = detections = unmatched = 0
     for images in batches:
@@ -214,19 +176,16 @@ def _compare(
         expected, wanted, batch_gap = reference.compare(images, depth, raw)
         gap = max(gap, batch_gap)
         for name, array in expected.items():
-            measured.setdefault(name, _Difference()).add(given[name], array)
+            measured.setdefault(name, Difference()).add(given[name], array)
         if found is None:
             continue
         places += wanted.labels.size
         if limits.approximate:
             wanted = reference.run(images, depth)
-        counted, lonely = _count_unmatched(found, wanted, limits)
+        counted, lonely = count_unmatched(found, wanted, limits)
         detections += counted
         unmatched += lonely
-    differences = {
-        name: item.relative if limits.approximate else item.largest
-        for name, item in measured.items()
-    }
+    differences = {name: item.measure(limits) for name, item in measured.items()}
     passed = (
         all(differences[name] <= limit for name, limit in limits.raw.items())
         and differences.keys() == limits.raw.keys()
@@ -241,109 +200,3 @@ def _compare(
         "unmatched": unmatched,
         "passed": passed,
     }
-
-
-def _count_unmatched(found: Detections, wanted: Detections, limits: Tolerances) -> tuple[int, int]:
-    """How many detections count, and how many of them have no partner or are out of order."""
-    if limits.approximate:
-        pairs = [_confident(*both, limits) for both in zip(found, wanted, strict=True)]
-        return sum(counted for counted, _ in pairs), sum(lonely for _, lonely in pairs)
-    detections = int(np.count_nonzero(wanted.labels != NOTHING))
-    if found.labels.shape != wanted.labels.shape:
-        return detections, max(found.labels.size, wanted.labels.size)
-    lonely = sum(
-        unmatched_detections(one, other, score=limits.score, pixels=limits.pixels)
-        for one, other in zip(found, wanted, strict=True)
-    )
-    return detections, lonely + _out_of_order(found, limits.score)
-
-
-def _out_of_order(found: Detections, score: float) -> int:
-    """How many detections have a better one right behind them, by more than ``score``."""
-    return int(np.count_nonzero(np.diff(found.scores, axis=1) > score))
-
-
-@dataclass
-class _Difference:
-    """Between an artifact's arrays and the checkpoint's, over batches; infinite for another shape
-    or anything not finite."""
-
-    largest: float = 0.0
-    squares: float = 0.0
-    norm: float = 0.0
-
-    @property
-    def relative(self) -> float:
-        """||artifact - checkpoint|| / ||checkpoint||."""
-        if not self.squares:
-            return 0.0
-        return math.sqrt(self.squares / self.norm) if self.norm else math.inf
-
-    def add(self, one: NDArray[np.generic], other: NDArray[np.generic]) -> None:
-        if one.shape != other.shape:
-            self.largest = self.squares = math.inf
-            return
-        wanted = other.astype(np.float64)
-        difference = np.abs(one.astype(np.float64) - wanted)
-        largest = float(difference.max(initial=0.0))
-        finite = math.isfinite(largest)
-        self.largest = max(self.largest, largest if finite else math.inf)
-        self.squares += float(np.square(difference).sum()) if finite else math.inf
-        self.norm += float(np.square(wanted).sum())
-
-
-def _confident(one: Detections, other: Detections, limits: Tolerances) -> tuple[int, int]:
-    """How many detections of two sets are confident, and how many of those have no partner in the
-    whole other set (which may be less confident of it)."""
-    if not (np.isfinite(one.scores).all() and np.isfinite(one.boxes).all()):
-        count = max(one.labels.size, 1)
-        return count, count
-    close = _close(one, other, limits.score, limits.pixels)
-    partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
-    sure, sure_other = (
-        (found.scores[0] >= limits.confident) & (found.labels[0] != NOTHING)
-        for found in (one, other)
-    )
-    lonely_other = np.ones(other.labels[0].size, bool)
-    lonely_other[partner[partner >= 0]] = False
-    lonely = np.count_nonzero(sure & (partner < 0)) + np.count_nonzero(sure_other & lonely_other)
-    return int(np.count_nonzero(sure) + np.count_nonzero(sure_other)), int(lonely)
-
-
-def _close(one: Detections, other: Detections, score: float, pixels: float) -> NDArray[np.bool_]:
-    """Which detections of two sets, each of one image, may be partners."""
-    scores = (one.scores[0].astype(np.float64), other.scores[0].astype(np.float64))
-    boxes = (one.boxes[0].astype(np.float64), other.boxes[0].astype(np.float64))
-    return np.asarray(
-        (one.labels[0][:, None] == other.labels[0][None])
-        & (np.abs(scores[0][:, None] - scores[1][None]) <= score)
-        & (np.abs(boxes[0][:, None] - boxes[1][None]).max(-1, initial=0.0) <= pixels)
-    )
-
-
-def unmatched_detections(one: Detections, other: Detections, *, score: float, pixels: float) -> int:
-    """How many detections of one image have no partner in the other set, counted both ways.
-
-    Partners have the same label, scores within ``score`` and corners within ``pixels``; each has
-    one partner. Where both sets have the same size, a detection whose score is within ``score`` of
-    the other set's lowest may have missed the last place there, and is not counted.
-    """
-    labels = (one.labels[0], other.labels[0])
-    scores = (one.scores[0].astype(np.float64), other.scores[0].astype(np.float64))
-    boxes = (one.boxes[0].astype(np.float64), other.boxes[0].astype(np.float64))
-    if not all(np.isfinite(array).all() for array in (*scores, *boxes)):
-        return int(max(labels[0].size, labels[1].size, 1))
-    close = _close(one, other, score, pixels)
-    # A maximum matching: taking partners greedily could strand one of two near-twins.
-    partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
-    lonely_other = np.setdiff1d(np.arange(labels[1].size), partner)
-    if labels[0].size != labels[1].size:  # a list that is too short has no last place to miss
-        return int(np.count_nonzero(partner < 0)) + len(lonely_other)
-    return _not_at_the_edge(scores[0][partner < 0], scores[1], score) + _not_at_the_edge(
-        scores[1][lonely_other], scores[0], score
-    )
-
-
-def _not_at_the_edge(lonely: NDArray[np.float64], theirs: NDArray[np.float64], score: float) -> int:
-    edge = theirs.min(initial=math.inf) + score
-    return sum(bool(value) for value in lonely > edge)

@@ -1,4 +1,4 @@
-"""Gated graph against the static graph of the same depth: latency, file size, memory.
+"""Gated graph and chained stages against the static graph of the same depth: latency, size, memory.
 
     python benchmarks/gated_against_static.py
     python benchmarks/gated_against_static.py --network yolo-s
@@ -30,6 +30,8 @@ from anydepth_deploy.console import bar
 from anydepth_deploy.export import export_bundle
 from anydepth_deploy.samples import verification_batches
 
+FULL = "static_super_bytes"
+
 DEPTHS = {
     "r50": ("super", "base", "FFTT-F-4", "FFTF-F-5", "TFFT-T-1"),
     "r101": ("super", "base", "FFTF-F-5", "TFFT-T-1"),
@@ -38,11 +40,16 @@ DEPTHS = {
     "yolo-l": ("super", "base", "FFTTTFTT"),
     "yolo-tiny": ("super", "base", "FFTTTFTT", "TFTFTFTF"),
 }
-WEIGHTS = ("shared", "folded")
+FORMS: dict[str, tuple[str, str | None]] = {
+    "gated shared": ("gated", "shared"),
+    "gated folded": ("gated", "folded"),
+    "stages": ("stages", None),
+}
+"""What is compared with the static graph of the same depth: layout and weights."""
 
 
 def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
-    """One row per depth and weight layout, with the median of the paired ratios."""
+    """One row per depth and form, with the median of the paired ratios."""
     images = verification_batches(bundle.manifest.preprocess)[0]
     rows = []
     for depth in depths:
@@ -50,20 +57,20 @@ def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> li
         calls: dict[str, Callable[[], object]] = {
             "static": functools.partial(static.run, images, depth)
         }
-        for weights in WEIGHTS:
-            gated = bundle.session(artifact="gated", weights=weights, threads=1)
-            calls[weights] = functools.partial(gated.run, images, depth)
+        for form, (layout, weights) in FORMS.items():
+            session = bundle.session(artifact=layout, weights=weights, threads=1)
+            calls[form] = functools.partial(session.run, images, depth)
         with bar(f"latency at {depth}") as progress:
             samples = interleave(calls, repeats=repeats, progress=progress)
-        for weights in WEIGHTS:
-            ratios = samples[weights] / samples["static"]
+        for form in FORMS:
+            ratios = samples[form] / samples["static"]
             rows.append(
                 {
                     "depth": str(bundle.table.find(depth)),
-                    "weights": weights,
+                    "form": form,
                     "static_ms": round(1e3 * float(np.median(samples["static"])), 2),
-                    "gated_ms": round(1e3 * float(np.median(samples[weights])), 2),
-                    "ratio": round(median_ratio(samples[weights], samples["static"]), 4),
+                    "ms": round(1e3 * float(np.median(samples[form])), 2),
+                    "ratio": round(median_ratio(samples[form], samples["static"]), 4),
                     "ratio_quartiles": [
                         round(float(q), 4) for q in np.quantile(ratios, (0.25, 0.75))
                     ],
@@ -76,10 +83,12 @@ def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> li
 def measure_sizes(bundle: Bundle) -> dict[str, Any]:
     """File sizes, and as multiples of the static graph of super."""
     full = bundle.artifacts("set", depth=bundle.table.space.super)[0].bytes
-    found: dict[str, Any] = {"static_super_bytes": full}
-    for weights in WEIGHTS:
-        size = bundle.artifacts("gated", weights=weights)[0].bytes
-        found[weights] = {"bytes": size, "ratio": round(size / full, 4)}
+    found: dict[str, Any] = {FULL: full}
+    for form, (layout, weights) in FORMS.items():
+        size = sum(item.bytes for item in bundle.artifacts(layout, weights=weights))
+        found[form] = {"bytes": size, "ratio": round(size / full, 4)}
+    ladder = sum(bundle.artifacts("set", depth=depth)[0].bytes for depth in bundle.table.ladder)
+    found["static ladder"] = {"bytes": ladder, "ratio": round(ladder / full, 4)}
     return found
 
 
@@ -95,20 +104,16 @@ def _memory(path: str, layout: str, weights: str | None, queue: Any) -> None:
     before = _peak_mb()
     bundle = open_bundle(path)
     session = bundle.session(artifact=layout, weights=weights, threads=1)
-    session.warm("super")
-    session.warm("base")
+    for depth in bundle.table.ladder:
+        session.warm(depth)
     queue.put(_peak_mb() - before)
 
 
 def measure_memory(bundle: Bundle) -> dict[str, float]:
-    """Peak memory in MB that each form adds to a fresh process which runs super and base."""
+    """Peak memory in MB that each form adds to a fresh process which runs every rung."""
     context = multiprocessing.get_context("spawn")
     found = {}
-    for name, layout, weights in (
-        ("gated shared", "gated", "shared"),
-        ("gated folded", "gated", "folded"),
-        ("two static graphs", "set", None),
-    ):
+    for name, (layout, weights) in {**FORMS, "static ladder": ("set", None)}.items():
         queue = context.Queue()
         process = context.Process(target=_memory, args=(str(bundle.path), layout, weights, queue))
         process.start()
@@ -131,28 +136,26 @@ def main() -> None:
             bundle = export_bundle(
                 checkpoint,
                 Path(folder) / "bundle",
-                layouts=["gated", "set"],
-                weights=WEIGHTS,
+                layouts=["gated", "set", "stages"],
+                weights=["shared", "folded"],
                 depth=f"all,{','.join(depths)}",
                 progress=progress,
             )
         sizes, memory = measure_sizes(bundle), measure_memory(bundle)
         rows = measure_latency(bundle, depths, options.repeats)
     table = Table(
-        title=f"gated / static, {options.network}, batch 1, one thread", title_justify="left"
+        title=f"all depths / static, {options.network}, batch 1, one thread", title_justify="left"
     )
-    for column in ("depth", "weights", "static ms", "gated ms", "ratio", "quartiles"):
+    for column in ("depth", "form", "static ms", "ms", "ratio", "quartiles"):
         table.add_column(column)
     for row in rows:
         quartiles = " to ".join(f"{value:.3f}" for value in row["ratio_quartiles"])
-        figures = (f"{row['static_ms']:.1f}", f"{row['gated_ms']:.1f}", f"{row['ratio']:.3f}")
-        table.add_row(row["depth"], row["weights"], *figures, quartiles)
+        figures = (f"{row['static_ms']:.1f}", f"{row['ms']:.1f}", f"{row['ratio']:.3f}")
+        table.add_row(row["depth"], row["form"], *figures, quartiles)
     console = Console(width=100)
     console.print(table)
-    console.print(
-        f"file / full static graph: shared {sizes['shared']['ratio']:.3f}, "
-        f"folded {sizes['folded']['ratio']:.3f}"
-    )
+    ratios = [f"{name} {size['ratio']:.3f}" for name, size in sizes.items() if name != FULL]
+    console.print(f"files / full static graph: {', '.join(ratios)}")
     console.print(f"peak memory added, MB: {memory}")
     if options.record:
         content = {"machine": found, "latency": rows, "files": sizes, "memory_mb": memory}

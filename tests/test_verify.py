@@ -22,10 +22,11 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, CheckpointError, ImageError
 from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.models.stages import Tolerances
+from anydepth_deploy.parity import unmatched_detections
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.session import Session, open_artifacts
-from anydepth_deploy.verify import Parity, Report, unmatched_detections, verify
+from anydepth_deploy.tolerances import Tolerances
+from anydepth_deploy.verify import Parity, Report, verify
 
 SCORE, PIXELS = 0.01, 1.0
 Item = tuple[int, float, float]

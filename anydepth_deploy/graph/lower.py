@@ -16,13 +16,14 @@ from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
+from anydepth_deploy.graph.deformable import gather_samples
 from anydepth_deploy.graph.half import to_half
 from anydepth_deploy.graph.keeping import Keeper, KeepingRules, table_ranges
 from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.graph.placement import Placement, graphs_of
 from anydepth_deploy.graph.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.weights import align_levels, share_constants
-from anydepth_deploy.manifest import Kept, Precision, Target
+from anydepth_deploy.manifest import Deformable, Kept, Precision, Target
 
 __all__ = ["Lowered", "Recipe", "lower"]
 
@@ -41,6 +42,7 @@ class Recipe:
     depth: Depth | None = None
     raw: bool = False
     detections: bool = True
+    deformable: Deformable = "gridsample"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
         if levels:
             align_levels([main, *branches])
         share_constants(main, branches, levels=levels)
+    if recipe.deformable == "gather":
+        gather_samples(model)
     return Lowered(model, sum(len(item.convolutions) for item in placements), kept)
 
 

@@ -8,30 +8,26 @@ second place where the order of a network, or the meaning of a gate, is written 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
+from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Predicate, variant_name
 from anydepth_deploy.errors import InputError
 from anydepth_deploy.suppression import Suppression
+from anydepth_deploy.tolerances import Tolerances
 
 __all__ = [
     "DETECTIONS",
     "POSTPROCESS",
-    "SLACK",
     "AnyDepthModel",
     "Comparison",
-    "Predicate",
     "Size",
     "Stage",
-    "Tolerances",
     "Variant",
-    "approximate",
-    "variant_name",
 ]
 
 Size = tuple[int, int]
@@ -45,22 +41,6 @@ DETECTIONS = {"labels": "labels", "boxes": "detections", "scores": "scores"}
 
 POSTPROCESS = "postprocess"
 """The last stage, from raw outputs to detections: a graph can do without it."""
-
-
-@dataclass(frozen=True)
-class Predicate:
-    """When a gate of a stage says that it runs in full.
-
-    ``layer == 0``: when skip gate ``gate`` is 0. Otherwise: when the gate counts at least
-    ``layer`` layers.
-    """
-
-    gate: int
-    layer: int = 0
-
-    def runs(self, depth: Depth) -> bool:
-        setting = depth.settings[self.gate]
-        return setting >= self.layer if self.layer else setting == 0
 
 
 @dataclass(frozen=True)
@@ -92,11 +72,6 @@ class Stage:
         return dict(zip(self.outputs, outputs, strict=True))
 
 
-def variant_name(runs: Sequence[bool]) -> str:
-    """``full`` or ``skipped`` for each gate of a stage, joined by dashes; ``full`` without one."""
-    return "-".join("full" if value else "skipped" for value in runs) or "full"
-
-
 class Variant(nn.Module):
     """A module that is told by ``skip`` which mode it runs in, with that choice made."""
 
@@ -123,57 +98,6 @@ class Comparison:
     gap: float
 
 
-@dataclass(frozen=True)
-class Tolerances:
-    """How far an artifact may be from its checkpoint.
-
-    ``raw``: for each quantity of the raw outputs (:meth:`AnyDepthModel.quantities`), in its own
-    unit; ``selection``: of a :class:`Comparison`'s gap; ``score``: of a detection's score
-    (probability); ``pixels``: of a box's corner (input pixels).
-
-    An FP32 artifact equals its checkpoint: ``raw`` holds largest differences, and every detection
-    has a partner. A lower precision is ``approximate``: ``raw`` holds relative errors
-    ||artifact - checkpoint|| / ||checkpoint|| over all pictures, only detections of a score of at
-    least ``confident`` need partners, and a share of ``unmatched`` may lack them, and
-    ``SLACK`` more: of few detections a share says little.
-    """
-
-    raw: Mapping[str, float]
-    selection: float
-    score: float
-    pixels: float
-    approximate: bool = False
-    confident: float = 0.0
-    unmatched: float = 0.0
-
-
-PARTNERS = {"fp16": (0.02, 0.01), "bf16": (0.1, 0.02), "int8": (0.2, 0.04)}
-"""By precision: how far the scores of partners may be apart, and their corners, as a share of the
-input's longer side."""
-
-CONFIDENT, UNMATCHED = 0.5, 0.1
-
-SLACK = 2
-"""Detections that may lack a partner whatever their number (one pair that is too far apart)."""
-
-
-def approximate(
-    size: Size, precision: str, limits: Mapping[str, tuple[Mapping[str, float], float]]
-) -> Tolerances:
-    """Tolerances of a lower precision; ``limits``: of the raw outputs and the gap, by precision."""
-    raw, gap = limits[precision]
-    score, corner = PARTNERS[precision]
-    return Tolerances(
-        raw,
-        selection=gap,
-        score=score,
-        pixels=corner * max(size),
-        approximate=True,
-        confident=CONFIDENT,
-        unmatched=UNMATCHED,
-    )
-
-
 class AnyDepthModel(nn.Module):
     """What every family offers: gates, a default ladder, stages for an input size.
 
@@ -194,6 +118,8 @@ class AnyDepthModel(nn.Module):
     """How pictures of other shapes were fitted to the input in training."""
     suppression: Suppression | None = None
     """Non-maximum suppression between predictions and detections, where the family needs it."""
+    samples_grids: bool = False
+    """Whether there is deformable attention, which reads maps between their pixels."""
     optional_keys: tuple[str, ...] = ()
     """Prefixes of parameters that only training uses: a checkpoint may lack them."""
 

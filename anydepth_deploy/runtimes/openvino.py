@@ -72,6 +72,7 @@ class OpenVinoEngine:
             self.outputs: Sequence[str] = [_output_name(port) for port in self._model.outputs]
             if options.raw:
                 self.outputs = [*self.outputs, *self._add_raw_outputs()]
+            self._batched = [name for name in self.inputs if name != "depth"]
             self._rows = self._count_rows()
             # Compiled now, so that what cannot be compiled shows here and not in the first run.
             self._at(1)
@@ -95,9 +96,11 @@ class OpenVinoEngine:
             )
         if self._rows is not None:
             self._check_row(feeds["depth"])
-        shape = np.shape(feeds["images"])
+        sizes = {np.shape(feeds[name])[:1] for name in self._batched}
+        if len(sizes) != 1 or () in sizes:
+            raise InputError(f"{self.path.name}: its inputs are of different batch sizes")
         try:
-            return self._at(shape[0] if shape else 0).run(feeds, outputs)
+            return self._at(sizes.pop()[0]).run(feeds, outputs)
         except AnyDepthError:
             raise
         except Exception as error:
@@ -169,8 +172,10 @@ class OpenVinoEngine:
 
     def _compile(self, batch: int) -> _Compiled:
         model = self._model.clone()
-        shape = list(model.input("images").get_partial_shape())
-        model.reshape({"images": self._ov.PartialShape([batch, *shape[1:]])})
+        shapes = {name: list(model.input(name).get_partial_shape()) for name in self._batched}
+        model.reshape(
+            {name: self._ov.PartialShape([batch, *shape[1:]]) for name, shape in shapes.items()}
+        )
         compiled = self._core.compile_model(model, DEVICE, self._settings)
         wanted = self._settings["INFERENCE_PRECISION_HINT"]
         found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

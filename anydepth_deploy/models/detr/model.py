@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.depth import Depth
+from anydepth_deploy.depth import Depth, Predicate
 from anydepth_deploy.errors import InputError
 from anydepth_deploy.models.detr.backbone import Backbone, Stem
 from anydepth_deploy.models.detr.config import DetrConfig
@@ -17,25 +17,15 @@ from anydepth_deploy.models.stages import (
     POSTPROCESS,
     AnyDepthModel,
     Comparison,
-    Predicate,
     Size,
     Stage,
-    Tolerances,
     Variant,
-    approximate,
 )
+from anydepth_deploy.tolerances import Tolerances, detr_tolerances
 
 __all__ = ["AnyDepthDETR"]
 
 STRIDES = (8, 16, 32)
-
-APPROXIMATE = {
-    "fp16": ({"logits": 0.003, "boxes": 0.001, "queries": 0.0}, 0.05),
-    "bf16": ({"logits": 0.04, "boxes": 0.008, "queries": 0.0}, 0.3),
-    "int8": ({"logits": 0.1, "boxes": 0.03, "queries": 0.0}, 2.0),
-}
-"""Relative errors of the quantities of the raw outputs, and the gap in logits, by precision: about
-three times what the trained tiny network shows at its worst rung."""
 
 
 class AnyDepthDETR(AnyDepthModel):
@@ -47,6 +37,7 @@ class AnyDepthDETR(AnyDepthModel):
     """
 
     family = "anydepth-detr"
+    samples_grids = True
     optional_keys = ("decoder.denoising_class_embed.",)
     raw_outputs = {"logits": "logits", "boxes": "boxes", "queries": "queries"}  # noqa: RUF012
 
@@ -87,16 +78,7 @@ class AnyDepthDETR(AnyDepthModel):
             )
 
     def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
-        if precision != "fp32":
-            return approximate(size, precision, APPROXIMATE)
-        logits, boxes = 1e-4, 1e-5
-        # A logistic function has slope 1/4 at most; a corner is a centre plus half a size.
-        return Tolerances(
-            {"logits": logits, "boxes": boxes, "queries": 0.0},
-            selection=logits,
-            score=logits / 4,
-            pixels=1.5 * boxes * max(size),
-        )
+        return detr_tolerances(size, precision)
 
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]

@@ -10,37 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.depth import Depth
+from anydepth_deploy.depth import Depth, Predicate, variant_name
 from anydepth_deploy.models.stages import (
     POSTPROCESS,
     AnyDepthModel,
     Comparison,
-    Predicate,
     Size,
     Stage,
-    Tolerances,
     Variant,
-    approximate,
-    variant_name,
 )
 from anydepth_deploy.models.suppression import Suppress
 from anydepth_deploy.models.yolo.blocks import A2C2f, C3k2, Conv, residual_ends
 from anydepth_deploy.models.yolo.config import ATTENTION_LAYERS, YoloConfig
 from anydepth_deploy.models.yolo.head import Detect, decode, grid
 from anydepth_deploy.suppression import Suppression
+from anydepth_deploy.tolerances import Tolerances, yolo_tolerances
 
 __all__ = ["AnyDepthYOLO"]
 
 AREAS = {6: 4, 8: 1}
 """Areas of the attention layers."""
-
-APPROXIMATE = {
-    "fp16": ({"boxes": 0.002, "scores": 0.006}, 0.0),
-    "bf16": ({"boxes": 0.01, "scores": 0.05}, 0.0),
-    "int8": ({"boxes": 0.08, "scores": 0.25}, 0.0),
-}
-"""Relative errors of the quantities of the raw output, by precision: about three times what the
-trained tiny network shows at its worst rung. There is no choice to judge."""
 
 BOX_SPREAD, CLASS_SPREAD, QUIET = 0.05, 0.2, -7.4
 """Standard deviations of the head's logits, and the bias of the classes, in a network with random
@@ -149,12 +138,7 @@ class AnyDepthYOLO(AnyDepthModel):
         self.head.dfl.reset_parameters()
 
     def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
-        if precision != "fp32":
-            return approximate(size, precision, APPROXIMATE)
-        score, pixels = 1e-5, 1e-3
-        return Tolerances(
-            {"boxes": pixels, "scores": score}, selection=0.0, score=score, pixels=pixels
-        )
+        return yolo_tolerances(size, precision)
 
     def quantities(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         predictions = raw["predictions"]

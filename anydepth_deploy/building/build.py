@@ -1,0 +1,312 @@
+"""``build``: the graphs of a bundle become engines for a device."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from anydepth_deploy import __version__
+from anydepth_deploy.building.backend import Backend, load
+from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
+from anydepth_deploy.building.plan import Job, plan
+from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
+from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.errors import BuildError, PrecisionError, UsageError
+from anydepth_deploy.graph.contents import contents, quantised
+from anydepth_deploy.graph.cut import CutPiece, cut
+from anydepth_deploy.graph.heads import add_raw_outputs
+from anydepth_deploy.graph.placement import graphs_of
+from anydepth_deploy.graph.resolve import resolve
+from anydepth_deploy.manifest import (
+    Artifact,
+    BatchProfile,
+    Deformable,
+    EngineSpec,
+    Layout,
+    Precision,
+    StagePiece,
+)
+from anydepth_deploy.progress import Progress
+from anydepth_deploy.runtimes import device_capability
+
+__all__ = ["BuildReport", "build_bundle"]
+
+SHORT = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}
+"""What a runtime is called in the names of its engines."""
+
+SUFFIX = ".engine"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """Engines by name: those that were built, and those that were there already.
+
+    ``refused``: precisions that cannot be delivered, and why. ``notes``: what did not go as asked,
+    though nothing failed, and the engines it holds for.
+    """
+
+    runtime: str
+    version: str
+    capabilities: tuple[str, ...]
+    built: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """One engine to build; ``graph`` makes its graph, with raw outputs where the network ends."""
+
+    name: str
+    source: Artifact
+    layout: Layout
+    depth: Depth | None
+    piece: StagePiece | None
+    graph: Callable[[], ir.Model]
+
+
+def build_bundle(
+    path: str | Path,
+    *,
+    runtime: str,
+    capabilities: Sequence[str] = (),
+    depth: str = "all",
+    layouts: Sequence[str] | None = None,
+    precision: Sequence[str] | None = None,
+    weights: str | None = None,
+    batch: BatchProfile | None = None,
+    workspace: int | None = None,
+    timing_cache: str | Path | None = None,
+    deformable: Deformable = "gridsample",
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build engines from the graphs of the bundle in folder ``path``, only those that are missing.
+
+    ``runtime``: ``tensorrt``, for the device at hand, or ``tensorrt-rtx``, for the device or ahead
+    of time for ``capabilities`` (``sm75``; one engine serves all that are given). ``depth`` chooses
+    the static engines: ``all`` (the ladder), ``every`` or a comma-separated list. ``layouts``:
+    ``gated``, ``set`` and ``stages``; by default the first two, or ``set`` for chosen depths.
+    ``precision``: by default all that the bundle has graphs of; what TensorRT cannot deliver is
+    then left out and reported, and an error where it was asked for. ``batch``: default 1 to 4,
+    fastest at 1. ``workspace``: bytes. ``deformable``: ``gather`` replaces GridSample, which some
+    versions of TensorRT miscompile.
+
+    Each engine is committed when it is done: an interrupted build goes on where it stopped. Raises
+    :class:`BundleError`, :class:`UsageError`, :class:`BuildError` (:class:`PrecisionError` for a
+    precision that cannot be delivered), :class:`MissingExtraError` and :class:`DeviceError`.
+    """
+    bundle = open_bundle(path)
+    backend = load(runtime)
+    targets = _capabilities(backend, capabilities)
+    whole = bool({word.strip().lower() for word in depth.split(",")} & {"all", "every"})
+    jobs = plan(
+        bundle,
+        layouts or (("gated", "set") if whole else ("set",)),
+        precision,
+        bundle.table.select(depth),
+        weights,
+    )
+    gather = deformable == "gather"
+    if gather:
+        _check_samples(bundle, jobs)
+    suffix = f"{'-gather' if gather else ''}-{SHORT[runtime]}-{'-'.join(targets)}"
+    engines = [item for job in jobs for item in _engines(bundle, job, suffix)]
+    profile = batch or BatchProfile(smallest=1, typical=1, largest=4)
+    report = BuildReport(runtime, backend.version, targets)
+    refused: set[str] = set()
+    with BundleWriter(path, bundle.manifest) as writer:
+        for index, item in enumerate(engines):
+            if progress is not None:
+                progress(item.name, index, len(engines))
+            if _present(writer.find(item.name), item, backend, targets, profile, workspace):
+                report.present.append(item.name)
+                continue
+            if item.source.precision in refused:
+                continue
+            settings = BuildSettings(
+                runtime=runtime,
+                precision=item.source.precision,
+                capabilities=targets if backend.ahead_of_time else (),
+                batch=profile,
+                workspace=workspace,
+                timing_cache=None if timing_cache is None else Path(timing_cache),
+            )
+            write = _writer(item, bundle.table, settings, backend, gather, report.notes)
+            try:
+                writer.add(item.name, write, suffix=SUFFIX)
+            except PrecisionError as error:
+                if precision is not None:
+                    raise
+                refused.add(item.source.precision)
+                report.refused[item.source.precision] = str(error)
+                continue
+            report.built.append(item.name)
+        if progress is not None:
+            progress("done", len(engines), len(engines))
+    if report.refused and not report.built and not report.present:
+        raise PrecisionError("; ".join(report.refused.values()))
+    return report
+
+
+def _check_samples(bundle: Bundle, jobs: Sequence[Job]) -> None:
+    sources = {job.source.name: job.source for job in jobs}.values()
+    if not any(samples(read_graph(bundle.file(source))) for source in sources):
+        raise UsageError(
+            f"no graph of {bundle.path} has a GridSample to replace: leave --deformable gather out"
+        )
+
+
+def _capabilities(backend: Backend, asked: Sequence[str]) -> tuple[str, ...]:
+    """What the engines are for: the targets that were asked for, or the device at hand."""
+    if not asked:
+        return (str(device_capability(backend.name)),)
+    if not backend.ahead_of_time:
+        raise UsageError(
+            f"{backend.name} builds for the device it runs on: leave --target out, or build ahead "
+            "of time with --runtime tensorrt-rtx"
+        )
+    if unknown := [name for name in asked if name not in backend.known_capabilities]:
+        raise UsageError(
+            f"unknown target '{unknown[0]}': {backend.name} {backend.version} builds for "
+            f"{', '.join(backend.known_capabilities)}"
+        )
+    return tuple(dict.fromkeys(asked))
+
+
+def _engines(bundle: Bundle, job: Job, suffix: str) -> Iterator[_Engine]:
+    """What one job builds."""
+    source = job.source
+
+    def graph() -> ir.Model:
+        model = read_graph(bundle.file(source))
+        if source.piece is None:
+            add_raw_outputs(model)
+        return model
+
+    if job.layout == "stages" and source.piece is None:
+        for piece in cut(graph(), bundle.table.space):
+            name = f"stages-{job.precision}-{piece.spec.stage}.{piece.spec.variant}{suffix}"
+            yield _Engine(name, source, "stages", None, piece.spec, functools.partial(_cut, piece))
+    elif job.depth is not None and source.depth is None:
+        row = bundle.table.row(job.depth)
+        name = f"static-{job.precision}-{job.depth}{suffix}"
+        yield _Engine(name, source, "set", job.depth, None, lambda: resolve(graph(), row))
+    else:
+        name = f"{source.name.removesuffix('-tensorrt')}{suffix}"
+        yield _Engine(name, source, job.layout, job.depth, source.piece, graph)
+
+
+def _cut(piece: CutPiece) -> ir.Model:
+    return piece.model
+
+
+def _present(
+    artifact: Artifact | None,
+    item: _Engine,
+    backend: Backend,
+    capabilities: Sequence[str],
+    batch: BatchProfile,
+    workspace: int | None,
+) -> bool:
+    """Whether ``artifact`` is what building ``item`` would give."""
+    if artifact is None or artifact.engine is None:
+        return False
+    spec = artifact.engine
+    return (
+        spec.source_sha256 == item.source.sha256
+        and spec.version == backend.version
+        and spec.capabilities == list(capabilities)
+        and spec.batch == batch
+        and spec.workspace == workspace
+    )
+
+
+def _writer(
+    item: _Engine,
+    table: DepthTable,
+    settings: BuildSettings,
+    backend: Backend,
+    gather: bool,
+    notes: dict[str, list[str]],
+) -> Callable[[Path], Artifact]:
+    def write(path: Path) -> Artifact:
+        began = time.monotonic()
+        model = item.graph()
+        fitted = fit(model, backend, gather=gather)
+        described = _describe(item, table, model, settings.runtime)
+        with tempfile.TemporaryDirectory(prefix="anydepth-build-") as folder:
+            graph = Path(folder) / f"{item.name}.onnx"
+            ir.save(model, graph, format="protobuf")
+            asked = replace(settings, precision=_precision(model), float32=fitted.float32)
+            del model
+            try:
+                built = compile_engine(graph, path, asked)
+            except BuildError as error:  # names the graph, which goes with its folder
+                raise type(error)(str(error).replace(str(graph), item.name)) from None
+        for note in built.notes:
+            notes.setdefault(note, []).append(item.name)
+        return described.model_copy(
+            update={
+                "deformable": fitted.deformable or item.source.deformable,
+                "engine": _spec(item.source, settings, built, fitted),
+                "built_with": {"anydepth-deploy": __version__, settings.runtime: built.version},
+                "build_seconds": round(time.monotonic() - began, 3),
+            }
+        )
+
+    return write
+
+
+def _describe(item: _Engine, table: DepthTable, model: ir.Model, runtime: str) -> Artifact:
+    """What is known of an engine before it is built."""
+    source, piece = item.source, item.piece
+    outputs = {value.name for value in model.graph.outputs}
+    if piece is not None:  # without what was dropped
+        writes = {name: tensor for name, tensor in piece.writes.items() if name in outputs}
+        piece = piece.model_copy(update={"writes": writes})
+    return source.model_copy(
+        update={
+            "name": item.name,
+            "file": f"{item.name}{SUFFIX}",
+            "format": runtime,
+            "layout": item.layout,
+            "depth": None if item.depth is None else str(item.depth),
+            "row": None if item.depth is None else table.row(item.depth),
+            "level": None if item.depth is None else table.level(item.depth),
+            "piece": piece,
+            "raw": True,
+            **contents(model, source),
+        }
+    )
+
+
+def _precision(model: ir.Model) -> Precision:
+    """What a graph has to compute in: a piece of an INT8 network may hold no convolution that is
+    quantised, or nothing but what an FP16 network keeps in FP32."""
+    if quantised(model):
+        return "int8"
+    values = (value for graph in graphs_of(model.graph) for node in graph for value in node.outputs)
+    return "fp16" if any(value.dtype == ir.DataType.FLOAT16 for value in values) else "fp32"
+
+
+def _spec(source: Artifact, settings: BuildSettings, built: Built, fitted: Fitted) -> EngineSpec:
+    return EngineSpec(
+        source=source.name,
+        source_sha256=source.sha256,
+        version=built.version,
+        device=built.device,
+        capabilities=list(built.capabilities),
+        batch=settings.batch,
+        workspace=settings.workspace,
+        opset=fitted.opset,
+        detections=fitted.detections,
+        layers=built.layers,
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -597,9 +599,11 @@ def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: 
 
 def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> None:
     from anydepth_deploy import console, tables
-    from anydepth_deploy.verify_engines import verify_engines
 
-    with console.bar("verify", quiet=json) as progress:
+    with _without_torch("verifying engines"):
+        from anydepth_deploy.verify_engines import verify_engines
+
+    with _without_torch("verifying engines"), console.bar("verify", quiet=json) as progress:
         report = verify_engines(opened, batches, progress=progress, **options)
     if json:
         console.print_json(report.to_json())
@@ -858,7 +862,9 @@ def _build(
     **options: Any,
 ) -> Any:
     from anydepth_deploy import console
-    from anydepth_deploy.building.build import build_bundle
+
+    with _without_torch("building engines"):
+        from anydepth_deploy.building.build import build_bundle
 
     with console.bar("build", quiet=quiet) as progress:
         return build_bundle(
@@ -871,6 +877,15 @@ def _build(
             progress=progress,
             **options,
         )
+
+
+@contextlib.contextmanager
+def _without_torch(purpose: str) -> Iterator[None]:
+    """Where a package is missing that ``export`` brings as well, name the extra for devices."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise (missing_extra(error, purpose, extra="tensorrt") or error) from None
 
 
 def _batch(text: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from anydepth_deploy.progress import Progress
 
-__all__ = ["bar", "giga", "megabytes", "print_json", "print_line", "print_table"]
+__all__ = ["bar", "counts", "giga", "megabytes", "print_json", "print_line", "print_table"]
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -96,3 +96,8 @@ def megabytes(size: int) -> str:
 def _is_number(cell: object) -> bool:
     text = str(cell)
     return bool(text) and (text[0].isdigit() or text[0] == "-")
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """``3 fp32, 61 fp16``; a dash for none."""
+    return ", ".join(f"{count} {name}" for name, count in found.items()) or "-"

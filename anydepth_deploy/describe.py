@@ -111,51 +111,72 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
         ],
     )
     if "artifacts" in found:
-        console.print_table(
-            "artifacts",
+        _show_artifacts(found["artifacts"], found["results"])
+
+
+def _show_artifacts(
+    artifacts: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]]
+) -> None:
+    graphs = [item for item in artifacts if item["engine"] is None]
+    console.print_table(
+        "artifacts",
+        ["file", "layout", "precision", "weights", "depth", "size", "int8 convs", "kept"],
+        [
             [
-                "file",
-                "layout",
-                "precision",
-                "weights",
-                "depth",
-                "size",
-                "int8 convs",
-                "kept",
-                "for",
-            ],
+                item["file"],
+                item["layout"],
+                item["precision"],
+                item["weights"],
+                item["depth"] or _part(item),
+                console.megabytes(item["bytes"]),
+                item["quantised"] or "-",
+                len(item["kept"]) or "-",
+            ]
+            for item in graphs
+        ],
+    )
+    engines = [item for item in artifacts if item["engine"] is not None]
+    if engines:
+        console.print_table(
+            "engines",
+            ["file", "depth", "size", "batch", "computes in", "verdict"],
             [
                 [
                     item["file"],
-                    item["layout"],
-                    item["precision"],
-                    item["weights"],
-                    item["depth"] or "all",
+                    item["depth"] or _part(item),
                     console.megabytes(item["bytes"]),
-                    item["quantised"] or "-",
-                    len(item["kept"]) or "-",
-                    _device(item),
+                    "{smallest}-{largest}".format(**item["engine"]["batch"]),
+                    console.counts(item["engine"]["layers"]),
+                    _verdict(item["verified"]),
                 ]
-                for item in found["artifacts"]
+                for item in engines
             ],
         )
-        for line in _precision(found["artifacts"]):
-            console.print_line(line)
-        for line in _results(found["results"], found["artifacts"]):
-            console.print_line(line)
+    for line in _precision(graphs):
+        console.print_line(line)
+    for line in _results(results, graphs):
+        console.print_line(line)
+    builders = {
+        f"{item['format']} {item['engine']['version']} for "
+        f"{' and '.join(item['engine']['capabilities'])}"
+        for item in engines
+    }
+    if builders:
+        console.print_line(f"engines built with {', '.join(sorted(builders))}")
 
 
-def _device(item: dict[str, Any]) -> str:
-    """What an engine runs on, and whether it has been found to compute what its graph does."""
-    engine, verified = item["engine"], item["verified"]
-    if engine is None:
-        return "-"
-    verdict = "unverified" if verified is None else "verified" if verified["passed"] else "FAILED"
-    batch = engine["batch"]
-    return (
-        f"{item['format']} {engine['version']} {'+'.join(engine['capabilities'])}, "
-        f"batch {batch['smallest']}-{batch['largest']}, {verdict}"
-    )
+def _part(item: dict[str, Any]) -> str:
+    """Which depths a graph holds that is not of one."""
+    return "all" if item["piece"] is None else f"piece {item['piece']['order'] + 1}"
+
+
+def _verdict(verified: dict[str, Any] | None) -> str:
+    """What comparing an engine with its graph has found."""
+    if verified is None:
+        return "unverified"
+    if not verified["passed"]:
+        return f"FAILED on {verified['device']}"
+    return f"verified on {verified['device']}, {verified['depths']} depths"
 
 
 def _shown(value: object) -> str:

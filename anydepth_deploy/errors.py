@@ -78,11 +78,16 @@ EXTRAS = {
 """The extra that installs a package which is imported only when it is needed."""
 
 
-def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtraError | None:
-    """The friendly form of a failed import, or None when it is not about an extra's package."""
+def missing_extra(
+    error: ModuleNotFoundError, purpose: str, *, extra: str | None = None
+) -> MissingExtraError | None:
+    """The friendly form of a failed import, or None when it is not about an extra's package.
+
+    ``extra``: to name instead of the one in :data:`EXTRAS`, where several bring the package."""
     package = (error.name or "").split(".")[0]
-    extra = EXTRAS.get(package)
-    return None if extra is None else MissingExtraError(package, extra, purpose)
+    if package not in EXTRAS:
+        return None
+    return MissingExtraError(package, extra or EXTRAS[package], purpose)
 
 
 class UsageError(AnyDepthError):

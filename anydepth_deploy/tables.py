@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from anydepth_deploy.console import giga, megabytes
+from anydepth_deploy.console import counts, giga, megabytes
 from anydepth_deploy.errors import shorten
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
@@ -173,9 +173,8 @@ def engine_table(report: BuildReport, bundle: Bundle) -> Table:
     for what, names in (("built", report.built), ("there", report.present)):
         for item in (engines[name] for name in names):
             layers = item.engine.layers if item.engine else {}
-            types = ", ".join(f"{count} {name}" for name, count in layers.items()) or "-"
             seconds = f"{item.build_seconds:.1f} s"
-            rows.append([item.file, what, megabytes(item.bytes), seconds, types])
+            rows.append([item.file, what, megabytes(item.bytes), seconds, counts(layers)])
     return columns, rows
 
 

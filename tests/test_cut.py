@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from conftest import random_images
 from int8 import FAMILIES, Network
 from test_graph import quiet_session
 from test_half import run, session
-from test_resolve import LAYOUTS, LOWERED, exported, gated_file, lowered, networks
+from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, networks, odd
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
@@ -75,19 +75,22 @@ def compare_all(
     size: tuple[int, int],
     open_session: Callable[[Any], ort.InferenceSession],
     check: Callable[[str, np.ndarray, np.ndarray], None],
-    every: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> None:
-    """All depths, or ``every`` so many; batches of 1 and of 2 in turn."""
+    """All depths, or these; half of them with a batch of 1, half with 2."""
     chain, opened = Chain(pieces, open_session), open_session(with_raw(gated))
     batches = [random_images(batch, *size, seed=batch) for batch in (1, 2)]
-    for row, depth in list(enumerate(model.table.rows))[::every]:
-        images = batches[row % 2]
-        flow = chain.run(images, depth, row % 2)
+    for row in range(len(model.table.rows)) if rows is None else rows:
+        depth = model.table.rows[row]
+        images = batches[odd(depth)]
+        flow = chain.run(images, depth, odd(depth))
         expected = run(opened, images=images, depth=np.asarray(row))
         assert any(name.startswith("raw_") for name in expected)
         for name, array in expected.items():
             assert flow[name].dtype == array.dtype
             check(f"{name} {depth}", flow[name], array)
+    ran = {path[-2:] for path in chain.known}
+    assert ran == {(piece.spec.order, piece.spec.variant) for piece in pieces}
 
 
 @pytest.mark.parametrize("weights", LAYOUTS)
@@ -112,9 +115,10 @@ def test_fp32_chains_equal_the_gated_graph_at_every_depth(
 
 @pytest.mark.parametrize(("precision", "target"), LOWERED)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_lower_precisions_equal_the_gated_graph_at_every_depth(
+def test_lower_precisions_equal_the_gated_graph(
     networks: dict[str, Network], family: str, precision: str, target: str
 ) -> None:
+    """Each piece behind each variant of any stage before it."""
     network = networks[family]
     gated = lowered(network, precision, target, "shared")
     pieces = cut(gated, network.model.space)
@@ -123,8 +127,8 @@ def test_lower_precisions_equal_the_gated_graph_at_every_depth(
     def check(what: str, found: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_array_equal(found, expected, err_msg=what)
 
-    every = 7 if (precision, target) == ("int8", "onnxruntime") else 1
-    compare_all(gated, pieces, network.model, network.pieces.size, session, check, every)
+    rows = covering(network.model.table)
+    compare_all(gated, pieces, network.model, network.pieces.size, session, check, rows)
 
 
 def check_structure(pieces: list[CutPiece], model: AnyDepthModel) -> None:

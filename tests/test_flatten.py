@@ -12,7 +12,7 @@ from conftest import random_images
 from int8 import Network
 from test_graph import assert_names_are_unique, graphs_of, quiet_session
 from test_half import run, session
-from test_resolve import LAYOUTS, LOWERED, gated_file, lowered, networks
+from test_resolve import LAYOUTS, LOWERED, covering, gated_file, lowered, networks, odd
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.errors import ExportError
@@ -39,35 +39,31 @@ def test_fp32_is_exact_at_every_depth(yolo_bundle: Bundle, weights: str) -> None
     flat, nested = quiet_session(proto.SerializeToString()), quiet_session(path)
     assert [v.name for v in flat.get_outputs()] == [v.name for v in nested.get_outputs()]
     batches = [random_images(batch, 160, 160) for batch in (1, 3)]
-    for row in range(len(yolo_bundle.table.rows)):
-        for images in batches if weights == "shared" else batches[row % 2 : row % 2 + 1]:
-            feeds = {"images": images, "depth": np.asarray(row)}
-            found, expected = run(flat, **feeds), run(nested, **feeds)
-            for name, array in expected.items():
-                np.testing.assert_array_equal(found[name], array, err_msg=f"{name} {row}")
+    for row, depth in enumerate(yolo_bundle.table.rows):
+        feeds = {"images": batches[odd(depth)], "depth": np.asarray(row)}
+        found, expected = run(flat, **feeds), run(nested, **feeds)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{name} {row}")
 
 
 @pytest.mark.parametrize(("precision", "target"), LOWERED)
 def test_lower_precisions_are_exact(
     networks: dict[str, Network], precision: str, target: str
 ) -> None:
-    """At each setting of the two gates, with some of the others."""
+    """At each setting of the two gates with each of any other."""
     network = networks["anydepth-yolo"]
-    rows = network.model.table.rows
-    chosen = {depth.settings[:2]: row for row, depth in enumerate(rows)}
-    assert len(chosen) == 4
+    table = network.model.table
     model = lowered(network, precision, target, "shared")
     nested = session(model)
     assert flatten(model) == 1
     check_flat(ir.to_proto(model))
     flat = session(model)
-    for row in (*chosen.values(), *range(network.model.table.levels)):
-        for batch in (1, 3):
-            images = random_images(batch, *network.pieces.size, seed=row)
-            feeds = {"images": images, "depth": np.asarray(row)}
-            found, expected = run(flat, **feeds), run(nested, **feeds)
-            for name, array in expected.items():
-                np.testing.assert_array_equal(found[name], array, err_msg=f"{name} {row}")
+    for row in sorted({*covering(table), *range(table.levels)}):
+        images = random_images(2 if odd(table.rows[row]) else 1, *network.pieces.size, seed=row)
+        feeds = {"images": images, "depth": np.asarray(row)}
+        found, expected = run(flat, **feeds), run(nested, **feeds)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{name} {row}")
 
 
 def test_names_and_constants_stay(yolo_bundle: Bundle) -> None:

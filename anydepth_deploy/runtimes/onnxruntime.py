@@ -99,7 +99,7 @@ def _edited(path: Path, options: EngineOptions) -> bytes:
         import onnx
     except ImportError:
         purpose = "looking into this artifact"
-        raise MissingExtraError("onnx", "export", purpose) from None
+        raise MissingExtraError("onnx", "tensorrt", purpose) from None
     model = onnx.load(str(path))
     if options.raw:
         _add_raw_outputs(model, path)

@@ -192,7 +192,11 @@ def _detections(found: Mapping[str, NDArray[np.generic]]) -> Detections:
 
 def _raw(found: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     raw = {name: array for name, array in found.items() if name.startswith("raw_")}
-    return {name.removeprefix("raw_"): array for name, array in raw.items()}
+    return {
+        # Engines of TensorRT 8.6 give 32 bits where the graph says 64.
+        name.removeprefix("raw_"): array.astype(np.int64) if array.dtype == np.int32 else array
+        for name, array in raw.items()
+    }
 
 
 class _Gated:
@@ -340,7 +344,8 @@ def _make(artifact: Artifact) -> tuple[object, ...]:
         artifact.format,
         artifact.precision,
         artifact.weights,
-        artifact.deformable,
+        # Bundles of before do not name what is no gather.
+        artifact.deformable == "gather",
         scheme and scheme.target,
         engine and (engine.version, *engine.capabilities),
     )

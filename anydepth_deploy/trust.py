@@ -26,10 +26,11 @@ def check_trust(artifacts: Sequence[Artifact]) -> None:
     if failed:
         first = failed[0]
         reference = first.verified.reference if first.verified else ""
+        samples = any(item.deformable == "gridsample" for item in failed)
         raise BundleError(
             f"the engine {first.name} failed its verification: it does not compute what "
-            f"{reference} does; build it again with --deformable gather or another TensorRT, and "
-            "verify it"
+            f"{reference} does; build it again with {'--deformable gather or ' if samples else ''}"
+            "another TensorRT, and verify it"
         )
     unknown = [item.name for item in engines if item.verified is None]
     if unknown:

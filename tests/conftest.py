@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
 def _one_thread() -> None:
     # The networks of the tests are tiny: a second thread waits more than it helps.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled() -> None:
+    """Graphs that are kept for the whole session are millions of objects: what is there when a
+    module begins is no longer looked through, or collecting garbage takes longer than the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def random_detr(name: str = "tiny", seed: int = 0) -> AnyDepthDETR:

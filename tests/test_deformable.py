@@ -28,15 +28,14 @@ FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 def session(proto: onnx.ModelProto) -> ort.InferenceSession:
-    """Without the optimisation of ONNX Runtime that gets FP16 scales wrong."""
+    """Every node by itself: what ONNX Runtime fuses depends on the CPU and on the nodes around, and
+    what does not change would be rounded otherwise."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(
-        proto.SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["WeightBiasQuantization"],
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
@@ -273,8 +272,14 @@ def test_branches_of_branches() -> None:
 
 # --- whole networks --------------------------------------------------------------------------
 
-TOLERANCES = {"fp32": 1e-5, "fp16": 0.005, "int8": 0.005}
-"""Of logits and of boxes in 0..1. Lower precisions round intermediate results of either form."""
+TOLERANCES = {
+    "fp32": {"raw_logits": 1e-4, "raw_boxes": 1e-5},
+    "fp16": {"raw_logits": 0.005, "raw_boxes": 0.005},
+    "int8": {"raw_logits": 0.005, "raw_boxes": 0.005},
+}
+"""Of boxes in 0..1. In FP32 what `verify` calls equal: the two forms add the same products in
+another order, and three layers of a decoder multiply what that rounds differently. Lower precisions
+round intermediate results of either form."""
 
 
 @pytest.fixture(scope="module")
@@ -299,8 +304,7 @@ def compare(bundle: Bundle, artifact: Artifact, levels: int) -> None:
         expected, found = run(before, **feeds), run(after, **feeds)
         # Queries are chosen before anything is sampled.
         np.testing.assert_array_equal(found["raw_queries"], expected["raw_queries"])
-        for name in ("raw_logits", "raw_boxes"):
-            limit = TOLERANCES[artifact.precision]
+        for name, limit in TOLERANCES[artifact.precision].items():
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=limit)
 
 

@@ -7,7 +7,7 @@ damage a graph when it opens it, or its answers on their way.
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +17,24 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from test_trained import lowered_bundle
 
 from anydepth_deploy import runtimes
-from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, ImageError, InputError
+from anydepth_deploy.graph.contents import contents
+from anydepth_deploy.graph.cut import cut
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec
-from anydepth_deploy.reference import choose_reference
+from anydepth_deploy.reference import Reference, choose_reference
 from anydepth_deploy.runtimes import EngineOptions
 from anydepth_deploy.runtimes.onnxruntime import OnnxRuntimeEngine
 from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.session import chains
 from anydepth_deploy.verify_engines import EngineReport, batch_sizes, verify_engines
 
 RUNTIME = "tensorrt-rtx"
@@ -57,6 +62,10 @@ class Fake:
     capability: str = "sm89"
 
 
+_OPENED: dict[tuple[str, bool], OnnxRuntimeEngine] = {}
+"""Undamaged graphs by hash and rounding: opening one takes longer than all of a test's runs."""
+
+
 class Engine:
     """A graph that acts as an engine, computed a little differently from the reference."""
 
@@ -65,14 +74,19 @@ class Engine:
         self.fake = fake
         precision = options.artifact.precision
         self.nudge = precision == "fp32"  # inputs off by one bit, so that all is rounded otherwise
+        # The reference of FP16 is FP32; that of INT8 rounds to FP16, this one does not.
+        how = dataclasses.replace(options, threads=1, rounded=precision == "fp16")
         if fake.edit is not None:
             model = onnx.load(str(path))
             fake.edit(model)
-            path = folder / "damaged.onnx"
-            onnx.save(model, str(path))
-        # The reference of FP16 is FP32; that of INT8 rounds to FP16, this one does not.
-        rounded = dataclasses.replace(options, raw=True, threads=1, rounded=precision == "fp16")
-        self.engine = OnnxRuntimeEngine(path, rounded)
+            damaged = folder / "damaged.onnx"
+            onnx.save(model, str(damaged))
+            self.engine = OnnxRuntimeEngine(damaged, how)
+        else:
+            key = options.artifact.sha256, how.rounded
+            if key not in _OPENED:
+                _OPENED[key] = OnnxRuntimeEngine(path, how)
+            self.engine = _OPENED[key]
         self.inputs: Sequence[str] = self.engine.inputs
         self.outputs: Sequence[str] = self.engine.outputs
 
@@ -80,7 +94,7 @@ class Engine:
         given = dict(feeds)
         if self.fake.feed is not None:
             self.fake.feed(given)
-        if self.nudge:
+        if self.nudge and "images" in given:
             given["images"] = np.nextafter(given["images"], np.float32(0.5))
         found = {name: array.copy() for name, array in self.engine.run(given, outputs).items()}
         if self.fake.change is not None:
@@ -100,11 +114,47 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     return behaviour
 
 
-def engine_of(graph: Artifact, profile: tuple[int, int, int] = (1, 1, 3)) -> Artifact:
+class KnownReference(Reference):
+    """A reference that answers the same question once: it is sound, whatever the engine is."""
+
+    def __init__(self, bundle: Bundle, artifact: Artifact) -> None:
+        super().__init__(bundle, artifact, threads=1)
+        self.answers: dict[tuple[bytes, Depth], dict[str, NDArray[np.generic]]] = {}
+
+    def run(self, images: NDArray[np.float32], depth: Depth) -> dict[str, NDArray[np.generic]]:
+        question = images.tobytes(), depth
+        if question not in self.answers:
+            self.answers[question] = super().run(images, depth)
+            for array in self.answers[question].values():
+                array.flags.writeable = False
+        return dict(self.answers[question])
+
+
+_KNOWN: dict[str, KnownReference] = {}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For faults of engines; sound ones are compared with what the reference says afresh."""
+
+    def find(bundle: Bundle, artifact: Artifact, *, threads: int | None) -> KnownReference:
+        assert threads == 1
+        if artifact.sha256 not in _KNOWN:
+            _KNOWN[artifact.sha256] = KnownReference(bundle, artifact)
+        return _KNOWN[artifact.sha256]
+
+    monkeypatch.setattr("anydepth_deploy.verify_engines.Reference", find)
+
+
+def engine_of(
+    graph: Artifact, profile: tuple[int, int, int] = (1, 1, 3), source: Artifact | None = None
+) -> Artifact:
+    """An engine whose file is `graph`, built from `source`, by default that."""
     smallest, typical, largest = profile
+    source = source or graph
     spec = EngineSpec(
-        source=graph.name,
-        source_sha256=graph.sha256,
+        source=source.name,
+        source_sha256=source.sha256,
         version="1.7.1",
         capabilities=["sm89"],
         batch=BatchProfile(smallest=smallest, typical=typical, largest=largest),
@@ -119,7 +169,7 @@ def with_artifacts(bundle: Bundle, artifacts: Sequence[Artifact], folder: Path) 
     folder.mkdir(exist_ok=True)
     for item in [*artifacts, *bundle.artifacts("gated", "fp32")]:
         if not (folder / item.file).exists():
-            shutil.copy(bundle.path / item.file, folder / item.file)
+            os.link(bundle.path / item.file, folder / item.file)
     manifest = bundle.manifest.model_copy(update={"artifacts": list(artifacts), "results": {}})
     (folder / MANIFEST).write_text(manifest.model_dump_json())
     return open_bundle(folder)
@@ -357,7 +407,7 @@ FAULTS: dict[str, tuple[Fake, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_found(engines: Bundle, fake: Fake, fault: str) -> None:
+def test_faults_are_found(engines: Bundle, fake: Fake, known: None, fault: str) -> None:
     behaviour, precisions = FAULTS[fault]
     for item in dataclasses.fields(Fake):
         setattr(fake, item.name, getattr(behaviour, item.name))
@@ -370,7 +420,9 @@ def test_faults_are_found(engines: Bundle, fake: Fake, fault: str) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_swapped_branches_are_found(engines: Bundle, fake: Fake, precision: str) -> None:
+def test_swapped_branches_are_found(
+    engines: Bundle, fake: Fake, known: None, precision: str
+) -> None:
     """At the level of one gate, also where 8 bits hardly resolve what it does."""
     fake.edit = swap_branches(SOUND_GATE[engines.manifest.family])
     report = check(engines, "super", "base", precision=precision)
@@ -378,7 +430,9 @@ def test_swapped_branches_are_found(engines: Bundle, fake: Fake, precision: str)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_wrong_choice_of_queries(engines: Bundle, fake: Fake, precision: str) -> None:
+def test_a_wrong_choice_of_queries(
+    engines: Bundle, fake: Fake, known: None, precision: str
+) -> None:
     if not is_detr(engines):
         pytest.skip("has no queries")
     fake.change = replace_a_query
@@ -389,7 +443,7 @@ def test_a_wrong_choice_of_queries(engines: Bundle, fake: Fake, precision: str) 
     assert row.problem is None
 
 
-def test_an_engine_that_does_not_run(engines: Bundle, fake: Fake) -> None:
+def test_an_engine_that_does_not_run(engines: Bundle, fake: Fake, known: None) -> None:
     def refuse(feeds: Arrays) -> None:
         if len(feeds["images"]) == 3:
             raise InputError("out of memory")
@@ -399,6 +453,146 @@ def test_an_engine_that_does_not_run(engines: Bundle, fake: Fake) -> None:
     (row,) = report.rows
     assert not report.passed
     assert row.problem == "batches of 3: out of memory"
+
+
+# --- pieces ----------------------------------------------------------------------------------
+
+
+def write_pieces(bundle: Bundle, graph: Artifact, folder: Path) -> list[Artifact]:
+    """The pieces of a gated graph, as an export describes them."""
+    found = []
+    for piece in cut(ir.load(bundle.file(graph)), bundle.table.space):
+        name = f"stages-{graph.precision}-{piece.spec.stage}.{piece.spec.variant}"
+        path = folder / f"{name}.onnx"
+        ir.save(piece.model, path, format="protobuf")
+        update = {
+            "name": name,
+            "file": path.name,
+            "layout": "stages",
+            "piece": piece.spec,
+            "raw": True,
+            "weights": "folded",
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+            **contents(piece.model, graph),
+        }
+        found.append(graph.model_copy(update=update))
+    return found
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pieces(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, dict[str, list[Artifact]]]:
+    """The pieces of each precision, in a folder with the graphs that they were cut from."""
+    bundle = lowered_bundle(request.param, tmp_path_factory)[0]
+    folder = tmp_path_factory.mktemp("pieces")
+    graphs = [named(bundle, name) for name in SOURCES.values()]
+    found = {item.precision: write_pieces(bundle, item, folder) for item in graphs}
+    return with_artifacts(bundle, graphs, folder), found
+
+
+def chained(pieces: tuple[Bundle, dict[str, list[Artifact]]], folder: Path, origin: str) -> Bundle:
+    """A bundle with engines of all pieces, built from exported ones or from a gated graph."""
+    bundle, found = pieces
+    graphs = list(bundle.artifacts())
+    items = []
+    for graph in graphs:
+        own = found[graph.precision]
+        if origin == "pieces":
+            items += [*own, *map(engine_of, own)]
+        else:
+            items += [engine_of(item, source=graph) for item in own]
+    return with_artifacts(bundle, [*graphs, *items], folder)
+
+
+@pytest.mark.parametrize("origin", ["gated", "pieces"])
+def test_sound_chains_pass_as_a_whole(
+    pieces: tuple[Bundle, dict[str, list[Artifact]]],
+    tmp_path: Path,
+    fake: Fake,
+    known: None,
+    origin: str,
+) -> None:
+    """Compared with the gated graph, whatever they were built from."""
+    bundle = chained(pieces, tmp_path / "b", origin)
+    links = [item for item in bundle.artifacts(format=RUNTIME) if item.piece is not None]
+    assert [len(chain) for chain in chains(links)] == [len(own) for own in pieces[1].values()]
+    report = check(bundle, "super", "base")
+    assert report.passed, [row for row in report.rows if not row.passed]
+    assert [row.depth for row in report.rows] == [
+        str(bundle.table.space.super),
+        str(bundle.table.space.base),
+    ] * 3
+    assert all(value > 0 for row in report.rows for value in row.differences.values())
+    stored = open_bundle(bundle.path)
+    for precision, own in pieces[1].items():
+        verdicts = [named(stored, f"{item.name}-rtx").verified for item in own]
+        assert verdicts[0] is not None
+        assert verdicts == verdicts[:1] * len(own)
+        assert (verdicts[0].passed, verdicts[0].depths) == (True, 2)
+        assert verdicts[0].reference == SOURCES["fp32" if precision == "fp16" else precision]
+    (record,) = stored.manifest.results["verify"]
+    assert len(record["artifacts"]) == len(links)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_swapped_pieces_are_found(
+    pieces: tuple[Bundle, dict[str, list[Artifact]]],
+    tmp_path: Path,
+    fake: Fake,
+    known: None,
+    precision: str,
+) -> None:
+    """One stage runs in full where it should be skipped: the whole chain is wrong, no other."""
+    bundle, found = pieces
+    stage = SOUND_GATE[bundle.manifest.family]
+    one, other = (item for item in found[precision] if item.piece and item.piece.stage == stage)
+    assert one.piece
+    assert other.piece
+    swapped = {
+        one.name: one.piece.model_copy(update={"when": other.piece.when}),
+        other.name: other.piece.model_copy(update={"when": one.piece.when}),
+    }
+    assert one.piece.when != other.piece.when
+    own = [
+        item.model_copy(update={"piece": swapped.get(item.name, item.piece)})
+        for item in found[precision]
+    ]
+    damaged = bundle, {**found, precision: own}
+    stored = chained(damaged, tmp_path / "b", "gated")
+    report = check(stored, "super", "base")
+    verdicts = {item.name: item.verified for item in open_bundle(stored.path).artifacts()}
+    assert {row.precision for row in report.rows if not row.passed} == {precision}
+    for kind, items in found.items():
+        for item in items:
+            verdict = verdicts[f"{item.name}-rtx"]
+            assert verdict is not None
+            assert verdict.passed == (kind != precision)
+
+
+def test_a_damaged_piece_condemns_its_chain(
+    pieces: tuple[Bundle, dict[str, list[Artifact]]], tmp_path: Path, fake: Fake, known: None
+) -> None:
+    """Also the pieces that are as they should be."""
+    bundle = chained(pieces, tmp_path / "b", "gated")
+    stage = SOUND_GATE[bundle.manifest.family]
+
+    def wrong(found: Arrays, row: int, feeds: Arrays) -> None:
+        for name, array in found.items():
+            if name.startswith(f"{stage}.skipped/"):
+                array *= array.dtype.type(1.1)
+
+    fake.change = wrong
+    depths = [str(bundle.table.space.super), str(bundle.table.space.base)]
+    report = check(bundle, *depths, precision="fp16")
+    # Where the stage runs in full nothing is wrong.
+    assert {row.depth: row.passed for row in report.rows} == dict(
+        zip(depths, (True, False), strict=True)
+    )
+    for item in open_bundle(bundle.path).artifacts(precision="fp16", format=RUNTIME):
+        assert item.verified is not None
+        assert not item.verified.passed
 
 
 # --- references, batch sizes and what cannot be tried ----------------------------------------
@@ -439,7 +633,7 @@ def test_batches_fit_the_profile(
     assert batch_sizes(found, given) == expected
 
 
-def test_one_batch_size_is_noted(trained: Bundle, tmp_path: Path, fake: Fake) -> None:
+def test_one_batch_size_is_noted(trained: Bundle, tmp_path: Path, fake: Fake, known: None) -> None:
     seen: list[int] = []
     fake.feed = lambda feeds: seen.append(len(feeds["images"]))
     graph = named(trained, SOURCES["fp32"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -50,12 +51,13 @@ def widened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     found = ir.to_proto(model)
     onnx.checker.check_model(found, full_check=True)
     assert_names_are_unique(found)
-    assert set(kinds(found).values()).isdisjoint({FLOAT16})
+    types = kinds(found)
+    assert set(types.values()).isdisjoint({FLOAT16})
     for graph in graphs_of(found.graph):
         for node in graph.node:
             if node.op_type == "Cast":
                 assert node.attribute[0].i != FLOAT16
-                assert kinds(found)[node.input[0]] != kinds(found)[node.output[0]]
+                assert types[node.input[0]] != types[node.output[0]]
     return found, names
 
 
@@ -289,38 +291,52 @@ def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return lowered_bundle(request.param, tmp_path_factory)[0]
 
 
-def halves(bundle: Bundle) -> Iterator[tuple[Artifact, onnx.ModelProto, range]]:
-    """Gated graphs and static ones of both ends of the ladder with FP16 in them; rows to try."""
-    ladder = bundle.table.ladder
+@dataclass(frozen=True)
+class Half:
+    """A graph with FP16 in it, the rows to try it at, and what `widen` makes of it."""
+
+    artifact: Artifact
+    proto: onnx.ModelProto
+    rows: range
+    wide: onnx.ModelProto
+    names: list[str]
+
+
+@pytest.fixture(scope="module")
+def halves(lowered: Bundle) -> list[Half]:
+    """Gated graphs and static ones of both ends of the ladder. Read only."""
+    ladder = lowered.table.ladder
     ends = (None, str(ladder[0]), str(ladder[-1]))
-    for artifact in bundle.artifacts():
+    found = []
+    for artifact in lowered.artifacts():
         half = artifact.precision == "fp16" or artifact.name.endswith("-tensorrt")
         if half and artifact.depth in ends:
-            model = ir.load(bundle.file(artifact))
+            model = ir.load(lowered.file(artifact))
             add_raw_outputs(model)
             rows = (
                 range(0, len(ladder), len(ladder) - 1) if artifact.layout == "gated" else range(1)
             )
-            yield artifact, ir.to_proto(model), rows
+            proto = ir.to_proto(model)
+            found.append(Half(artifact, proto, rows, *widened(proto)))
+    return found
 
 
-def test_numbers_are_those_of_the_graph(lowered: Bundle) -> None:
+def test_numbers_are_those_of_the_graph(lowered: Bundle, halves: list[Half]) -> None:
     """Bit for bit what the graph gives when every 16 in it is written as 32."""
     height, width = lowered.manifest.preprocess.size
-    found = list(halves(lowered))
-    assert {(item.precision, item.layout) for item, _, _ in found} == {
+    assert {(half.artifact.precision, half.artifact.layout) for half in halves} == {
         ("fp16", "gated"),
         ("fp16", "set"),
         ("int8", "gated"),
         ("int8", "set"),
     }
-    for _, proto, rows in found:
-        wide, _ = widened(proto)
+    for half in halves:
+        proto, wide = half.proto, half.wide
         assert [value.name for value in wide.graph.output] == [
             value.name for value in proto.graph.output
         ]
         opened = session(by_hand(proto), optimise=False), session(wide, optimise=False)
-        for row in rows:
+        for row in half.rows:
             images = random_images(2, height, width, seed=row)
             feeds = {"images": images, "depth": np.asarray(row, np.int64)}
             expected, got = (run(each, **feeds) for each in opened)
@@ -328,19 +344,20 @@ def test_numbers_are_those_of_the_graph(lowered: Bundle) -> None:
                 np.testing.assert_array_equal(got[name], array, strict=True)
 
 
-def test_differences_are_roundings(lowered: Bundle) -> None:
+def test_differences_are_roundings(lowered: Bundle, halves: list[Half]) -> None:
     """From the FP16 graph, rounded where it says so. (Rounding to 8 bits makes steps of them.)
 
     A DETR's last queries are a matter of roundings: those that both chose are compared.
     """
     images = verification_batches(lowered.manifest.preprocess, seed=1)[0]
-    for artifact, proto, rows in halves(lowered):
-        if artifact.precision != "fp16":
+    for half in halves:
+        if half.artifact.precision != "fp16":
             continue
-        wide, _ = widened(proto)
+        proto = onnx.ModelProto()
+        proto.CopyFrom(half.proto)
         assert round_to_half(proto)
-        opened = session(proto, *KEEP_ROUNDING), session(wide)
-        feeds = {"images": images, "depth": np.asarray(rows[-1], np.int64)}
+        opened = session(proto, *KEEP_ROUNDING), session(half.wide)
+        feeds = {"images": images, "depth": np.asarray(half.rows[-1], np.int64)}
         expected, got = (run(each, **feeds) for each in opened)
         floats = [f"raw_{name}" for name in lowered.manifest.raw_outputs if name != "queries"]
         if "raw_queries" in got:
@@ -352,15 +369,15 @@ def test_differences_are_roundings(lowered: Bundle) -> None:
                 found.update((name, found[name][:, index]) for name in floats)
         for name in floats:
             error = np.linalg.norm(expected[name] - got[name]) / np.linalg.norm(expected[name])
-            assert 0 < error < 0.01, (artifact.name, name)
+            assert 0 < error < 0.01, (half.artifact.name, name)
 
 
-def test_sensitive_nodes_are_those_left_in_full(lowered: Bundle) -> None:
+def test_sensitive_nodes_are_those_left_in_full(halves: list[Half]) -> None:
     """All that the manifest lists as kept, and nothing that reads and gives FP16 only."""
-    for artifact, proto, _ in halves(lowered):
+    for half in halves:
+        artifact, proto, wide, names = half.artifact, half.proto, half.wide, half.names
         types = kinds(proto)
         nodes = {node.name: node for graph in graphs_of(proto.graph) for node in graph.node}
-        wide, names = widened(proto)
         after = {node.name for graph in graphs_of(wide.graph) for node in graph.node}
         assert set(names) <= after, artifact.name
         assert len(set(names)) == len(names)
@@ -388,14 +405,13 @@ def test_an_fp32_graph_stays_as_it_is(lowered: Bundle) -> None:
     assert convolutions <= set(names)
 
 
-def test_eight_bits_in_opset_17(lowered: Bundle) -> None:
+def test_eight_bits_in_opset_17(lowered: Bundle, halves: list[Half]) -> None:
     """What TensorRT 8.6 reads: FP32 scales, zero points of 0, and it runs."""
     height, width = lowered.manifest.preprocess.size
-    for artifact, proto, rows in halves(lowered):
-        if artifact.precision != "int8":
+    for half in halves:
+        if half.artifact.precision != "int8":
             continue
-        model = ir.from_proto(proto)
-        widen(model)
+        model = ir.from_proto(half.wide)
         set_opset(model, 17)
         found = ir.to_proto(model)
         onnx.checker.check_model(found, full_check=True)
@@ -409,9 +425,9 @@ def test_eight_bits_in_opset_17(lowered: Bundle) -> None:
         assert len(pairs) > 10
         assert {types[node.input[1]] for node in pairs} == {FLOAT}
         assert {types[node.input[2]] for node in pairs} == {TensorProto.INT8}
-        feeds = {"images": random_images(2, height, width), "depth": np.asarray(rows[-1])}
+        feeds = {"images": random_images(2, height, width), "depth": np.asarray(half.rows[-1])}
         # No layouts are changed: those depend on the opset and move roundings to 8 bits.
-        expected = run(session(by_hand(proto), optimise=False), **feeds)
+        expected = run(session(by_hand(half.proto), optimise=False), **feeds)
         got = run(session(found, optimise=False), **feeds)
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array, strict=True)

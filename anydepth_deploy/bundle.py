@@ -468,7 +468,7 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BundleError(
-                f"another export is writing {folder}: wait for it, or choose another --out"
+                f"another export or build is writing {folder}: wait for it, or use another folder"
             ) from None
         yield
     finally:
@@ -494,6 +494,6 @@ def _flush(path: Path) -> None:
 def _disk_error(path: Path, error: OSError) -> BundleError:
     advice = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to that"
     return BundleError(
-        f"{path} cannot be written: {error.strerror or error}; {advice} or choose another --out "
+        f"{path} cannot be written: {error.strerror or error}; {advice} or use another folder "
         "(what was complete before is unchanged)"
     )

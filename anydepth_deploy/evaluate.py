@@ -126,7 +126,8 @@ def evaluate(
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
     ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
-    :meth:`Bundle.session`. Each picture is prepared once and run at every depth. The outcome is
+    :meth:`Bundle.session`. Each picture is prepared once and run at every depth; ``batch`` gives
+    way to the profile of an engine. The outcome is
     recorded in the manifest, with the artifacts that were measured.
 
     Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
@@ -148,6 +149,8 @@ def evaluate(
         threads=threads,
         rounded=any(rounds_to_half(item) for item in measured),
     )
+    if session.batch is not None:
+        batch = min(batch, session.batch.largest)
     found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
     for start in range(0, len(data.images), batch):
         if progress is not None:
@@ -244,8 +247,10 @@ def _run_chunk(
     """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
     pictures = [load_image(folder / item["file_name"]) for item in chunk]
     images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
+    images = session.padded(images)
     for depth, results in found.items():
-        for item, geometry, one in zip(chunk, geometries, session.run(images, depth), strict=True):
+        detected = list(session.run(images, depth))[: len(chunk)]
+        for item, geometry, one in zip(chunk, geometries, detected, strict=True):
             boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
             image_ids = np.full(len(boxes), item["id"])

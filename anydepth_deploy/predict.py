@@ -67,7 +67,7 @@ def predict(
             progress(path.name, index, len(paths))
         picture = load_image(path, upright=True)
         prepared, geometry = prepare(picture, bundle.manifest.preprocess)
-        inputs = session.run(prepared[None], chosen).image(0, threshold)
+        inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
         enlarge = max(1, SMALLEST_DRAWING // max(picture.shape[:2]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
-from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.manifest import Artifact, BatchProfile
 from anydepth_deploy.runtimes import (
     Compute,
     Engine,
@@ -35,6 +35,7 @@ from anydepth_deploy.suppression import suppress
 
 if TYPE_CHECKING:
     from anydepth_deploy.bundle import Bundle
+    from anydepth_deploy.runtimes.engine_io import MemoryUse
 
 __all__ = [
     "PRECISIONS",
@@ -69,6 +70,10 @@ class _Engines(Protocol):
 
     def depths(self) -> tuple[int, ...]: ...
 
+    def opened(self) -> list[tuple[str, object]]:
+        """What is open, and a name for it."""
+        ...
+
 
 class Session:
     """An opened bundle that runs images at any depth its artifacts hold.
@@ -85,12 +90,15 @@ class Session:
         finish: Finish | None = None,
         *,
         detects: bool = True,
+        batch: BatchProfile | None = None,
     ) -> None:
         self.table = table
         self.size = size
         self._finish = finish
         self.detects = detects
         """Whether :meth:`run` works: not where suppression is left to the application."""
+        self.batch = batch
+        """Batch sizes that can be run; None where any can."""
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
 
@@ -135,6 +143,26 @@ class Session:
             return self._finish(raw), raw
         found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
         return _detections(found), _raw(found)
+
+    @property
+    def memory(self) -> dict[str, MemoryUse]:
+        """What the engines hold that are open, by the depth or layout they are for; empty where
+        the runtime does not tell."""
+        found = {name: getattr(item, "memory", None) for name, item in self._engines.opened()}
+        return {name: use for name, use in found.items() if use is not None}
+
+    def close(self) -> None:
+        """Give back what a device holds; the session cannot be used any more. Without it, that
+        happens when nothing refers to the session."""
+        for _, item in self._engines.opened():
+            close = getattr(item, "close", None)
+            if close is not None:
+                close()
+
+    def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``images``, the last one repeated where engines take no batch as small."""
+        lacking = 0 if self.batch is None else self.batch.smallest - len(images)
+        return images if lacking <= 0 else np.concatenate([images, *[images[-1:]] * lacking])
 
     def load(self) -> None:
         """Open everything that any depth of this session needs, instead of when it is needed."""
@@ -212,6 +240,9 @@ class _Gated:
     def depths(self) -> tuple[int, ...]:
         return tuple(range(len(self._feeds)))
 
+    def opened(self) -> list[tuple[str, object]]:
+        return [("gated", self._engine)]
+
 
 class _Set:
     """One static graph per depth, each opened when it is first used."""
@@ -242,6 +273,10 @@ class _Set:
     def depths(self) -> tuple[int, ...]:
         return tuple(self._artifacts)
 
+    def opened(self) -> list[tuple[str, object]]:
+        rows = self._bundle.table.rows
+        return [(str(rows[row]), engine) for row, engine in list(self._engines.items())]
+
     def _open(self, row: int) -> Engine:
         artifact = self._artifacts.get(row)
         if artifact is None:
@@ -266,6 +301,9 @@ class _Chains:
 
     def depths(self) -> tuple[int, ...]:
         return tuple(range(len(self._rows)))
+
+    def opened(self) -> list[tuple[str, object]]:
+        return [("stages", self._stages)]
 
 
 def stored_precision(precision: str) -> tuple[str, Compute]:
@@ -426,6 +464,7 @@ def open_artifacts(
         engines,
         _finish(bundle, artifacts),
         detects=rule is None or rule.where != "none",
+        batch=artifacts[0].engine.batch if artifacts[0].engine else None,
     )
 
 

@@ -167,14 +167,16 @@ def verify_engines(
             depths=len(tried),
             batches=sizes,
         )
-        verdicts |= {item.sha256: verdict for item in chain}
+        found_now = {item.sha256: verdict for item in chain}
+        verdicts |= found_now
+        if record:  # at once: what comes next may not even open
+            bundle.mark(found_now)
     shapes = [[size, *pool.shape[1:]] for size in sorted(sizes_tried)]
     source = bundle.manifest.source.file
     report = EngineReport(
         str(bundle.path), source, runtime, shapes, tolerances, rows, left_out, gates, notes
     )
     if record:
-        bundle.mark(verdicts)
         bundle.record("verify", _record(report, plan, verdicts))
     return report
 

@@ -680,7 +680,7 @@ def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path) -> None:
 def test_one_writer_at_a_time(old: Path) -> None:
     with (
         BundleWriter(old, manifest()),
-        pytest.raises(BundleError, match="another export is writing"),
+        pytest.raises(BundleError, match="another export or build is writing"),
         BundleWriter(old, manifest()),
     ):
         pass

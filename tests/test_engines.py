@@ -42,13 +42,12 @@ from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import BuildError, BundleError, DeviceError, InputError, PrecisionError
 from anydepth_deploy.evaluate import CocoData, evaluate
 from anydepth_deploy.export import export_bundle
-from anydepth_deploy.manifest import Artifact, BatchProfile
+from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
 from anydepth_deploy.predict import predict
 from anydepth_deploy.reference import choose_reference
 from anydepth_deploy.runtimes.tensorrt_library import load_library
 from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.session import Session
-from anydepth_deploy.train.shapes import render, write_coco
+from anydepth_deploy.train.shapes import write_coco
 from anydepth_deploy.verify_engines import EngineReport, verify_engines
 
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
@@ -56,15 +55,25 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("gated", "set", "stages")
 BATCHES = (1, 3, 4)
 VERSION = "10.3.0"
-OTHERS = ("8.6.1", "11.4.0.106", "rtx")
+OTHERS = {"8.6.1": PRECISIONS, "11.4.0.106": ("fp16",), "rtx": ("fp32", "int8")}
+"""Other versions, and precisions in which each differs from 10.3."""
 RTX_VERSION = "1.7.1.116"
 
 ELSEWHERE = {"anydepth-detr": ("TFFT-T-1", "FTFT-F-2"), "anydepth-yolo": ("TFTFTFTF", "FFTTTFTT")}
 """Depths that are no rungs; the YOLO's take all branches of its nested Ifs together with them."""
 
-ERRORS = {"fp32": 1e-5, "fp16": 0.01, "int8": 0.25}
-"""Relative errors of raw outputs. FP16 and INT8: another fusion rounds elsewhere, and an 8-bit step
-turns rounding into whole steps; a wrong branch is off by more in FP32 and FP16."""
+ERRORS: dict[str, dict[str, float]] = {
+    "same": {"boxes": 0, "logits": 0, "scores": 0},
+    "fp32": {"boxes": 2e-6, "logits": 3e-6, "scores": 3e-6},
+    "fp16": {"boxes": 0.001, "logits": 0.015, "scores": 0.003},
+    "int8": {"boxes": 0.04, "logits": 0.08, "scores": 0.2},
+}
+"""Relative errors of raw outputs, about three times what was measured: another fusion rounds
+elsewhere, and where 8 bits are involved rounding becomes whole steps. The very graph that ONNX
+Runtime is given elsewhere differs by nothing."""
+
+SHARED = {"same": 1.0, "fp32": 1.0, "fp16": 0.95, "int8": 0.85}
+"""Queries that both sides choose."""
 
 Raw = Mapping[str, NDArray[Any]]
 Arrays = NDArray[np.float32]
@@ -326,7 +335,7 @@ def oracles(graphs: Bundle, images: Arrays) -> Mapping[str, Oracle]:
 # --- comparing --------------------------------------------------------------------------------
 
 
-def assert_near(found: Raw, wanted: Raw, precision: str, what: str) -> None:
+def assert_near(found: Raw, wanted: Raw, kind: str, what: str) -> None:
     """Raw outputs agree; queries by their tokens, of which nearly all must be the same."""
     assert found.keys() == wanted.keys(), what
     pairs: dict[str, list[tuple[Any, Any]]] = {}
@@ -342,8 +351,11 @@ def assert_near(found: Raw, wanted: Raw, precision: str, what: str) -> None:
                     for name in ("logits", "boxes"):
                         other = found[name][image, where[int(token)]]
                         pairs.setdefault(name, []).append((other, wanted[name][image, place]))
-        least = {"fp32": 1.0, "fp16": 0.95, "int8": 0.7}[precision]
-        assert shared >= least * wanted["queries"].size, (what, shared, wanted["queries"].size)
+        assert shared >= SHARED[kind] * wanted["queries"].size, (
+            what,
+            shared,
+            wanted["queries"].size,
+        )
     else:
         one, other = found["predictions"], wanted["predictions"]
         assert one.shape == other.shape, what
@@ -351,7 +363,19 @@ def assert_near(found: Raw, wanted: Raw, precision: str, what: str) -> None:
     for name, both in pairs.items():
         ours, theirs = (np.array(side, np.float64) for side in zip(*both, strict=True))
         error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-        assert error <= ERRORS[precision], f"{what}: {name} is off by {error}"
+        assert error <= ERRORS[kind][name], f"{what}: {name} is off by {error}"
+
+
+def nearness(layout: str, precision: str, version: str = VERSION) -> str:
+    """How near an engine is to the gated graph, as a key of `ERRORS`."""
+    if precision == "fp32":
+        return "same" if layout == "gated" else "fp32"
+    if version == "8.6.1":
+        return precision  # the graph it is given is in FP32
+    if layout == "gated":
+        return "same"
+    # Pieces have the scales of the gated graph; a folded norm moves those of static ones.
+    return "fp16" if layout == "stages" else precision
 
 
 def assert_same_detections(found: Detections, wanted: Detections, what: str) -> None:
@@ -408,7 +432,7 @@ def test_engines_answer_as_their_graph_does(
             what = f"{layout} {precision} at {depth}, {batch} images"
             found, raw = session.run_both(images[:batch], depth)
             wanted, wanted_raw = oracles[precision].at(depth, batch)
-            assert_near(raw, wanted_raw, precision, what)
+            assert_near(raw, wanted_raw, nearness(layout, precision), what)
             if precision == "fp32":
                 assert_same_detections(found, wanted, what)
             if batch != 3:
@@ -437,7 +461,7 @@ def test_every_version_gets_a_graph_that_it_can_build(
 ) -> None:
     """Opset, types, Ifs and suppression are within what it knows, and the answers are the same."""
     machine = Machine(monkeypatch, version, capability=(8, 9))
-    folder = subset(graphs, tmp_path / "bundle", gated_only(*PRECISIONS))
+    folder = subset(graphs, tmp_path / "bundle", gated_only(*OTHERS[version]))
     report = machine.build(folder, ["gated", "stages"])
     assert set(report.built) == set(machine.built)
     opened = open_bundle(folder)
@@ -445,14 +469,14 @@ def test_every_version_gets_a_graph_that_it_can_build(
     assert {item.engine.detections for item in opened.artifacts("gated") if item.engine} == {
         not (yolo and version == "rtx")
     }
-    for precision in PRECISIONS:
+    for precision in OTHERS[version]:
         for layout in ("gated", "stages"):
             session = machine.session(opened, layout, precision)
             for depth, batch in zip(depths_of(opened, family), (1, 3, 4, 3, 1, 4), strict=False):
                 what = f"{version} {layout} {precision} at {depth}, {batch} images"
                 found, raw = session.run_both(images[:batch], depth)
                 wanted, wanted_raw = oracles[precision].at(depth, batch)
-                assert_near(raw, wanted_raw, precision, what)
+                assert_near(raw, wanted_raw, nearness(layout, precision, version), what)
                 if precision == "fp32":
                     assert_same_detections(found, wanted, what)
     kept = {name: item.float32 for name, item in machine.settings.items()}
@@ -684,7 +708,7 @@ def test_sound_engines_are_marked_and_trusted(
 ) -> None:
     """In all layouts and precisions; the pieces of a chain share its verdict."""
     opened = open_bundle(subset(built, tmp_path / "bundle", lambda item: True))
-    tried = ("super", "base") if family == "anydepth-detr" else ("base",)
+    tried = ("base",)
     report = check(machine, opened, *tried)
     assert report.passed, [row for row in report.rows if not row.passed]
     found = open_bundle(opened.path)
@@ -880,7 +904,7 @@ def test_swapped_pieces_are_found_and_refused(
     name = {"anydepth-detr": ("layer2", "encoder"), "anydepth-yolo": ("layer8", "layer20")}
     folder = subset(built, tmp_path / "bundle", lambda item: item.precision in ("fp32", precision))
     swap_pieces(folder, name[family][stage], precision)
-    report = check(machine, open_bundle(folder), "super", "base", precision=precision)
+    report = check(machine, open_bundle(folder), "super", layout="stages", precision=precision)
     assert not report.passed
     assert {row.artifact.split("-")[0] for row in report.rows if not row.passed} == {"stages"}
     found = open_bundle(folder)
@@ -903,7 +927,8 @@ def test_a_damaged_weight_is_found_and_refused(
     _, model = read_engine(copied / victim.file)
     damage_weight(model)
     replace_engine(opened, victim, model)
-    report = check(machine, open_bundle(copied), "super", "base")
+    tried = ("super", "base") if layout == "set" else ("super",)
+    report = check(machine, open_bundle(copied), *tried)
     assert not report.passed
     failed = {row.artifact for row in report.rows if not row.passed}
     for item in engines_of(open_bundle(copied)):
@@ -944,8 +969,6 @@ def test_a_verdict_on_other_bytes_counts_for_nothing(small: Path, machine: Machi
     old, (new,) = opened.manifest.artifacts[-1], engines_of(open_bundle(small))
     assert old.sha256 != new.sha256
     verdict = {"when": "now", "passed": True, "reference": "x", "device": "sm87"}
-    from anydepth_deploy.manifest import Verification
-
     opened.mark({old.sha256: Verification.model_validate(verdict | {"depths": 1, "batches": [1]})})
     (engine,) = engines_of(open_bundle(small))
     assert engine.verified is None
@@ -972,7 +995,7 @@ def test_building_again_builds_only_what_is_missing(
     detr: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch)
-    folder = subset(detr, tmp_path / "bundle", gated_only("fp32", "fp16"))
+    folder = subset(detr, tmp_path / "bundle", gated_only("fp32"))
     first: BuildReport = machine.build(folder)
     assert set(first.built) == set(machine.built)
     assert first.present == []
@@ -1114,8 +1137,11 @@ def test_a_precision_that_cannot_be_delivered(
 ) -> None:
     folder = subset(detr, tmp_path / "bundle", gated_only("fp32", "fp16"))
 
+    refusals: list[str] = []
+
     def refuse(name: str) -> None:
         if "-fp16-" in name:
+            refusals.append(name)
             raise PrecisionError("FP16 cannot be delivered here")
 
     machine.before = refuse
@@ -1127,6 +1153,7 @@ def test_a_precision_that_cannot_be_delivered(
         return
     report = machine.build(folder, ["gated", "stages"])
     assert report.refused == {"fp16": "FP16 cannot be delivered here"}
+    assert len(refusals) == 1, "one refusal tells enough: each trial takes minutes"
     assert report.built
     assert all("-fp32-" in name for name in report.built)
     assert {item.name for item in engines_of(assert_whole(folder))} == set(report.built)
@@ -1218,8 +1245,3 @@ def test_pieces_on_openvino(
             assert_near(raw, wanted_raw, precision, what)
             if precision == "fp32":
                 assert_same_detections(found, wanted, what)
-
-
-def test_a_session_has_the_type_it_says(built: Bundle, machine: Machine) -> None:
-    assert isinstance(machine.session(built, "stages"), Session)
-    assert render(0, 0, "val").image.dtype == np.uint8

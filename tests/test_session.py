@@ -303,7 +303,7 @@ def test_without_onnxruntime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_onnx(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert bundle.session(artifact="gated").run(random_images(1, SIDE, SIDE), 0)
-    with pytest.raises(MissingExtraError, match=r"pip install 'anydepth-deploy\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'anydepth-deploy\[tensorrt\]'"):
         bundle.session(artifact="gated", raw=True)
 
 

@@ -111,11 +111,12 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     module.device_capability = lambda: behaviour.capability  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(runtimes.RUNTIMES, RUNTIME, module.__name__)
+    monkeypatch.setattr("anydepth_deploy.verify_engines.Reference", find_reference)
     return behaviour
 
 
 class KnownReference(Reference):
-    """A reference that answers the same question once: it is sound, whatever the engine is."""
+    """A reference that is asked the same question once: it is sound, whatever the engine is."""
 
     def __init__(self, bundle: Bundle, artifact: Artifact) -> None:
         super().__init__(bundle, artifact, threads=1)
@@ -133,17 +134,11 @@ class KnownReference(Reference):
 _KNOWN: dict[str, KnownReference] = {}
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For faults of engines; sound ones are compared with what the reference says afresh."""
-
-    def find(bundle: Bundle, artifact: Artifact, *, threads: int | None) -> KnownReference:
-        assert threads == 1
-        if artifact.sha256 not in _KNOWN:
-            _KNOWN[artifact.sha256] = KnownReference(bundle, artifact)
-        return _KNOWN[artifact.sha256]
-
-    monkeypatch.setattr("anydepth_deploy.verify_engines.Reference", find)
+def find_reference(bundle: Bundle, artifact: Artifact, *, threads: int | None) -> KnownReference:
+    assert threads == 1
+    if artifact.sha256 not in _KNOWN:
+        _KNOWN[artifact.sha256] = KnownReference(bundle, artifact)
+    return _KNOWN[artifact.sha256]
 
 
 def engine_of(
@@ -407,7 +402,7 @@ FAULTS: dict[str, tuple[Fake, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_found(engines: Bundle, fake: Fake, known: None, fault: str) -> None:
+def test_faults_are_found(engines: Bundle, fake: Fake, fault: str) -> None:
     behaviour, precisions = FAULTS[fault]
     for item in dataclasses.fields(Fake):
         setattr(fake, item.name, getattr(behaviour, item.name))
@@ -420,9 +415,7 @@ def test_faults_are_found(engines: Bundle, fake: Fake, known: None, fault: str) 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_swapped_branches_are_found(
-    engines: Bundle, fake: Fake, known: None, precision: str
-) -> None:
+def test_swapped_branches_are_found(engines: Bundle, fake: Fake, precision: str) -> None:
     """At the level of one gate, also where 8 bits hardly resolve what it does."""
     fake.edit = swap_branches(SOUND_GATE[engines.manifest.family])
     report = check(engines, "super", "base", precision=precision)
@@ -430,9 +423,7 @@ def test_swapped_branches_are_found(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_wrong_choice_of_queries(
-    engines: Bundle, fake: Fake, known: None, precision: str
-) -> None:
+def test_a_wrong_choice_of_queries(engines: Bundle, fake: Fake, precision: str) -> None:
     if not is_detr(engines):
         pytest.skip("has no queries")
     fake.change = replace_a_query
@@ -443,7 +434,7 @@ def test_a_wrong_choice_of_queries(
     assert row.problem is None
 
 
-def test_an_engine_that_does_not_run(engines: Bundle, fake: Fake, known: None) -> None:
+def test_an_engine_that_does_not_run(engines: Bundle, fake: Fake) -> None:
     def refuse(feeds: Arrays) -> None:
         if len(feeds["images"]) == 3:
             raise InputError("out of memory")
@@ -488,7 +479,9 @@ def pieces(
     bundle = lowered_bundle(request.param, tmp_path_factory)[0]
     folder = tmp_path_factory.mktemp("pieces")
     graphs = [named(bundle, name) for name in SOURCES.values()]
-    found = {item.precision: write_pieces(bundle, item, folder) for item in graphs}
+    found: dict[str, list[Artifact]] = {
+        item.precision: write_pieces(bundle, item, folder) for item in graphs
+    }
     return with_artifacts(bundle, graphs, folder), found
 
 
@@ -511,7 +504,6 @@ def test_sound_chains_pass_as_a_whole(
     pieces: tuple[Bundle, dict[str, list[Artifact]]],
     tmp_path: Path,
     fake: Fake,
-    known: None,
     origin: str,
 ) -> None:
     """Compared with the gated graph, whatever they were built from."""
@@ -541,7 +533,6 @@ def test_swapped_pieces_are_found(
     pieces: tuple[Bundle, dict[str, list[Artifact]]],
     tmp_path: Path,
     fake: Fake,
-    known: None,
     precision: str,
 ) -> None:
     """One stage runs in full where it should be skipped: the whole chain is wrong, no other."""
@@ -572,7 +563,7 @@ def test_swapped_pieces_are_found(
 
 
 def test_a_damaged_piece_condemns_its_chain(
-    pieces: tuple[Bundle, dict[str, list[Artifact]]], tmp_path: Path, fake: Fake, known: None
+    pieces: tuple[Bundle, dict[str, list[Artifact]]], tmp_path: Path, fake: Fake
 ) -> None:
     """Also the pieces that are as they should be."""
     bundle = chained(pieces, tmp_path / "b", "gated")
@@ -633,7 +624,7 @@ def test_batches_fit_the_profile(
     assert batch_sizes(found, given) == expected
 
 
-def test_one_batch_size_is_noted(trained: Bundle, tmp_path: Path, fake: Fake, known: None) -> None:
+def test_one_batch_size_is_noted(trained: Bundle, tmp_path: Path, fake: Fake) -> None:
     seen: list[int] = []
     fake.feed = lambda feeds: seen.append(len(feeds["images"]))
     graph = named(trained, SOURCES["fp32"])

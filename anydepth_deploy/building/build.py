@@ -6,7 +6,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -73,6 +73,49 @@ class _Engine:
     graph: Callable[[], ir.Model]
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What all engines of one build have in common."""
+
+    backend: Backend
+    table: DepthTable
+    capabilities: tuple[str, ...]
+    batch: BatchProfile
+    workspace: int | None
+    timing_cache: Path | None
+    gather: bool
+
+    @property
+    def suffix(self) -> str:
+        """Of the engines' names."""
+        words = ["gather"] if self.gather else []
+        return "-".join(["", *words, SHORT[self.backend.name], *self.capabilities])
+
+    def settings(self, precision: Precision, float32: tuple[str, ...]) -> BuildSettings:
+        return BuildSettings(
+            runtime=self.backend.name,
+            precision=precision,
+            capabilities=self.capabilities if self.backend.ahead_of_time else (),
+            batch=self.batch,
+            workspace=self.workspace,
+            timing_cache=self.timing_cache,
+            float32=float32,
+        )
+
+    def made(self, artifact: Artifact | None, source: Artifact) -> bool:
+        """Whether ``artifact`` is what building from ``source`` would give."""
+        if artifact is None or artifact.engine is None:
+            return False
+        spec = artifact.engine
+        return (
+            spec.source_sha256 == source.sha256
+            and spec.version == self.backend.version
+            and spec.capabilities == list(self.capabilities)
+            and spec.batch == self.batch
+            and spec.workspace == self.workspace
+        )
+
+
 def build_bundle(
     path: str | Path,
     *,
@@ -114,41 +157,34 @@ def build_bundle(
         bundle.table.select(depth),
         weights,
     )
-    gather = deformable == "gather"
-    if gather:
+    order = _Order(
+        backend=backend,
+        table=bundle.table,
+        capabilities=targets,
+        batch=batch or BatchProfile(smallest=1, typical=1, largest=4),
+        workspace=workspace,
+        timing_cache=None if timing_cache is None else Path(timing_cache),
+        gather=deformable == "gather",
+    )
+    if order.gather:
         _check_samples(bundle, jobs)
-    suffix = f"{'-gather' if gather else ''}-{SHORT[runtime]}-{'-'.join(targets)}"
-    engines = [item for job in jobs for item in _engines(bundle, job, suffix)]
-    profile = batch or BatchProfile(smallest=1, typical=1, largest=4)
+    engines = [item for job in jobs for item in _engines(bundle, job, order.suffix)]
     report = BuildReport(runtime, backend.version, targets)
-    refused: set[str] = set()
     with BundleWriter(path, bundle.manifest) as writer:
         for index, item in enumerate(engines):
             if progress is not None:
                 progress(item.name, index, len(engines))
-            if _present(writer.find(item.name), item, backend, targets, profile, workspace):
+            kind = item.source.precision
+            if order.made(writer.find(item.name), item.source):
                 report.present.append(item.name)
-                continue
-            if item.source.precision in refused:
-                continue
-            settings = BuildSettings(
-                runtime=runtime,
-                precision=item.source.precision,
-                capabilities=targets if backend.ahead_of_time else (),
-                batch=profile,
-                workspace=workspace,
-                timing_cache=None if timing_cache is None else Path(timing_cache),
-            )
-            write = _writer(item, bundle.table, settings, backend, gather, report.notes)
-            try:
-                writer.add(item.name, write, suffix=SUFFIX)
-            except PrecisionError as error:
-                if precision is not None:
-                    raise
-                refused.add(item.source.precision)
-                report.refused[item.source.precision] = str(error)
-                continue
-            report.built.append(item.name)
+            elif kind not in report.refused:
+                try:
+                    writer.add(item.name, _writer(item, order, report), suffix=SUFFIX)
+                    report.built.append(item.name)
+                except PrecisionError as error:
+                    if precision is not None:
+                        raise
+                    report.refused[kind] = str(error)
         if progress is not None:
             progress("done", len(engines), len(engines))
     if report.refused and not report.built and not report.present:
@@ -208,56 +244,34 @@ def _cut(piece: CutPiece) -> ir.Model:
     return piece.model
 
 
-def _present(
-    artifact: Artifact | None,
-    item: _Engine,
-    backend: Backend,
-    capabilities: Sequence[str],
-    batch: BatchProfile,
-    workspace: int | None,
-) -> bool:
-    """Whether ``artifact`` is what building ``item`` would give."""
-    if artifact is None or artifact.engine is None:
-        return False
-    spec = artifact.engine
-    return (
-        spec.source_sha256 == item.source.sha256
-        and spec.version == backend.version
-        and spec.capabilities == list(capabilities)
-        and spec.batch == batch
-        and spec.workspace == workspace
-    )
-
-
-def _writer(
-    item: _Engine,
-    table: DepthTable,
-    settings: BuildSettings,
-    backend: Backend,
-    gather: bool,
-    notes: dict[str, list[str]],
-) -> Callable[[Path], Artifact]:
+def _writer(item: _Engine, order: _Order, report: BuildReport) -> Callable[[Path], Artifact]:
     def write(path: Path) -> Artifact:
         began = time.monotonic()
         model = item.graph()
-        fitted = fit(model, backend, gather=gather)
-        described = _describe(item, table, model, settings.runtime)
+        computes = _precision(model)  # before a weakly typed builder's graph has its types removed
+        fitted = fit(model, order.backend, gather=order.gather)
+        described = _describe(item, order, model)
         with tempfile.TemporaryDirectory(prefix="anydepth-build-") as folder:
             graph = Path(folder) / f"{item.name}.onnx"
             ir.save(model, graph, format="protobuf")
-            asked = replace(settings, precision=_precision(model), float32=fitted.float32)
             del model
             try:
-                built = compile_engine(graph, path, asked)
+                built = compile_engine(graph, path, order.settings(computes, fitted.float32))
             except BuildError as error:  # names the graph, which goes with its folder
                 raise type(error)(str(error).replace(str(graph), item.name)) from None
         for note in built.notes:
-            notes.setdefault(note, []).append(item.name)
+            report.notes.setdefault(note, []).append(item.name)
         return described.model_copy(
             update={
-                "deformable": fitted.deformable or item.source.deformable,
-                "engine": _spec(item.source, settings, built, fitted),
-                "built_with": {"anydepth-deploy": __version__, settings.runtime: built.version},
+                # All pieces of a chain are marked alike, also those that sample nothing.
+                "deformable": "gather"
+                if order.gather
+                else item.source.deformable or fitted.deformable,
+                "engine": _spec(item.source, order, built, fitted),
+                "built_with": {
+                    "anydepth-deploy": __version__,
+                    order.backend.name: built.version,
+                },
                 "build_seconds": round(time.monotonic() - began, 3),
             }
         )
@@ -265,9 +279,9 @@ def _writer(
     return write
 
 
-def _describe(item: _Engine, table: DepthTable, model: ir.Model, runtime: str) -> Artifact:
+def _describe(item: _Engine, order: _Order, model: ir.Model) -> Artifact:
     """What is known of an engine before it is built."""
-    source, piece = item.source, item.piece
+    source, piece, table = item.source, item.piece, order.table
     outputs = {value.name for value in model.graph.outputs}
     if piece is not None:  # without what was dropped
         writes = {name: tensor for name, tensor in piece.writes.items() if name in outputs}
@@ -276,7 +290,7 @@ def _describe(item: _Engine, table: DepthTable, model: ir.Model, runtime: str) -
         update={
             "name": item.name,
             "file": f"{item.name}{SUFFIX}",
-            "format": runtime,
+            "format": order.backend.name,
             "layout": item.layout,
             "depth": None if item.depth is None else str(item.depth),
             "row": None if item.depth is None else table.row(item.depth),
@@ -297,15 +311,15 @@ def _precision(model: ir.Model) -> Precision:
     return "fp16" if any(value.dtype == ir.DataType.FLOAT16 for value in values) else "fp32"
 
 
-def _spec(source: Artifact, settings: BuildSettings, built: Built, fitted: Fitted) -> EngineSpec:
+def _spec(source: Artifact, order: _Order, built: Built, fitted: Fitted) -> EngineSpec:
     return EngineSpec(
         source=source.name,
         source_sha256=source.sha256,
         version=built.version,
         device=built.device,
         capabilities=list(built.capabilities),
-        batch=settings.batch,
-        workspace=settings.workspace,
+        batch=order.batch,
+        workspace=order.workspace,
         opset=fitted.opset,
         detections=fitted.detections,
         layers=built.layers,

@@ -52,8 +52,11 @@ def choose_reference(bundle: Bundle, artifact: Artifact) -> Artifact:
         for item in graphs
         if item.precision == artifact.precision
         and item.quantisation == artifact.quantisation
-        # A static graph has the scales of its depth, a gated one those of all depths.
-        and (artifact.quantisation is None or (named and named.layout == item.layout))
+        # A static graph has the scales of its depth; a gated one, and pieces, those of all depths.
+        and (
+            artifact.quantisation is None
+            or (named is not None and (named.depth is None) == (item.depth is None))
+        )
     ]
     exact = [item for item in graphs if item.precision == "fp32"]
     candidates = [source] if source is not None else []
@@ -62,6 +65,12 @@ def choose_reference(bundle: Bundle, artifact: Artifact) -> Artifact:
     for item in [*candidates, *alike]:
         if (bundle.path / item.file).is_file():
             return item
+    if named is not None and named.piece is not None:
+        target = f" --target {scheme.target}" if (scheme := artifact.quantisation) else ""
+        raise BundleError(
+            f"bundle {bundle.path} has no whole graph to compare {artifact.name} with, only pieces "
+            f"of one: 'export --layout gated --precision {artifact.precision}{target}' adds it"
+        )
     raise BundleError(
         f"bundle {bundle.path} has no graph to compare {artifact.name} with: {engine.source}, from "
         "which it was built, is gone or was exported again; build the engine again"

@@ -36,6 +36,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/gated_against_static.py
 	$(BIN)/python benchmarks/gated_against_static.py --network yolo-s
+	$(BIN)/python benchmarks/engine_sizes.py
 	$(BIN)/python benchmarks/latency_by_precision.py
 	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py

@@ -14,6 +14,7 @@ from anydepth_deploy.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
+    "PIECE_METADATA",
     "RAW_METADATA",
     "TABLE_METADATA",
     "Artifact",
@@ -53,6 +54,9 @@ Deformable = Literal["gridsample", "gather"]
 
 RAW_METADATA = "anydepth.raw_outputs"
 """ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
+
+PIECE_METADATA = "anydepth.piece"
+"""ONNX metadata: which link of a chain a graph is, a :class:`StagePiece` in JSON."""
 
 TABLE_METADATA = "anydepth.depths"
 """ONNX metadata: the depths by row, so that a graph explains itself without its bundle."""

@@ -21,9 +21,9 @@ from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lower
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.cut import PIECE_METADATA, PREPARES, CutPiece, cut
+from anydepth_deploy.graph.cut import PREPARES, CutPiece, cut
 from anydepth_deploy.graph.resolve import read_gates
-from anydepth_deploy.manifest import RAW_METADATA, StagePiece
+from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, StagePiece
 from anydepth_deploy.models.stages import AnyDepthModel
 from anydepth_deploy.runtimes.onnxruntime import _add_raw_outputs
 

@@ -20,14 +20,11 @@ import onnx_ir as ir
 from anydepth_deploy.depth import DepthSpace, Predicate, variant_name
 from anydepth_deploy.errors import DepthError, ExportError
 from anydepth_deploy.graph.flatten import Leaf, leaves
-from anydepth_deploy.graph.resolve import GateTable, fold_finished, raw_tensors, read_gates
-from anydepth_deploy.graph.values import new_node
-from anydepth_deploy.manifest import RAW_METADATA, Condition, StagePiece
+from anydepth_deploy.graph.heads import add_raw_outputs
+from anydepth_deploy.graph.resolve import GateTable, fold_finished, read_gates
+from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, Condition, StagePiece
 
-__all__ = ["PIECE_METADATA", "CutPiece", "cut"]
-
-PIECE_METADATA = "anydepth.piece"
-"""ONNX metadata: which link of the chain a graph is, a :class:`StagePiece` in JSON."""
+__all__ = ["CutPiece", "cut"]
 
 PREPARES = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
 """Operators that change how a tensor is written, not what it says."""
@@ -74,7 +71,7 @@ def cut(model: ir.Model, space: DepthSpace) -> list[CutPiece]:
     table = read_gates(model)
     predicates = _predicates(table, space)
     whole = model.clone()
-    raw = _add_raw_outputs(whole)
+    raw = add_raw_outputs(whole)
     chain = _Chain(whole.graph, table, predicates)
     parts = chain.parts()
     chain.check(parts)
@@ -122,19 +119,6 @@ def _predicates(table: GateTable, space: DepthSpace) -> dict[str, Predicate]:
                 "written: expected a graph of the same network"
             )
     return {name: known[name] for name in table.columns}
-
-
-def _add_raw_outputs(model: ir.Model) -> dict[str, str]:
-    """Give ``model`` the raw outputs that it lacks; the tensors that hold them, by public name."""
-    graph = model.graph
-    tensors = raw_tensors(model)
-    present = {value.name for value in graph.outputs}
-    for public, value in tensors.items():
-        if f"raw_{public}" not in present:
-            node = new_node("Identity", [value], f"raw_{public}", value.type, value.shape)
-            graph.append(node)
-            graph.outputs.append(node.outputs[0])
-    return {public: value.name or "" for public, value in tensors.items()}
 
 
 class _Chain:

@@ -12,7 +12,7 @@ from anydepth_deploy.graph.placement import graphs_of
 from anydepth_deploy.graph.values import new_node
 from anydepth_deploy.manifest import RAW_METADATA
 
-__all__ = ["add_raw_outputs", "drop_detections", "suppresses"]
+__all__ = ["add_raw_outputs", "drop_detections", "raw_tensors", "suppresses"]
 
 
 def suppresses(model: ir.Model) -> bool:
@@ -22,31 +22,41 @@ def suppresses(model: ir.Model) -> bool:
     )
 
 
-def add_raw_outputs(model: ir.Model) -> list[str]:
-    """Make the heads' raw outputs ``raw_*`` outputs of ``model``, in place; return their names.
+def raw_tensors(model: ir.Model) -> dict[str, ir.Value]:
+    """The tensors that hold the raw outputs, by the public names of those.
+
+    Raises :class:`ExportError` where the metadata do not name them, or name others.
+    """
+    try:
+        names = dict(json.loads(model.metadata_props[RAW_METADATA]))
+    except (KeyError, ValueError, TypeError):
+        names = {}
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    missing = [str(name) for name in names.values() if name not in values]
+    if not names or missing:
+        raise ExportError(
+            f"the graph '{model.graph.name}' does not say where its raw outputs are (metadata "
+            f"{RAW_METADATA}; not found: {', '.join(missing) or 'all'}): export it again"
+        )
+    return {public: values[name] for public, name in names.items()}
+
+
+def add_raw_outputs(model: ir.Model) -> dict[str, str]:
+    """Make the heads' raw outputs outputs ``raw_*`` of ``model`` where they are not, in place;
+    return the tensors that hold them, by public name.
 
     An engine cannot be looked into once it is built, and comparing it with its graph needs them.
-    Raises :class:`ExportError` where the graph does not say which tensors they are.
+    Raises :class:`ExportError` as :func:`raw_tensors` does.
     """
     graph = model.graph
-    tensors: dict[str, str] = json.loads(model.metadata_props.get(RAW_METADATA, "{}"))
-    if not tensors:
-        raise ExportError(
-            f"the graph {graph.name} does not say where its raw outputs are: export it again"
-        )
-    values = {value.name: value for node in graph for value in node.outputs}
+    tensors = raw_tensors(model)
     present = {value.name for value in graph.outputs}
-    for public, tensor in tensors.items():
-        name = f"raw_{public}"
-        if name in present:
-            continue
-        source = values.get(tensor)
-        if source is None:
-            raise ExportError(f"the graph {graph.name} has no tensor {tensor}: export it again")
-        node = new_node("Identity", [source], name, source.type, source.shape)
-        graph.append(node)
-        graph.outputs.append(node.outputs[0])
-    return [f"raw_{public}" for public in tensors]
+    for public, value in tensors.items():
+        if f"raw_{public}" not in present:
+            node = new_node("Identity", [value], f"raw_{public}", value.type, value.shape)
+            graph.append(node)
+            graph.outputs.append(node.outputs[0])
+    return {public: value.name or "" for public, value in tensors.items()}
 
 
 def drop_detections(model: ir.Model) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.fold import constant, fold_batch_norms, merge_parallel_convolutions
+from anydepth_deploy.graph.heads import raw_tensors
 from anydepth_deploy.graph.values import new_constant
 from anydepth_deploy.graph.weights import share_constants
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
@@ -25,7 +26,6 @@ __all__ = [
     "branches",
     "fold_finished",
     "inline",
-    "raw_tensors",
     "read_gates",
     "resolve",
 ]
@@ -153,25 +153,6 @@ def branches(node: ir.Node) -> dict[bool, ir.Graph]:
         True: node.attributes["then_branch"].as_graph(),
         False: node.attributes["else_branch"].as_graph(),
     }
-
-
-def raw_tensors(model: ir.Model) -> dict[str, ir.Value]:
-    """The tensors that hold the raw outputs, by the public names of those.
-
-    Raises :class:`ExportError` where the metadata do not name them, or name others.
-    """
-    try:
-        names = dict(json.loads(model.metadata_props[RAW_METADATA]))
-    except (KeyError, ValueError, TypeError):
-        names = {}
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    missing = [str(name) for name in names.values() if name not in values]
-    if not names or missing:
-        raise ExportError(
-            f"the graph '{model.graph.name}' does not say where its raw outputs are (metadata "
-            f"{RAW_METADATA}; not found: {', '.join(missing) or 'all'}): export it again"
-        )
-    return {public: values[name] for public, name in names.items()}
 
 
 def inline(node: ir.Node, taken: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:

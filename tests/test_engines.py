@@ -39,7 +39,14 @@ from anydepth_deploy.building.compile import BuildSettings, Built
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import NOTHING, Detections
-from anydepth_deploy.errors import BuildError, BundleError, DeviceError, InputError, PrecisionError
+from anydepth_deploy.errors import (
+    BuildError,
+    BundleError,
+    DeviceError,
+    InputError,
+    PrecisionError,
+    UsageError,
+)
 from anydepth_deploy.evaluate import CocoData, evaluate
 from anydepth_deploy.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
@@ -583,17 +590,55 @@ def test_memory_counts_the_weights_of_a_piece_once(
     session = machine.session(built, "stages")
     assert machine.trt.deserialised == 0
     session.run(images[:1], "super")
-    some = session._engines._stages.memory.engines
+    some = session.memory["stages"].engines
     assert 0 < some < sum(item.bytes for item in pieces)
     session.load()
     assert machine.trt.deserialised == len(pieces)
-    memory = session._engines._stages.memory
+    memory = session.memory["stages"]
     assert memory.engines == sum(item.bytes for item in pieces)
     assert memory.device == memory.engines + machine.cuda.used
     one = session._engines._stages.at(built.table.ladder[0])
     assert one.memory == memory
     static = [item for item in built.artifacts("set", "fp32") if item.engine]
     assert memory.engines < sum(item.bytes for item in static)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_closed_session_has_given_everything_back(
+    built: Bundle, images: Arrays, machine: Machine, layout: str
+) -> None:
+    session = machine.session(built, layout)
+    for depth in (built.table.ladder[0], built.table.ladder[-1]):
+        session.run(images[:1], depth)
+    assert machine.cuda.used > 0
+    names = {"gated": {"gated"}, "stages": {"stages"}}
+    rungs = {str(built.table.ladder[0]), str(built.table.ladder[-1])}
+    assert session.memory.keys() == names.get(layout, rungs)
+    session.close()
+    assert machine.cuda.used == 0
+    with pytest.raises(UsageError, match="is closed"):
+        session.run(images[:1], built.table.ladder[0])
+
+
+def test_batches_below_the_profile_are_filled_up(
+    small: Path, inputs: Arrays, machine: Machine, tmp_path: Path
+) -> None:
+    """By `eval` and `predict`; an application is told."""
+    machine.build(small, ["gated"], batch=BatchProfile(smallest=2, typical=2, largest=3))
+    bundle = open_bundle(small)
+    data = CocoData(write_coco(tmp_path / "shapes", 4, 5, "val"))  # 3 and 1 in the last call
+    depth = [bundle.table.ladder[-1]]
+    runtime = machine.runtime
+    (found,) = evaluate(bundle, data, depth, runtime=runtime, record=False)
+    (wanted,) = evaluate(bundle, data, depth, threads=1, record=False)
+    assert found.ap == pytest.approx(wanted.ap, abs=0.1)
+    picture = data.folder / data.images[0]["file_name"]
+    assert predict(bundle, picture, runtime=runtime, out=tmp_path / "one.png")
+    session = machine.session(bundle, "gated")
+    assert session.batch is not None
+    assert len(session.padded(inputs[:1])) == 2
+    with pytest.raises(InputError, match="takes 2 to 3"):
+        session.run(inputs[:1], "base")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

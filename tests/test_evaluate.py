@@ -109,6 +109,11 @@ class FakeSession:
         self.calls: list[tuple[str, int]] = []
         self.seen: dict[str, int] = {}
 
+    batch = None
+
+    def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return images
+
     def run(self, images: NDArray[np.float32], depth: Depth) -> Detections:
         assert images.shape[1:] == (3, SIDE, SIDE)
         self.calls.append((str(depth), len(images)))

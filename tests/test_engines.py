@@ -616,7 +616,7 @@ def test_a_closed_session_has_given_everything_back(
     assert session.memory.keys() == names.get(layout, rungs)
     session.close()
     assert machine.cuda.used == 0
-    with pytest.raises(UsageError, match="is closed"):
+    with pytest.raises(UsageError, match=r"closed: open the bundle again"):
         session.run(images[:1], built.table.ladder[0])
 
 

@@ -346,9 +346,11 @@ def export(
         Format, typer.Option(help="Also build engines from the graphs, on this device.")
     ] = Format.onnx,
     weights: Annotated[
-        str,
-        typer.Option(help="Gated graph: shared (small), folded (norms folded), or shared,folded."),
-    ] = "shared",
+        str | None,
+        typer.Option(
+            help="Gated graph: shared (small; default), folded (norms folded), or shared,folded."
+        ),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, int8, or several, joined by commas.")
     ] = "fp32",
@@ -420,9 +422,11 @@ def export(
     engines = None if format is Format.onnx else EngineRuntime(format.value)
     words = None if layout is None else _words(layout)
     targets = _words(target or "onnxruntime")
-    graphs: dict[str, Any] = {"layouts": words, "weights": _words(weights), "targets": targets}
+    graphs: dict[str, Any] = {"layouts": words, "weights": ["shared"], "targets": targets}
     if engines is not None:
         graphs = engine_graphs(words, depth, _words(precision))
+    if weights is not None:
+        graphs["weights"] = _words(weights)
     with console.bar("export", quiet=json) as progress:
         bundle = export_bundle(
             checkpoint,

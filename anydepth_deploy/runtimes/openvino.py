@@ -73,6 +73,8 @@ class OpenVinoEngine:
             if options.raw:
                 self.outputs = [*self.outputs, *self._add_raw_outputs()]
             self._batched = [name for name in self.inputs if name != "depth"]
+            if not self._batched:
+                raise RuntimeError("the graph takes no images")  # reported below
             self._rows = self._count_rows()
             # Compiled now, so that what cannot be compiled shows here and not in the first run.
             self._at(1)

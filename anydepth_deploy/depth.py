@@ -27,6 +27,7 @@ __all__ = [
     "DepthTable",
     "Gate",
     "Predicate",
+    "names_whole_ladder",
     "parse_ladder",
     "variant_name",
 ]
@@ -273,6 +274,11 @@ class DepthTable:
     @cached_property
     def _row_of(self) -> dict[Depth, int]:
         return {depth: row for row, depth in enumerate(self.rows)}
+
+
+def names_whole_ladder(text: str) -> bool:
+    """Whether a list of depths, as :meth:`DepthTable.select` reads it, has ``all`` or ``every``."""
+    return bool({word.strip().lower() for word in text.split(",")} & {"all", "every"})
 
 
 def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:

@@ -17,7 +17,7 @@ from anydepth_deploy.bundle import Bundle, BundleWriter, file_sha256, open_bundl
 from anydepth_deploy.calibration.table import RangeTable, check_table, default_table, read_table
 from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
-from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
+from anydepth_deploy.depth import Depth, DepthTable, names_whole_ladder, parse_ladder
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError
 from anydepth_deploy.graph.assemble import Weights
 from anydepth_deploy.graph.contents import contents
@@ -28,6 +28,8 @@ from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.labels import class_names
 from anydepth_deploy.manifest import (
+    LAYOUTS,
+    PRECISIONS,
     Artifact,
     Calibration,
     Deformable,
@@ -48,9 +50,7 @@ from anydepth_deploy.suppression import Suppression
 
 __all__ = ["export_bundle"]
 
-LAYOUTS: tuple[Layout, ...] = ("gated", "set", "stages")
 WEIGHTS: tuple[Weights, ...] = ("shared", "folded")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
 
 
@@ -245,8 +245,7 @@ def _check_rising(manifest: Manifest) -> None:
 
 
 def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
-    words = {word.strip().lower() for word in depth.split(",")}
-    whole = bool(words & {"all", "every"})
+    whole = names_whole_ladder(depth)
     if layouts is None:
         return ["gated"] if whole else ["set"]
     if not layouts or (unknown := [layout for layout in layouts if layout not in LAYOUTS]):

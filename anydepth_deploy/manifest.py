@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,7 +14,9 @@ from anydepth_deploy.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
+    "LAYOUTS",
     "PIECE_METADATA",
+    "PRECISIONS",
     "RAW_METADATA",
     "TABLE_METADATA",
     "Artifact",
@@ -48,6 +50,9 @@ Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 
 Layout = Literal["gated", "set", "stages"]
 """How depths are packed: all in one graph, one graph each, or pieces to be chained."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Deformable = Literal["gridsample", "gather"]
 """How deformable attention samples: one operator, or the gathers it stands for."""

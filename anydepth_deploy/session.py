@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
-from anydepth_deploy.manifest import Artifact, BatchProfile
+from anydepth_deploy.manifest import LAYOUTS, Artifact, BatchProfile
 from anydepth_deploy.runtimes import (
     Compute,
     Engine,
@@ -43,13 +43,11 @@ __all__ = [
     "chains",
     "choose_artifacts",
     "open_artifacts",
+    "other_devices",
     "stored_precision",
 ]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
-
-LAYOUTS = ("gated", "set", "stages")
-"""In the order in which a session looks for artifacts."""
 
 PRECISIONS: dict[str, tuple[str, Compute]] = {
     "fp32": ("fp32", "fp32"),
@@ -347,14 +345,19 @@ def _for_device(bundle: Bundle, artifacts: list[Artifact], runtime: str) -> list
     here = device_capability(runtime)
     fitting = [item for item in artifacts if item.engine and here in item.engine.capabilities]
     if not fitting:
-        built = sorted(
-            {name for item in artifacts if item.engine for name in item.engine.capabilities}
-        )
-        raise BundleError(
-            f"bundle {bundle.path} has engines for {shorten(built)}, this device is {here}: "
-            f"'build {bundle.path} --runtime {runtime}' adds its own"
-        )
+        raise BundleError(other_devices(bundle, artifacts, runtime, here))
     return fitting
+
+
+def other_devices(
+    bundle: Bundle, engines: Iterable[Artifact], runtime: str, here: str | None
+) -> str:
+    """What to say where all ``engines`` are for other devices than the one at hand."""
+    built = sorted({name for item in engines if item.engine for name in item.engine.capabilities})
+    return (
+        f"bundle {bundle.path} has engines for {shorten(built)}, this device is {here}: "
+        f"'build {bundle.path} --runtime {runtime}' adds its own"
+    )
 
 
 def _alike(artifacts: list[Artifact]) -> list[Artifact]:

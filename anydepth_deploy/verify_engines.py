@@ -39,7 +39,7 @@ from anydepth_deploy.parity import Difference, Parity, Report, count_unmatched
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.reference import CHOICE, Reference, choose_reference
 from anydepth_deploy.runtimes import device_capability
-from anydepth_deploy.session import Session, chains, open_artifacts
+from anydepth_deploy.session import Session, chains, open_artifacts, other_devices
 from anydepth_deploy.suppression import suppress
 from anydepth_deploy.tolerances import (
     SLACK,
@@ -216,11 +216,7 @@ def _nothing_to_try(
             f"{has}. 'build {bundle.path} --runtime {runtime}' adds engines"
         )
     if not fitting:
-        built = sorted({name for item in found if item.engine for name in item.engine.capabilities})
-        return (
-            f"bundle {bundle.path} has engines for {shorten(built)}, this device is {here}: 'build "
-            f"{bundle.path} --runtime {runtime}' adds its own"
-        )
+        return other_devices(bundle, found, runtime, here)
     return f"bundle {bundle.path} has no engine for the depths asked for; it has {has}"
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from anydepth_deploy import __version__
 from anydepth_deploy.building.backend import Backend, load
 from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
+from anydepth_deploy.building.graphs import engine_layouts
 from anydepth_deploy.building.plan import Job, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
 from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
@@ -149,10 +150,9 @@ def build_bundle(
     bundle = open_bundle(path)
     backend = load(runtime)
     targets = _capabilities(backend, capabilities)
-    whole = bool({word.strip().lower() for word in depth.split(",")} & {"all", "every"})
     jobs = plan(
         bundle,
-        layouts or (("gated", "set") if whole else ("set",)),
+        engine_layouts(layouts, depth),
         precision,
         bundle.table.select(depth),
         weights,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["engine_graphs"]
+from anydepth_deploy.depth import names_whole_ladder
+
+__all__ = ["engine_graphs", "engine_layouts"]
+
+
+def engine_layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
+    """The layouts to build: by default the gated engine and static ones, or of depths that were
+    chosen one by one the static ones."""
+    if layouts:
+        return list(layouts)
+    return ["gated", "set"] if names_whole_ladder(depth) else ["set"]
 
 
 def engine_graphs(
@@ -18,8 +28,8 @@ def engine_graphs(
     then; folded for engines that own their weights. Depths that were chosen one by one come as
     static graphs.
     """
-    whole = bool({word.strip().lower() for word in depth.split(",")} & {"all", "every"})
-    wanted = list(layouts) if layouts else ["gated", "set"] if whole else ["set"]
+    whole = names_whole_ladder(depth)
+    wanted = engine_layouts(layouts, depth)
     weights = ["shared"] if "gated" in wanted else []
     if "stages" in wanted or (whole and "set" in wanted):
         weights.append("folded")

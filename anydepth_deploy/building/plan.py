@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, UsageError, shorten
-from anydepth_deploy.manifest import Artifact, Layout, Precision
+from anydepth_deploy.manifest import LAYOUTS, PRECISIONS, Artifact, Layout, Precision
 
-__all__ = ["LAYOUTS", "PRECISIONS", "Job", "plan"]
-
-LAYOUTS: tuple[Layout, ...] = ("gated", "set", "stages")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+__all__ = ["Job", "plan"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ what was expected, and ends with what to do.
     ├── BuildError                  a graph that cannot be built into an engine
     │   └── PrecisionError          nor in this precision, by this TensorRT for this device
     ├── DeviceError                 no GPU, not enough of its memory, or a call that failed on it
+    ├── ResultError                 a result of bench that cannot be read, written or compared
     └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
 
@@ -39,6 +40,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "PrecisionError",
+    "ResultError",
     "UsageError",
     "missing_extra",
     "shorten",
@@ -69,6 +71,7 @@ EXTRAS = {
     "onnxscript": "export",
     "openvino": "openvino",
     "polygraphy": "tensorrt",
+    "pynvml": "nvidia",
     "safetensors": "export",
     "scipy": "export",
     "tensorrt": "tensorrt",
@@ -128,6 +131,10 @@ class PrecisionError(BuildError):
 
 class BundleError(AnyDepthError):
     """A bundle is missing, damaged, altered or of another version."""
+
+
+class ResultError(AnyDepthError):
+    """A result of ``bench`` cannot be read, written or compared, or has too few samples."""
 
 
 class DeviceError(AnyDepthError):

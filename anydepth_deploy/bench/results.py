@@ -1,0 +1,332 @@
+"""What a run of ``bench`` found: a versioned JSON document with every sample in it.
+
+Durations of single samples are integers of nanoseconds, all other figures carry their unit in their
+name. Nothing that was measured is left out, so every figure can be computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anydepth_deploy.bench.state import Device
+from anydepth_deploy.errors import ResultError
+
+__all__ = [
+    "Accuracy",
+    "Arrivals",
+    "BenchResult",
+    "DepthResult",
+    "Estimate",
+    "Host",
+    "Inputs",
+    "Latency",
+    "Memory",
+    "Mode",
+    "Overall",
+    "Samples",
+    "Scenario",
+    "Scope",
+    "Settings",
+    "Subject",
+    "Verdict",
+    "Word",
+    "read_result",
+    "write_result",
+]
+
+VERSION = 1
+
+Scenario = Literal["single", "streams", "fixed-rate", "poisson", "offline"]
+"""How requests come: one after the other; the same on several streams; at regular or random
+moments; all at once."""
+
+Mode = Literal["fixed", "interleaved", "mixed", "switching"]
+"""How depths share the time: one after the other; in turn, in an order drawn anew each round; at
+random, as requests of a service; so that every depth follows every other equally often."""
+
+Scope = Literal["raw", "detections", "pictures"]
+"""What is timed: the network up to its raw outputs; up to detections; from decoded pictures to
+boxes in their pixels."""
+
+Arrivals = ("fixed-rate", "poisson")
+"""Scenarios whose requests come at moments of their own; latency counts from there."""
+
+Word = Literal["valid", "unstable", "throttled", "unknown"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(_Model):
+    """A figure with its 95 % confidence interval; None where samples are too few for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Latency(_Model):
+    """Of one depth, or of all requests, in milliseconds; see
+    :mod:`anydepth_deploy.bench.statistics`."""
+
+    count: int
+    minimum_ms: float
+    mean_ms: float
+    deviation_ms: float | None
+    """Standard deviation of the sample (n - 1); None for one sample."""
+    variation: float | None
+    """Deviation over mean."""
+    median_ms: Estimate
+    maximum_ms: float
+    percentiles_ms: dict[str, float | None]
+    """By percentile (``"99.9"``); None where there are too few samples to say."""
+
+
+class Verdict(_Model):
+    """Whether a figure can be relied on, and why not."""
+
+    word: Word
+    reasons: list[str] = Field(default_factory=list)
+
+
+class Samples(_Model):
+    """Every request of one depth, in the order they began; nanoseconds since measuring began."""
+
+    started_ns: list[int]
+    ended_ns: list[int]
+    scheduled_ns: list[int] | None = None
+    """When each was due, where requests arrive by themselves."""
+    rounds: list[int] | None = None
+    """Interleaved depths: the round each belongs to; requests of the same round are pairs."""
+    after: list[int] | None = None
+    """Switching: which of the result's depths ran just before; -1 for none."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Samples:
+        columns = (self.ended_ns, self.scheduled_ns, self.rounds, self.after)
+        if any(column is not None and len(column) != len(self.started_ns) for column in columns):
+            raise ValueError("the columns of the samples differ in length")
+        return self
+
+    @property
+    def latency_ns(self) -> list[int]:
+        """From the moment a request was due, or else began, to its end."""
+        begins = self.started_ns if self.scheduled_ns is None else self.scheduled_ns
+        return [end - begin for begin, end in zip(begins, self.ended_ns, strict=True)]
+
+
+class Accuracy(_Model):
+    """Average precision of the very artifact that was timed, at one depth."""
+
+    ap: float
+    data: str
+    pictures: int
+
+
+class DepthResult(_Model):
+    """One depth."""
+
+    depth: str
+    level: int | None
+    macs: int | None
+    """Multiply-adds of one image."""
+    samples: Samples
+    latency: Latency
+    images_per_second: float | None
+    """Images over the wall time that belongs to this depth alone; None where depths were mixed."""
+    speedup: Estimate | None
+    """Of the median, against the largest depth measured (the most multiply-adds)."""
+    switch_ms: Estimate | None = None
+    """Switching: median right after another depth less median right after the same."""
+    first_ms: float | None = None
+    """The first call after loading."""
+    accuracy: Accuracy | None = None
+    energy_per_image_j: float | None = None
+    verdict: Verdict
+
+
+class Overall(_Model):
+    """All requests together."""
+
+    requests: int
+    images: int
+    wall_s: float
+    images_per_second: float
+    latency: Latency
+    queue_ms: Latency | None = None
+    """From the moment a request was due until it began; where requests arrive by themselves."""
+    energy_per_image_j: float | None = None
+
+
+class Subject(_Model):
+    """What was measured."""
+
+    kind: Literal["bundle", "checkpoint"]
+    name: str
+    source_sha256: str
+    """Of the checkpoint."""
+    family: str
+    config: str
+    input_size: tuple[int, int]
+    """Height and width in pixels."""
+    runtime: str
+    device: Literal["cpu", "cuda"]
+    precision: str
+    layout: str | None = None
+    weights: str | None = None
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    """sha256 by name."""
+    verified: str | None = None
+    """When the artifacts last passed ``verify``; None: never."""
+    cuda_graph: bool | None = None
+    """Whether runs were launched as CUDA graphs; None where there is no such thing."""
+
+
+class Settings(_Model):
+    """Every option of a run. Two results can be compared where these agree."""
+
+    scenario: Scenario
+    mode: Mode
+    depths: list[str]
+    mix: dict[str, float] | None = None
+    """Mixed: the share of requests at each depth."""
+    batch: int
+    streams: int
+    threads: int | None
+    rate: float | None
+    """Requests a second, where they arrive by themselves."""
+    duration_s: float
+    """Measured for at least this long, for each depth."""
+    count: int
+    """And at least so many requests, of each depth."""
+    repeats: int
+    """Fixed: stretches that the time of a depth is cut into."""
+    warmup_s: float
+    warmup_count: int
+    seed: int
+    percentiles: list[float]
+    scope: Scope
+    transfers: bool | None
+    """Whether copies to and from the device are timed; None on a CPU, where there are none."""
+
+
+class Inputs(_Model):
+    """The pictures that were run."""
+
+    source: str
+    """Name of the folder, or ``generated``."""
+    count: int
+    sha256: str
+    seed: int
+
+
+class Memory(_Model):
+    """Resident memory of the process in bytes; None where the system does not tell."""
+
+    before: int | None
+    loaded: int | None
+    """After every depth was loaded and had run."""
+    peak: int | None
+    device: dict[str, int] = Field(default_factory=dict)
+    """On the device, by what it is for."""
+
+
+class Host(_Model):
+    """The machine and the versions."""
+
+    processor: str
+    cores: int | None
+    memory_bytes: int | None
+    system: str
+    python: str
+    packages: dict[str, str]
+
+
+class BenchResult(_Model):
+    """One run of ``bench``."""
+
+    format: Literal["anydepth-deploy bench"] = "anydepth-deploy bench"
+    version: Literal[1] = 1
+    tool_version: str
+    when: str
+    host: Host
+    subject: Subject
+    settings: Settings
+    boundaries: dict[str, str]
+    """In words: what of a request is timed, step by step, and what is not."""
+    inputs: Inputs
+    devices: list[Device]
+    memory: Memory
+    load_ms: float
+    """Opening everything that the depths need, without their first calls."""
+    depths: list[DepthResult] = Field(min_length=1)
+    overall: Overall
+    verdict: Verdict
+    """The worst of any depth."""
+
+
+def read_result(path: str | Path) -> BenchResult:
+    """Read and check a result file. Raises :class:`ResultError`."""
+    file = Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ResultError(
+            f"result {file} does not exist: 'anydepth-deploy bench --out {file}' writes one"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"result {file} cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"result {file} is not valid JSON ({error}): run bench again") from None
+    if not isinstance(content, dict) or content.get("format") != "anydepth-deploy bench":
+        raise ResultError(f"{file} is not a result of 'anydepth-deploy bench'")
+    if content.get("version") != VERSION:
+        raise ResultError(
+            f"result {file} has version {content.get('version')!r}, this anydepth-deploy reads "
+            f"version {VERSION}: run bench again, or install the version that wrote it"
+        )
+    try:
+        return BenchResult.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "result"
+        raise ResultError(
+            f"result {file} is damaged: {where}: {first['msg']}: run bench again"
+        ) from None
+
+
+def write_result(path: str | Path, result: BenchResult) -> None:
+    """Write ``result`` to a file, whole or not at all. Raises :class:`ResultError`."""
+    file = Path(path)
+    temporary = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(_lines(result.model_dump(mode="json")) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        raise ResultError(f"result {file} cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _lines(value: Any, indent: int = 0) -> str:
+    """JSON with a line for each entry, but lists of numbers on one: people read these files."""
+    if isinstance(value, Mapping) and value:
+        pad = " " * (indent + 1)
+        inner = (
+            f"{pad}{json.dumps(key)}: {_lines(item, indent + 1)}" for key, item in value.items()
+        )
+        return "{\n" + ",\n".join(inner) + "\n" + " " * indent + "}"
+    if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
+        pad = " " * (indent + 1)
+        inner = (f"{pad}{_lines(item, indent + 1)}" for item in value)
+        return "[\n" + ",\n".join(inner) + "\n" + " " * indent + "]"
+    return json.dumps(value, separators=(",", ":") if isinstance(value, list) else None)

@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench curve clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
+	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
 	@echo "make clean   remove the environment and what the demo wrote"
 
 demo: $(STAMP)
@@ -40,6 +41,11 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/latency_by_precision.py
 	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py
+	$(BIN)/python benchmarks/harness_cost.py
+
+# On an NVIDIA GPU: make curve ARGS="--runtime torch-cudagraph --precision fp16"
+curve: $(STAMP)
+	$(BIN)/python benchmarks/curve.py $(ARGS)
 
 # torch goes first and alone, so that its version is the one that was tried and nothing drags in
 # another. Set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to spare the CUDA packages.
@@ -53,4 +59,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) engines/demo* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) engines/demo* engines/curve .pytest_cache .mypy_cache .ruff_cache

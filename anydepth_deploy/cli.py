@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="anydepth-deploy",
     help="Any-depth object detectors in production: calibrate, export, build, verify, eval, "
-    "predict.",
+    "bench, report, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -135,6 +135,49 @@ class TargetName(str, Enum):
 
     onnxruntime = "onnxruntime"
     tensorrt = "tensorrt"
+
+
+class ScenarioName(str, Enum):
+    """How requests come."""
+
+    single = "single"
+    streams = "streams"
+    fixed_rate = "fixed-rate"
+    poisson = "poisson"
+    offline = "offline"
+
+
+class ModeName(str, Enum):
+    """How depths share the time."""
+
+    interleaved = "interleaved"
+    fixed = "fixed"
+    mixed = "mixed"
+    switching = "switching"
+
+
+class ScopeName(str, Enum):
+    """What is timed."""
+
+    raw = "raw"
+    detections = "detections"
+    pictures = "pictures"
+
+
+class DeviceName(str, Enum):
+    """Where torch computes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class ReportFormat(str, Enum):
+    """Of a table of results."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
 
 
 PrecisionOption = Annotated[
@@ -703,6 +746,220 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|CKPT", help="A bundle, or a checkpoint (torch).")
+    ],
+    depth: Depths = "all",
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Bundles: onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, "
+            "openvino, tensorrt, tensorrt-rtx. Checkpoints: torch (default), torch-compile, "
+            "torch-cudagraph. Several are measured one after the other."
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, bf16, or several, joined by commas.")
+    ] = "fp32",
+    batch: Annotated[str, typer.Option(help="Pictures per request, or several sizes.")] = "1",
+    threads: Annotated[
+        str | None,
+        typer.Option(help="Threads inside one operator, or several numbers; default: its own."),
+    ] = None,
+    streams: Annotated[
+        str, typer.Option(help="Requests at the same time, or several numbers.")
+    ] = "1",
+    layout: LayoutOption = None,
+    weights: WeightsOption = None,
+    target: TargetOption = TargetName.onnxruntime,
+    scenario: Annotated[
+        ScenarioName,
+        typer.Option(
+            help="single: one request after the other; streams: the same on --streams; fixed-rate, "
+            "poisson: --rate requests a second, timed from when they are due; offline: throughput."
+        ),
+    ] = ScenarioName.single,
+    mode: Annotated[
+        ModeName | None,
+        typer.Option(
+            help="interleaved: depths in turn (default of single); fixed: one by one (default of "
+            "the others); mixed: at random; switching: each after each, for the switch cost."
+        ),
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="Mode mixed: weights, e.g. base=3,super=1; default: equal.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests a second.")] = None,
+    duration: Annotated[
+        float, typer.Option(min=0, help="Seconds to measure each depth for, at least.")
+    ] = 5.0,
+    count: Annotated[int, typer.Option(min=1, help="Requests of each depth, at least.")] = 30,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Mode fixed: stretches a depth's time is cut into.")
+    ] = 3,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Seconds to warm each depth up, at least.")
+    ] = 0.5,
+    warmup_count: Annotated[int, typer.Option(min=0, help="Requests, at least.")] = 3,
+    percentiles: Annotated[str, typer.Option(help="Of latency.")] = "50,90,95,99,99.9",
+    scope: Annotated[
+        ScopeName,
+        typer.Option(
+            help="What is timed: raw: to the network's raw outputs; detections; pictures: with "
+            "pre-processing and boxes in the picture's pixels."
+        ),
+    ] = ScopeName.detections,
+    transfers: Annotated[
+        bool | None,
+        typer.Option(
+            "--transfers/--no-transfers",
+            help="torch on a GPU: with or without copies from and to the host. Default: with.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A picture or a folder; default: generated ones.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Different pictures to run.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of pictures, orders and arrivals.")] = 0,
+    device: Annotated[DeviceName, typer.Option(help="torch: where it computes.")] = DeviceName.auto,
+    size: Annotated[str | None, typer.Option(help="Checkpoints: input size, HEIGHTxWIDTH.")] = None,
+    gpu: Annotated[int | None, typer.Option(min=0, help="Which GPU, as nvidia-smi counts.")] = None,
+    lock_clocks: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MHZ",
+            help="Hold the GPU's clock during the run and let go afterwards (root; Jetson: 0 for "
+            "the most its power mode allows).",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for result files, or one file *.json.")] = Path(
+        "results"
+    ),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 unless the verdict is valid.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure latency and throughput per depth; every sample goes into a result file.
+
+    A verdict says whether the figures can be relied on: valid, unstable, throttled, or unknown
+    where no sensor could tell.
+    """
+    from anydepth_deploy import console
+    from anydepth_deploy.bench import show
+    from anydepth_deploy.bench.command import Request, bench_all
+    from anydepth_deploy.bench.options import Options, parse_mix
+
+    request = Request(
+        path,
+        depth=depth,
+        runtimes=() if runtime is None else _words(runtime),
+        precisions=_words(precision),
+        batches=_numbers("--batch", batch),
+        threads=(None,) if threads is None else _numbers("--threads", threads),
+        streams=_numbers("--streams", streams),
+        layout=None if layout is None else layout.value,
+        weights=None if weights is None else weights.value,
+        target=target.value,
+        device=device.value,
+        size=_size(size),
+        transfers=transfers,
+        images=images,
+        pictures=pictures,
+        gpu=gpu,
+        lock_clocks=lock_clocks,
+        options=Options(
+            scenario=scenario.value,
+            mode=None if mode is None else mode.value,
+            rate=rate,
+            duration=duration,
+            count=count,
+            repeats=repeats,
+            warmup=warmup,
+            warmup_count=warmup_count,
+            seed=seed,
+            percentiles=_percentiles(percentiles),
+            scope=scope.value,
+            mix=None if mix is None else parse_mix(mix),
+        ),
+    )
+    with console.bar("bench", quiet=json, still=True) as progress:
+        found = bench_all(request, out, progress=progress)
+    if json:
+        console.print_json([{"file": str(file), **show.content(result)} for file, result in found])
+    for file, result in [] if json else found:
+        show.show(result)
+        console.print_line(f"result: {file}")
+    words = [result.verdict.word for _, result in found]
+    if strict and set(words) != {"valid"}:
+        raise CheckFailedError(f"--strict: the verdict is {shorten(words)}, not valid")
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT...", help="Files that bench wrote.")
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw (.png, .pdf, .svg).")] = None,
+    figures: Annotated[
+        str,
+        typer.Option(help="speedup, accuracy, distribution, throughput, or several."),
+    ] = "speedup,accuracy",
+    format: Annotated[ReportFormat, typer.Option(help="Of the table.")] = ReportFormat.text,
+    out: Annotated[Path | None, typer.Option(help="File for the table.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two results, depth by depth.")
+    ] = False,
+    allow: Annotated[
+        str,
+        typer.Option(help="With --compare: settings that may differ all the same, e.g. threads."),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Merge results of several devices and runtimes into a table and pictures, or compare two."""
+    from anydepth_deploy import console
+    from anydepth_deploy.bench import report as reports
+    from anydepth_deploy.bench.results import read_result
+
+    if allow and not compare:
+        raise UsageError("--allow is for --compare")
+    if compare and (len(results) != 2 or plot is not None or out is not None):
+        raise UsageError("--compare takes two results and no --plot or --out")
+    if json and (format is not ReportFormat.text or out is not None):
+        raise UsageError("--json is a format of its own: leave --format and --out out")
+    found = [read_result(path) for path in results]
+    if compare:
+        _compare(found, results, _words(allow), json)
+        return
+    if plot is not None:
+        from anydepth_deploy.bench.plots import draw
+
+        draw(found, plot, _words(figures))
+    if json:
+        content = reports.to_json(found)
+        console.print_json({**content, "picture": None if plot is None else str(plot)})
+        return
+    reports.write_report(found, format.value, out)
+    # A table on standard output may go to a file: what else there is to say does not belong there.
+    for file, what in ((plot, "picture"), (out, "table")):
+        if file is not None:
+            print(f"{what}: {file}", file=sys.stderr)
+
+
+def _compare(found: list[Any], results: list[Path], allow: list[str], json: bool) -> None:
+    from anydepth_deploy import console
+    from anydepth_deploy.bench.compare import compare, print_comparison
+
+    comparison = compare(found[0], found[1], allow=allow)
+    if json:
+        console.print_json({"files": [str(path) for path in results], **comparison.to_json()})
+        return
+    print_comparison(comparison)
+
+
+@app.command()
 def predict(
     bundle: BundlePath,
     image: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
@@ -921,6 +1178,20 @@ def _bytes(text: str | None) -> int | None:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    words = _words(text)
+    if not words or not all(re.fullmatch("[1-9][0-9]{0,5}", word) for word in words):
+        raise UsageError(f"{option} '{text}' is not a list of numbers: expected e.g. 1 or 1,4,8")
+    return [int(word) for word in words]
+
+
+def _percentiles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in _words(text))
+    except ValueError:
+        raise UsageError(f"percentiles '{text}' are not numbers: expected e.g. 50,90,99") from None
 
 
 def _suppression(nms: Nms | None, score: float | None, iou: float | None) -> Any:

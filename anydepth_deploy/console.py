@@ -58,10 +58,11 @@ def print_json(content: Any) -> None:
 
 
 @contextlib.contextmanager
-def bar(label: str, *, quiet: bool = False) -> Iterator[Progress]:
+def bar(label: str, *, quiet: bool = False, still: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, as a function ``progress(what, done, total)``.
 
-    Silent with ``quiet`` and where standard error is no terminal.
+    Silent with ``quiet`` and where standard error is no terminal. ``still``: drawn by the calls of
+    that function only, not by a thread that would compete with what is being timed.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
@@ -74,12 +75,12 @@ def bar(label: str, *, quiet: bool = False) -> Iterator[Progress]:
         rich_progress.TimeElapsedColumn(),
     )
     with rich_progress.Progress(
-        *columns, console=_console(stderr=True), transient=True
+        *columns, console=_console(stderr=True), transient=True, auto_refresh=not still
     ) as progress:
         task = progress.add_task("starting", total=None, label=label)
 
         def update(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
+            progress.update(task, description=what, completed=done, total=total, refresh=still)
 
         yield update
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anydepth_deploy import console
-from anydepth_deploy.bench.timing import interleave
+from anydepth_deploy.bench.bundle_workload import BundleWorkload, Choice
+from anydepth_deploy.bench.options import Options
+from anydepth_deploy.bench.pictures import load_batches
+from anydepth_deploy.bench.results import DepthResult
+from anydepth_deploy.bench.run import run_bench
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.draw import draw_detections, side_by_side
@@ -70,30 +71,33 @@ def run_demo(
         with console.bar("3/4 evaluate", quiet=quiet) as progress:
             rows = evaluate(bundle, data, bundle.table.ladder, layout="gated", progress=progress)
         session = bundle.session(artifact="gated", threads=1)
-        with console.bar("4/4 time and draw", quiet=quiet) as progress:
-            latency = _latency(session, progress)
+        with console.bar("4/4 time and draw", quiet=quiet, still=True) as progress:
+            latency = _latency(bundle, progress)
         picture = _draw(bundle, session, data, Path(out) / "demo.png")
-    table = [_row(row, latency, rows[-1]) for row in rows]
+    table = [_row(row, latency[row.depth]) for row in rows]
     if not quiet:
         _show(bundle, table, picture, pictures, len(report.rows))
     return DemoResult(str(out), report.passed, str(picture), table)
 
 
-def _latency(session: Session, progress: Progress) -> dict[str, float]:
-    """Median milliseconds of each rung, batch 1, one thread, rungs interleaved."""
-    image = np.random.default_rng(0).random((1, 3, *session.size), np.float32)
-    calls = {
-        str(depth): functools.partial(session.run, image, depth) for depth in session.table.ladder
-    }
-    samples = interleave(calls, repeats=REPEATS, progress=progress)
-    return {depth: 1e3 * float(np.median(values)) for depth, values in samples.items()}
+def _latency(bundle: Bundle, progress: Progress) -> dict[str, DepthResult]:
+    """Each rung measured: batch 1, one thread, rungs interleaved, generated pictures."""
+    workload = BundleWorkload(
+        bundle,
+        Choice(layout="gated", threads=1),
+        lambda recipe: load_batches(recipe, 1),
+        "detections",
+    )
+    options = Options(duration=0, count=REPEATS, warmup=0)
+    found = run_bench(workload, bundle.table.ladder, options, threads=1, progress=progress)
+    return {row.depth: row for row in found.depths}
 
 
-def _row(row: Accuracy, latency: dict[str, float], top: Accuracy) -> dict[str, Any]:
+def _row(row: Accuracy, measured: DepthResult) -> dict[str, Any]:
     return {
         **asdict(row),
-        "latency_ms": round(latency[row.depth], 3),
-        "speedup": round(latency[top.depth] / latency[row.depth], 3),
+        "latency_ms": round(measured.latency.median_ms.value, 3),
+        "speedup": None if measured.speedup is None else round(measured.speedup.value, 3),
     }
 
 

@@ -25,6 +25,7 @@ from anydepth_deploy.runtimes import (
     Stages,
     device_capability,
     format_of,
+    graph_targets,
     made_for,
     open_engine,
     open_stages,
@@ -162,9 +163,19 @@ class Session:
         lacking = 0 if self.batch is None else self.batch.smallest - len(images)
         return images if lacking <= 0 else np.concatenate([images, *[images[-1:]] * lacking])
 
-    def load(self) -> None:
-        """Open everything that any depth of this session needs, instead of when it is needed."""
-        for row in self._engines.depths():
+    @property
+    def captured(self) -> bool | None:
+        """Whether everything that is open launches runs as CUDA graphs; None where the runtime has
+        no such thing."""
+        found = [getattr(item, "captured", None) for _, item in self._engines.opened()]
+        known = [bool(sizes) for sizes in found if sizes is not None]
+        return all(known) if known else None
+
+    def load(self, depths: Iterable[Depth] | None = None) -> None:
+        """Open everything that ``depths`` need, or any depth of this session, instead of when it is
+        needed."""
+        rows = self._engines.depths() if depths is None else map(self.table.row, depths)
+        for row in rows:
             self._engines.at(row)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
@@ -329,7 +340,7 @@ def choose_artifacts(
     """
     stored, _ = stored_precision(precision)
     kind = format_of(runtime)
-    targets = [target] if kind == "onnx" else runtime_targets(runtime)
+    targets = graph_targets(runtime, target) if kind == "onnx" else runtime_targets(runtime)
     for choice in LAYOUTS if layout is None else (layout,):
         candidates = bundle.artifacts(choice, stored, weights=weights, format=kind)
         artifacts = [item for item in candidates if made_for(item, targets)]
@@ -475,9 +486,12 @@ def _not_for(artifact: Artifact, runtime: str) -> str:
     if artifact.format != format_of(runtime):
         kind = "an ONNX graph" if artifact.engine is None else f"an engine of {artifact.format}"
         return f"{artifact.name} is {kind}, which the runtime '{runtime}' does not execute"
+    scheme = artifact.quantisation
+    assert scheme is not None  # or any runtime of graphs would run it
     return (
-        f"{artifact.name} is made for tensorrt, the runtime '{runtime}' would compute something "
-        "else: choose another --runtime, or the INT8 artifacts for onnxruntime"
+        f"{artifact.name} is made for {scheme.target}, the runtime '{runtime}' would compute "
+        "something else: choose another --runtime, or the INT8 artifacts for "
+        f"{' or '.join(runtime_targets(runtime))}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 VERSION = 1
+
+ONE_LINE = 110
+"""Characters of an entry that is written on one line."""
 
 Scenario = Literal["single", "streams", "fixed-rate", "poisson", "offline"]
 """How requests come: one after the other; the same on several streams; at regular or random
@@ -215,6 +218,8 @@ class Settings(_Model):
     scope: Scope
     transfers: bool | None
     """Whether copies to and from the device are timed; None on a CPU, where there are none."""
+    locked_clocks: str | None = None
+    """What clocks were held at; None where this run did not lock them."""
 
 
 class Inputs(_Model):
@@ -308,7 +313,7 @@ def write_result(path: str | Path, result: BenchResult) -> None:
     temporary = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(_lines(result.model_dump(mode="json")) + "\n", encoding="utf-8")
+        temporary.write_text(_lines(_plain(result)) + "\n", encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
         raise ResultError(f"result {file} cannot be written: {error.strerror or error}") from None
@@ -317,16 +322,26 @@ def write_result(path: str | Path, result: BenchResult) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _plain(result: BenchResult) -> dict[str, Any]:
+    """The document, with readings that hold what was read and nothing else."""
+    content = result.model_dump(mode="json")
+    for device, written in zip(result.devices, content["devices"], strict=True):
+        written["states"] = [
+            state.model_dump(mode="json", exclude_defaults=True) for state in device.states
+        ]
+    return content
+
+
 def _lines(value: Any, indent: int = 0) -> str:
-    """JSON with a line for each entry, but lists of numbers on one: people read these files."""
-    if isinstance(value, Mapping) and value:
-        pad = " " * (indent + 1)
-        inner = (
-            f"{pad}{json.dumps(key)}: {_lines(item, indent + 1)}" for key, item in value.items()
-        )
-        return "{\n" + ",\n".join(inner) + "\n" + " " * indent + "}"
-    if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
-        pad = " " * (indent + 1)
-        inner = (f"{pad}{_lines(item, indent + 1)}" for item in value)
-        return "[\n" + ",\n".join(inner) + "\n" + " " * indent + "]"
-    return json.dumps(value, separators=(",", ":") if isinstance(value, list) else None)
+    """JSON that people can read: a line for each entry, but short ones and lists on one."""
+    text = json.dumps(value)
+    if len(text) <= ONE_LINE or not isinstance(value, Mapping | list):
+        return text
+    if isinstance(value, list) and not any(isinstance(item, Mapping) for item in value):
+        return json.dumps(value, separators=(",", ":"))
+    pad, end = " " * (indent + 1), "\n" + " " * indent
+    if isinstance(value, Mapping):
+        named = (f"{json.dumps(key)}: {_lines(item, indent + 1)}" for key, item in value.items())
+        return "{\n" + ",\n".join(pad + entry for entry in named) + end + "}"
+    entries = (pad + _lines(item, indent + 1) for item in value)
+    return "[\n" + ",\n".join(entries) + end + "]"

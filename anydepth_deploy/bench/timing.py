@@ -1,14 +1,16 @@
-"""Interleaved timing: what is compared is run in turn, so that drift hits all alike."""
+"""Interleaved timing of any calls: what is compared runs in turn, so that drift hits all alike."""
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from anydepth_deploy.bench import plans
+from anydepth_deploy.bench.clock import MonotonicClock
+from anydepth_deploy.bench.loops import Log, closed_loop
 
 __all__ = ["interleave", "median_ratio"]
 
@@ -28,19 +30,28 @@ def interleave(
     A round makes every call once, in an order drawn anew each time; ``warmup`` rounds come first
     and are not kept. Sample i of all calls belongs to round i, so ratios can be taken in pairs.
     """
-    keys = list(calls)
-    order = random.Random(seed)
-    samples: dict[Key, list[float]] = {key: [] for key in keys}
-    for number in range(-warmup, repeats):
+
+    def goes_on(number: int) -> bool:
         if progress is not None:
-            progress("timing", number + warmup, repeats + warmup)
-        for key in order.sample(keys, len(keys)):
-            began = time.perf_counter()
-            calls[key]()
-            took = time.perf_counter() - began
-            if number >= 0:
-                samples[key].append(took)
-    return {key: np.asarray(values) for key, values in samples.items()}
+            progress("timing", number, repeats + warmup)
+        return number < repeats + warmup
+
+    def timed(call: Callable[[], object]) -> Callable[[int], object]:
+        return lambda item: call()
+
+    log = Log()
+    closed_loop(
+        [timed(call) for call in calls.values()],
+        plans.interleaved(len(calls), seed),
+        1,
+        goes_on,
+        MonotonicClock(),
+        log,
+        lambda slack: None,
+    )
+    rows = log.rows[log.rows[:, 1] >= warmup]
+    took = (rows[:, 4] - rows[:, 3]) / 1e9
+    return {key: took[rows[:, 0] == index] for index, key in enumerate(calls)}
 
 
 def median_ratio(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

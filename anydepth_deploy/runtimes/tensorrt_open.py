@@ -112,6 +112,12 @@ class DeviceStages:
             return self._engines[depth]
 
     @property
+    def captured(self) -> tuple[int, ...]:
+        """Batch sizes that every depth opened so far launches as CUDA graphs."""
+        sizes = [set(engine.captured) for engine in self._engines.values()]
+        return tuple(sorted(set.intersection(*sizes))) if sizes else ()
+
+    @property
     def memory(self) -> MemoryUse:
         """What is held for all depths together."""
         return self._workplace.buffers.memory(sum(piece.weights for piece in self._pieces))

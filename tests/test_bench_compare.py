@@ -136,10 +136,13 @@ def test_how_long_was_measured_may_differ() -> None:
         "repeats": 9,
         "seed": 9,
         "percentiles": [50.0],
+        "locked_clocks": "1590 MHz",
     }
     found = compare(known(), known(settings=free))
     assert found.allowed == []
-    assert {"warm-up", "duration", "count", "seed"} <= {item.name for item in found.compared}
+    compared = {item.name: (item.a, item.b) for item in found.compared}
+    assert {"warm-up", "duration", "count", "seed"} <= set(compared)
+    assert compared["locked clocks"] == ("none", "1590 MHz")
 
 
 def test_a_gpu_that_times_its_copies_is_compared_with_a_cpu() -> None:

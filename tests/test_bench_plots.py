@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,11 +242,18 @@ def test_throughput_joins_what_differs_only_in_batch_streams_or_rate() -> None:
     (sweep,) = lines(axes, "sweep")
     assert np.asarray(sweep.get_xdata()).tolist() == [10, 20, 40]
     assert "the same but for batch, streams or rate" in legend(axes)
-    device = at(2).model_copy(update={"devices": [Device(kind="nvidia", name="T4")]})
-    cuda = device.model_copy(
-        update={"subject": device.subject.model_copy(update={"device": "cuda"})}
-    )
-    assert lines(panel([at(1), cuda], "throughput"), "sweep") == []
+
+
+def test_throughput_of_two_gpus_is_not_joined() -> None:
+    def on(name: str, batch: int) -> BenchResult:
+        return known(
+            subject={"device": "cuda"},
+            settings={"batch": batch},
+            devices=[Device(kind="nvidia", name=name)],
+        )
+
+    assert len(lines(panel([on("T4", 1), on("T4", 2)], "throughput"), "sweep")) == 3
+    assert lines(panel([on("T4", 1), on("L4", 2)], "throughput"), "sweep") == []
 
 
 def test_throughput_without_p99_has_medians_only() -> None:
@@ -327,14 +334,22 @@ def test_labels_of_four_networks_do_not_overlap(name: str) -> None:
         assert box.y1 <= frame.y1
 
 
-def test_names_of_depths_stand_side_by_side() -> None:
+def crowded() -> list[BenchResult]:
+    """Thirty depths that take the same time, and one that takes a hundredth of it."""
+    return [fake_result({"one": [1.0] * 9, **{f"depth {k}": [100.0] * 9 for k in range(30)}})]
+
+
+@pytest.mark.parametrize(("make", "count"), [(four_networks, 20), (crowded, 31)])
+def test_names_of_depths_stand_side_by_side(
+    make: Callable[[], list[BenchResult]], count: int
+) -> None:
     from matplotlib.text import Text
 
-    page = figure(four_networks(), ["distribution"])
+    page = figure(make(), ["distribution"])
     page.draw_without_rendering()
     (axes,) = page.axes
     texts = [text for text in axes.texts if text.get_gid() == "tag"]
-    assert len(texts) == 20
+    assert len(texts) == count
     # Without the lines to their curves.
     found = sorted((Text.get_window_extent(text) for text in texts), key=lambda box: box.x0)
     frame = axes.get_window_extent()

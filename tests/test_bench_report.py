@@ -170,6 +170,11 @@ def test_notes_say_what_the_figures_are_of() -> None:
     assert told["verified"].startswith("never")
     assert "2026-05-19" in notes(known())["verified"]
     assert told["inputs"] == f"16 pictures (pictures), sha256 {'c' * 12}"
+    assert (
+        "clocks held at 1590 MHz"
+        in notes(known(settings={"locked_clocks": "1590 MHz"}))["settings"]
+    )
+    assert "clocks" not in told["settings"]
     assert "random" not in " ".join(told.values())
 
 

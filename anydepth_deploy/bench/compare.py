@@ -269,7 +269,7 @@ def _settings(result: BenchResult) -> dict[str, Any]:
         "scope": settings.scope,
         "transfers": settings.transfers is not False,
         "boundaries": {step for step in result.boundaries if not _timed(result, step)},
-        "inputs": result.inputs.count,
+        "inputs": result.inputs.sha256,
     }
 
 
@@ -320,6 +320,7 @@ def _free(result: BenchResult) -> dict[str, str]:
         "anydepth-deploy": result.tool_version,
         **{f"step '{step}'": words for step, words in result.boundaries.items()},
         **{f"device {k}": v for device in result.devices for k, v in device.settings.items()},
+        "locked clocks": settings.locked_clocks,
         "duration": f"{settings.duration_s:g} s",
         "count": settings.count,
         "repeats": settings.repeats,

@@ -102,6 +102,8 @@ def notes(result: BenchResult) -> dict[str, str]:
     ]
     words.append(f"at least {settings.duration_s:g} s and {settings.count} requests a depth")
     words.append(f"warm-up {settings.warmup_s:g} s and {settings.warmup_count} calls")
+    if settings.locked_clocks is not None:
+        words.append(f"clocks held at {settings.locked_clocks}")
     energy = [d.energy_per_image_j for d in result.depths] + [result.overall.energy_per_image_j]
     found = {
         "measured": f"{result.when}, by anydepth-deploy {result.tool_version}",
@@ -227,6 +229,7 @@ def _raw_row(
         "streams": settings.streams,
         "threads": settings.threads,
         "rate": settings.rate,
+        "locked_clocks": settings.locked_clocks,
         "inputs_sha256": result.inputs.sha256,
         "depth": depth.depth,
         "level": depth.level,

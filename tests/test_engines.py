@@ -13,6 +13,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,8 @@ from numpy.typing import NDArray
 from test_trained import export_once, lowered_bundle
 
 from anydepth_deploy import export as export_module
+from anydepth_deploy.bench.command import Request, bench_all
+from anydepth_deploy.bench.options import Options
 from anydepth_deploy.building import build as build_module
 from anydepth_deploy.building.backend import Backend
 from anydepth_deploy.building.build import BuildReport, build_bundle
@@ -939,6 +942,51 @@ def assert_refused(machine: Machine, folder: Path, layout: str, precision: str, 
         assert "build it again" in one_line(error)
     assert machine.trt.executed == []
     assert not (folder / "drawn.png").exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bench_says_how_engines_were_run(
+    copied: Path, machine: Machine, layout: str, tmp_path: Path
+) -> None:
+    """Copies are timed, graphs of CUDA are labelled, and memory is that of the device."""
+    options = Options(duration=0, count=10, warmup=0)
+    asked = Request(copied, runtimes=(machine.runtime,), layout=layout, pictures=2, options=options)
+    ((_, result),) = bench_all(asked, tmp_path / "r.json")
+    ladder = open_bundle(copied).table.ladder
+    assert [row.depth for row in result.depths] == [str(depth) for depth in ladder]
+    assert (result.subject.device, result.subject.layout) == ("cuda", layout)
+    # A gated engine waits for the host to read a condition: nothing of it can be recorded.
+    assert result.subject.cuda_graph == (layout != "gated")
+    assert result.settings.transfers is True
+    assert result.boundaries["copies to the device"] == "timed"
+    assert result.boundaries["copies to the host"] == "timed"
+    assert result.memory.device["engines"] > 0
+    assert result.devices[0].kind == "nvidia"
+    # There is no driver here, so nothing tells of throttling.
+    assert result.verdict.word in ("unknown", "unstable")
+    with pytest.raises(UsageError, match="always timed"):
+        bench_all(replace(asked, transfers=False), tmp_path / "r.json")
+
+
+def test_bench_keeps_to_the_batches_and_verdicts_of_engines(
+    small: Path, machine: Machine, tmp_path: Path
+) -> None:
+    machine.build(small, ["gated"], batch=BatchProfile(smallest=1, typical=1, largest=2))
+    options = Options(duration=0, count=10, warmup=0)
+    asked = Request(small, depth="base", runtimes=(machine.runtime,), batches=(2,), options=options)
+    ((_, result),) = bench_all(asked, tmp_path / "r.json")
+    assert result.subject.verified is None
+    with pytest.raises(UsageError, match=r"a batch of 3: the engines of .* take 1 to 2"):
+        bench_all(replace(asked, batches=(3,)), tmp_path / "other.json")
+    (engine,) = engines_of(open_bundle(small))
+    facts = {"when": "now", "reference": "x", "device": "sm87", "depths": 1, "batches": [1]}
+    good = Verification.model_validate({**facts, "passed": True})
+    open_bundle(small).mark({engine.sha256: good})
+    ((_, result),) = bench_all(asked, tmp_path / "r.json")
+    assert result.subject.verified == "now"
+    open_bundle(small).mark({engine.sha256: good.model_copy(update={"passed": False})})
+    with pytest.raises(BundleError, match="failed its verification"):
+        bench_all(asked, tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

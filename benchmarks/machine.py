@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from anydepth_deploy.bench.host import processor
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -17,7 +19,7 @@ def machine(*packages: str) -> dict[str, Any]:
     """Processor, cores, memory, system, Python and package versions."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(pages * page / 2**30, 1),
         "load_before": [round(value, 2) for value in os.getloadavg()],
@@ -34,13 +36,3 @@ def write(name: str, content: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -194,3 +194,14 @@ def test_intervals_are_the_same_each_time_and_for_any_chunking(
 @pytest.mark.parametrize(("count", "length"), [(1, 1), (10, 2), (27, 3), (1000, 10)])
 def test_blocks_are_as_long_as_the_cube_root(count: int, length: int) -> None:
     assert statistics.block_length(count) == length
+
+
+def test_blocks_draw_every_sample_equally_often() -> None:
+    """Circular blocks give the ends no less weight than the middle."""
+    places = statistics._places(30, 20_000, np.random.default_rng(0))
+    assert places.shape == (20_000, 30)
+    counts = np.bincount(places[:, 0], minlength=30) + np.bincount(places[:, 2], minlength=30)
+    assert len(counts) == 30
+    assert stats.chisquare(counts).pvalue > 0.001
+    steps = np.diff(places, axis=1) % 30
+    assert (steps[:, [0, 1, 3, 4]] == 1).all()

@@ -20,6 +20,7 @@ from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, sh
 from anydepth_deploy.images import load_image, prepare_batch
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes import (
+    graph_targets,
     made_for,
     rounds_to_half,
     runs_on,
@@ -185,7 +186,8 @@ def precisions_of(
     found: set[str] = {
         item.precision
         for item in bundle.artifacts(layout)
-        if runs_on(item, runtime) and (item.engine is not None or made_for(item, [target]))
+        if runs_on(item, runtime)
+        and (item.engine is not None or made_for(item, graph_targets(runtime, target)))
     }
     if "fp32" in found:
         found |= set(runtime_computes(runtime))

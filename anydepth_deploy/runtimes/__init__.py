@@ -33,6 +33,7 @@ __all__ = [
     "Stages",
     "device_capability",
     "format_of",
+    "graph_targets",
     "made_for",
     "open_engine",
     "open_stages",
@@ -48,6 +49,8 @@ Compute = Literal["fp32", "bf16"]
 
 RUNTIMES = {
     "onnxruntime": "anydepth_deploy.runtimes.onnxruntime",
+    "onnxruntime-cuda": "anydepth_deploy.runtimes.onnxruntime_cuda",
+    "onnxruntime-tensorrt": "anydepth_deploy.runtimes.onnxruntime_tensorrt",
     "openvino": "anydepth_deploy.runtimes.openvino",
     "tensorrt": "anydepth_deploy.runtimes.tensorrt",
     "tensorrt-rtx": "anydepth_deploy.runtimes.tensorrt_rtx",
@@ -57,12 +60,14 @@ RUNTIMES = {
 
 TARGETS = {
     "onnxruntime": ("onnxruntime", "tensorrt"),
+    "onnxruntime-cuda": ("onnxruntime", "tensorrt"),
+    "onnxruntime-tensorrt": ("tensorrt",),
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt",),
 }
 """What INT8 graphs are made for that a runtime takes, by runtime, where that is not
 ``onnxruntime`` only: ONNX Runtime also runs what is made for TensorRT, with the same result, though
-no faster than FP32."""
+no faster than FP32. TensorRT has no zero points, wherever it is called from."""
 
 FORMATS: dict[str, Format] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 """What a runtime's artifacts are, where they are not ONNX graphs."""
@@ -135,6 +140,13 @@ def device_capability(runtime: str) -> str | None:
 def runtime_targets(runtime: str) -> tuple[str, ...]:
     """What INT8 graphs may have been made for that ``runtime`` runs."""
     return TARGETS.get(runtime, ("onnxruntime",))
+
+
+def graph_targets(runtime: str, target: str) -> tuple[str, ...]:
+    """What INT8 graphs have to be made for where ``target`` is asked for: that, or the one thing
+    that ``runtime`` runs where ``target`` is what is meant when nothing is said."""
+    taken = runtime_targets(runtime)
+    return taken if target == "onnxruntime" and target not in taken else (target,)
 
 
 def runtime_computes(runtime: str) -> tuple[Compute, ...]:

@@ -11,6 +11,7 @@ before and after measuring calls that do nothing, by number of calls.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import tempfile
 import time
@@ -39,6 +40,10 @@ from anydepth_deploy.export import export_bundle
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
 CALLS = 150
+"""In a stretch."""
+
+COUNTS = (1_000, 100_000, 1_000_000, 3_000_000)
+"""Of calls that do nothing."""
 
 
 class Opened(BundleWorkload):
@@ -97,25 +102,20 @@ def compare(bundle: Bundle, pairs: int) -> dict[str, Any]:
     }
 
 
-def growth(counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Memory that measuring so many empty calls adds."""
-    rows = []
-    for count in counts:
-        clock = MonotonicClock()
-        monitor = Monitor(find_sensors("cpu"), clock)
-        options = Options(count=count, duration=0, mode="interleaved").checked()
-        timer = Timer([lambda item: None], ["nothing"], 1, options, [1.0], monitor, clock)
-        before = resident_memory() or 0
-        taken = timer.measure([0.0])
-        added = (resident_memory() or 0) - before
-        rows.append(
-            {
-                "samples": count,
-                "added_mb": round(added / 1e6, 2),
-                "samples_mb": round(taken.rows.nbytes / 1e6, 2),
-            }
-        )
-    return rows
+def growth(count: int) -> dict[str, Any]:
+    """Memory that measuring so many empty calls adds to a process."""
+    clock = MonotonicClock()
+    monitor = Monitor(find_sensors("cpu"), clock)
+    options = Options(count=count, duration=0, mode="interleaved").checked()
+    timer = Timer([lambda item: None], ["nothing"], 1, options, [1.0], monitor, clock)
+    before = resident_memory() or 0
+    taken = timer.measure([0.0])
+    added = (resident_memory() or 0) - before
+    return {
+        "samples": count,
+        "added_mb": round(added / 1e6, 2),
+        "samples_mb": round(taken.rows.nbytes / 1e6, 2),
+    }
 
 
 def main() -> None:
@@ -127,7 +127,9 @@ def main() -> None:
     options = parser.parse_args()
     found = machine("onnxruntime", "numpy")
     rows = []
-    memory = growth([1_000, 100_000, 1_000_000, 3_000_000])
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, maxtasksperchild=1) as pool:  # a fresh process for each
+        memory = pool.map(growth, COUNTS, chunksize=1)
     with tempfile.TemporaryDirectory() as folder:
         for family in FAMILIES:
             checkpoint = CHECKPOINTS / f"{family}-tiny-shapes.pth"

@@ -40,8 +40,8 @@ class Log:
     @property
     def rows(self) -> NDArray[np.int64]:
         """[n, 5]: index of the call, number of the round or request, when it was due, began and
-        ended, in nanoseconds of the clock."""
-        return np.frombuffer(self._numbers.tobytes(), np.int64).reshape(-1, 5)
+        ended, in nanoseconds of the clock. A view: nothing can be added any more."""
+        return np.frombuffer(self._numbers, np.int64).reshape(-1, 5)
 
 
 def closed_loop(

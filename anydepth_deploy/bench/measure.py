@@ -109,8 +109,10 @@ class Timer:
                 self._in_turn()
             else:
                 self._together()
-        rows = np.concatenate(self._rows)
-        return Measured(rows[np.argsort(rows[:, BEGAN], kind="stable")], self._stretches)
+        rows = _joined(self._rows)
+        if (np.diff(rows[:, BEGAN]) < 0).any():  # streams side by side
+            rows = rows[np.argsort(rows[:, BEGAN], kind="stable")]
+        return Measured(rows, self._stretches)
 
     def _in_turn(self) -> None:
         """One call at a time, several stretches of each, their order drawn anew."""
@@ -131,7 +133,7 @@ class Timer:
         jobs = self._arrivals if self._options.arriving else self._closed
         on_streams(jobs(index, logs, place, places), self._monitor.pause)
         end = self._monitor.read()
-        rows = np.concatenate([log.rows for log in logs])
+        rows = _joined([log.rows for log in logs])
         wall = float(rows[:, ENDED].max() - rows[:, DUE].min()) / 1e9
         self._rows.append(rows)
         self._stretches.append(Stretch(index, begin, end, wall))
@@ -256,6 +258,11 @@ def quiet() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One after the other; a single one as it is, since it may be large."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _bound(

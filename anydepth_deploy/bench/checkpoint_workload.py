@@ -118,7 +118,7 @@ class CheckpointWorkload:
         eager = self._open("eager", "fp32")
         try:
             for depth in depths:
-                check_runner(self._opened, eager, self.batches.prepared[0], depth)
+                check_runner(self._opened, eager, self.batches.prepared, depth)
         finally:
             eager.close()
 
@@ -137,8 +137,7 @@ class CheckpointWorkload:
         )
 
     def boundaries(self) -> dict[str, str]:
-        rule = self._model.suppression
-        where = "none" if rule is None else "graph"
+        where = "none" if self._model.suppression is None else "host"
         return boundaries(self._scope, transfers=self._transfers, suppression=where)
 
     def macs(self, depth: Depth) -> int:

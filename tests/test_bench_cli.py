@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,39 @@ def test_reports_of_what_is_no_result(run: Run, measured: tuple[Path, Path]) -> 
     Path("bad.json").write_text('{"format": "other"}', encoding="utf-8")
     fails(run("report", measured[0], "bad.json"), 2, "bad.json is not a result")
     fails(run("report", measured[0], "--format", "csv", "--out", "bad.json/x"), 2, "bad.json")
+
+
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Block(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "onnx", "onnx_ir", "scipy", "matplotlib", "pynvml"}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Block())
+from anydepth_deploy.cli import main
+main()
+"""
+
+
+def test_bundles_are_measured_and_reported_without_torch(bundle_copy: Path, tmp_path: Path) -> None:
+    """What a device has: numpy and a runtime."""
+    out = tmp_path / "r.json"
+    for words in (
+        ["bench", str(bundle_copy), "--depth", "base", *map(str, QUICK), "--out", str(out)],
+        ["report", str(out)],
+    ):
+        found = subprocess.run(
+            [sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+    drawn = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "report", str(out), "--plot", str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert drawn.returncode == 2
+    assert "pip install 'anydepth-deploy[plot]'" in drawn.stderr

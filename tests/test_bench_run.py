@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import threading
 import time
 from collections import Counter
@@ -476,6 +477,32 @@ def test_what_computes_something_else_is_not_timed() -> None:
         run_bench(workload, workload.table.ladder, Options(), clock=clock)
     assert workload.closed
     assert len(workload.calls) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_is_what_was_added_since_before() -> None:
+    """What an earlier run freed is no part of what the next one has, and hides nothing."""
+    kept: list[np.ndarray] = []
+
+    class Holder(FakeWorkload):
+        def load(self, depths: Any) -> None:
+            super().load(depths)
+            # In pieces that the C library keeps for itself when they are freed.
+            kept.extend(np.ones(12_000) for _ in range(800))
+
+        def close(self) -> None:
+            super().close()
+            kept.clear()
+
+    for _ in range(2):
+        workload = Holder(clock := FakeClock(), constant)
+        result = run_bench(workload, workload.table.ladder, Options(duration=0.1), clock=clock)
+        memory = result.memory
+        assert memory.before is not None
+        assert memory.loaded is not None
+        assert memory.peak is not None
+        assert 70e6 < memory.loaded - memory.before < 110e6
+        assert memory.peak >= memory.loaded
 
 
 def test_offline_counts_images() -> None:

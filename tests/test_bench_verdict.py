@@ -72,8 +72,29 @@ def test_a_median_that_is_not_known_is_unstable() -> None:
 
 
 def test_too_few_samples() -> None:
-    assert "too few for a confidence interval" in judged(10 * noise(9)).reasons[0]
-    assert judged(10 * noise(10)).word == "valid"
+    drift, interval = judged(10 * noise(9)).reasons
+    assert "too few to tell whether latency drifted" in drift
+    assert "too few for a confidence interval" in interval
+    assert len(judged(10 * noise(29)).reasons) == 1
+    assert judged(10 * noise(30)).word == "valid"
+
+
+def called_drift(samples: np.ndarray) -> bool:
+    return any("drifted" in reason for reason in judged(samples).reasons)
+
+
+def test_noise_alone_is_seldom_called_drift() -> None:
+    """Of samples that scatter by 10 %, thirds of ten often differ by more than 5 %."""
+
+    def wide(samples: np.ndarray) -> bool:
+        thirds = [float(np.median(part)) for part in np.array_split(samples, 3)]
+        return max(thirds) > 1.05 * min(thirds)
+
+    runs = [10 * noise(30, 0.1, seed) for seed in range(100)]
+    assert sum(map(wide, runs)) > 40
+    assert sum(map(called_drift, runs)) < 25
+    # What is there is seen all the same.
+    assert all(called_drift(run * np.repeat([1, 1, 1.4], 10)) for run in runs[:20])
 
 
 def test_saturation() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import sys
@@ -10,7 +13,13 @@ from pathlib import Path
 
 from anydepth_deploy.bench.results import Host
 
-__all__ = ["describe_host", "peak_memory", "processor", "resident_memory"]
+__all__ = [
+    "describe_host",
+    "give_back_memory",
+    "peak_memory",
+    "processor",
+    "resident_memory",
+]
 
 PACKAGES = (
     "anydepth-deploy",
@@ -73,6 +82,14 @@ def _total_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def give_back_memory() -> None:
+    """Return memory that was freed to the system, where the C library can: what an earlier session
+    left behind would hide what the next one takes."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_memory() -> int | None:

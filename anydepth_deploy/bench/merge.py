@@ -188,7 +188,13 @@ def _verdict(result: BenchResult) -> str:
     """The word and its reasons, then what only some depths are blamed for."""
     parts = [": ".join(filter(None, [result.verdict.word, "; ".join(result.verdict.reasons)]))]
     for depth in result.depths:
-        own = [reason for reason in depth.verdict.reasons if reason not in result.verdict.reasons]
+        # The result's reasons name the depth where not all have them.
+        said = result.verdict.reasons
+        own = [
+            reason
+            for reason in depth.verdict.reasons
+            if reason not in said and f"{depth.depth}: {reason}" not in said
+        ]
         if own:
             parts.append(f"{depth.depth} {depth.verdict.word}: {'; '.join(own)}")
     blamed = [depth.depth for depth in result.depths if depth.verdict.word != "valid"]

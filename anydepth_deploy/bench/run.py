@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from anydepth_deploy import __version__
 from anydepth_deploy.bench.clock import Clock, MonotonicClock
-from anydepth_deploy.bench.host import describe_host, peak_memory, resident_memory
+from anydepth_deploy.bench.host import (
+    describe_host,
+    give_back_memory,
+    peak_memory,
+    resident_memory,
+)
 from anydepth_deploy.bench.measure import BEGAN, CALL, DUE, ENDED, NUMBER, Measured, Timer
 from anydepth_deploy.bench.monitor import Monitor, energy_between
 from anydepth_deploy.bench.options import Options
@@ -67,6 +72,7 @@ def run_bench(
     options = options.checked()
     shares = options.shares(workload.table, depths)
     clock = clock or MonotonicClock()
+    give_back_memory()
     before = resident_memory()
     began = clock.now()
     try:

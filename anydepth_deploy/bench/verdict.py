@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.bench.results import Latency, Verdict, Word
 from anydepth_deploy.bench.state import Device, State
+from anydepth_deploy.bench.statistics import FEWEST, ratio_of_medians
 from anydepth_deploy.errors import shorten
 
 __all__ = ["device_verdict", "judge_latency", "saturation", "worst"]
@@ -22,8 +23,8 @@ __all__ = ["device_verdict", "judge_latency", "saturation", "worst"]
 Floats = NDArray[np.float64]
 
 DRIFT = 0.05
-"""Medians of the three thirds of a run may differ by this share."""
-LEAST_FOR_THIRDS = 15
+"""Medians of the three thirds of a run may differ by this share, or by what chance explains."""
+LEAST_FOR_DRIFT = 3 * FEWEST
 
 PRECISION = 0.05
 """Half of a median's interval, as a share of the median, at most."""
@@ -58,12 +59,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 def judge_latency(took: Floats, latency: Latency) -> Verdict:
     """Whether a latency stayed what it was; ``took``: of each call, in the order they were made, in
     any unit."""
-    reasons = []
-    if len(took) >= LEAST_FOR_THIRDS:
-        medians = [float(np.median(part)) for part in np.array_split(took, 3)]
-        if max(medians) > (1 + DRIFT) * min(medians):
-            words = ", ".join(f"{value / medians[0]:.2f}" for value in medians)
-            reasons.append(f"latency drifted: medians of the thirds of the run are as {words}")
+    reasons = _drift(took)
     middle = float(np.median(took))
     stalls = took[took > STALL * middle]
     share = float((stalls - middle).sum() / took.sum()) if len(stalls) else 0.0
@@ -79,6 +75,25 @@ def judge_latency(took: Floats, latency: Latency) -> Verdict:
         half = (interval.high - interval.low) / 2 / interval.value
         reasons.append(f"the median is known to within {100 * half:.0f} % only: measure for longer")
     return Verdict(word="unstable" if reasons else "valid", reasons=reasons)
+
+
+def _drift(took: Floats) -> list[str]:
+    """Whether the slowest third of a run is slower than the fastest, by more than chance."""
+    if len(took) < LEAST_FOR_DRIFT:
+        return [
+            f"{len(took)} samples are too few to tell whether latency drifted, which takes "
+            f"{LEAST_FOR_DRIFT}"
+        ]
+    thirds = np.array_split(took, 3)
+    medians = [float(np.median(third)) for third in thirds]
+    if max(medians) <= (1 + DRIFT) * min(medians):
+        return []
+    slowest, fastest = (thirds[medians.index(pick(medians))] for pick in (max, min))
+    apart = ratio_of_medians(slowest, fastest, paired=False)
+    if apart.low is not None and apart.low <= 1:
+        return []
+    words = ", ".join(f"{value / medians[0]:.2f}" for value in medians)
+    return [f"latency drifted: medians of the thirds of the run are as {words}"]
 
 
 def saturation(due: Floats, ended: Floats, took: Floats, streams: int) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from anydepth_deploy.bench.loops import Call
 from anydepth_deploy.bench.pictures import Batches
 from anydepth_deploy.bench.results import Accuracy, Scope, Subject
-from anydepth_deploy.bench.workload import boundaries
+from anydepth_deploy.bench.workload import boundaries, whole_pictures
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, UsageError, shorten
@@ -120,17 +120,7 @@ class BundleWorkload:
             return lambda item: session.run_raw(prepared[item], depth)
         if self._scope == "detections":
             return lambda item: session.run(prepared[item], depth)
-        batches = self.batches
-
-        def whole(item: int) -> object:
-            images, geometries = batches.prepare(item)
-            found = session.run(images, depth)
-            return [
-                geometry.to_picture(boxes)
-                for geometry, boxes in zip(geometries, found.boxes, strict=True)
-            ]
-
-        return whole
+        return whole_pictures(self.batches, lambda images: session.run(images, depth))
 
     def check(self, depths: Sequence[Depth]) -> None:
         # What artifacts compute is for verify to say, which was asked when they were chosen.

@@ -11,7 +11,7 @@ import torch
 from anydepth_deploy.bench.loops import Call
 from anydepth_deploy.bench.pictures import Batches
 from anydepth_deploy.bench.results import Accuracy, Scope, Subject
-from anydepth_deploy.bench.workload import boundaries
+from anydepth_deploy.bench.workload import boundaries, whole_pictures
 from anydepth_deploy.bundle import file_sha256
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
@@ -100,17 +100,7 @@ class CheckpointWorkload:
             return lambda item: runner.run_raw(images[item], depth)
         if self._scope == "detections":
             return lambda item: runner.run(images[item], depth)
-        batches = self.batches
-
-        def whole(item: int) -> object:
-            array, geometries = batches.prepare(item)
-            found = runner.run(array, depth)
-            return [
-                geometry.to_picture(boxes)
-                for geometry, boxes in zip(geometries, found.boxes, strict=True)
-            ]
-
-        return whole
+        return whole_pictures(self.batches, lambda images: runner.run(images, depth))
 
     def check(self, depths: Sequence[Depth]) -> None:
         if self._mode == "eager" and self._precision == "fp32":

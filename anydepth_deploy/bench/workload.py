@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from anydepth_deploy.bench.loops import Call
 from anydepth_deploy.bench.pictures import Batches
 from anydepth_deploy.bench.results import Accuracy, Scope, Subject
 from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.detections import Detections
 
-__all__ = ["Workload", "boundaries"]
+__all__ = ["Workload", "boundaries", "whole_pictures"]
 
 
 class Workload(Protocol):
@@ -53,6 +57,21 @@ class Workload(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def whole_pictures(batches: Batches, run: Callable[[NDArray[np.float32]], Detections]) -> Call:
+    """From decoded pictures to boxes in their pixels, as a service does it; ``run``: from prepared
+    images to detections."""
+
+    def call(item: int) -> object:
+        images, geometries = batches.prepare(item)
+        found = run(images)
+        return [
+            geometry.to_picture(boxes)
+            for geometry, boxes in zip(geometries, found.boxes, strict=True)
+        ]
+
+    return call
 
 
 def boundaries(scope: Scope, *, transfers: bool | None, suppression: str) -> dict[str, str]:

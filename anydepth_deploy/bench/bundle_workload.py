@@ -82,6 +82,7 @@ class BundleWorkload:
             threads=choice.threads,
             raw=self._scope == "raw",
         )
+        self._session = session  # at once, so that close gives back what is refused below, too
         profile = session.batch
         size = len(self.batches.pictures[0])
         if profile is not None and not profile.smallest <= size <= profile.largest:
@@ -94,7 +95,6 @@ class BundleWorkload:
                 f"bundle {self._bundle.path} gives predictions, not detections (--nms none): "
                 "measure it with --scope raw"
             )
-        self._session = session
         session.load(depths)
 
     def _check_depths(self, depths: Sequence[Depth]) -> None:

@@ -251,7 +251,7 @@ def test_verify_with_openvino(run: Run, copy: Path) -> None:
 
 def test_a_verdict_in_bf16_is_none_on_fp32(run: Run, copy: Path) -> None:
     if not has_bf16():
-        pytest.fail("this CPU has no BF16")  # expected, as the mark says
+        pytest.skip("this CPU has no BF16")
     command = ["verify", copy, "--checkpoint", CHECKPOINT, "--layout", "gated", "--depth", "base"]
     edit_artifact(copy, "gated-fp32-shared", add_a_little)
     fails(run(*command, "--precision", "fp32"), 1, "1 of 1 rows differ")
@@ -398,7 +398,7 @@ def test_inspect(run: Run, lowered: Bundle, table: Path) -> None:
 
 def test_inspect_says_what_was_evaluated_in_bf16(run: Run, copy: Path, data: Path) -> None:
     if not has_bf16():
-        pytest.fail("this CPU has no BF16")  # expected, as the mark says
+        pytest.skip("this CPU has no BF16")
     command = ["eval", copy, "--data", data, "--depth", "base", "--layout", "gated"]
     assert run(*command, "--precision", "bf16", "--runtime", "openvino").code == 0
     (line,) = (line for line in run("inspect", copy).out.splitlines() if line.startswith("AP of"))

@@ -39,7 +39,7 @@ from anydepth_deploy.export import export_bundle
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
-CALLS = 15
+CALLS = 150
 """In a stretch."""
 
 COUNTS = (1_000, 100_000, 1_000_000, 3_000_000)
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("onnxruntime", "numpy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,10 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     path = tmp_path / "a.json"
     path.write_text("old", encoding="utf-8")
 
-    def full(self: Path, *_: Any, **__: Any) -> int:
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResultError, match="cannot be written: No space left"):
         write_result(path, result)
     monkeypatch.undo()

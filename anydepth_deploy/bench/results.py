@@ -6,7 +6,6 @@ name. Nothing that was measured is left out, so every figure can be computed aga
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anydepth_deploy.bench.state import Device
+from anydepth_deploy.calibration.table import write_atomically
 from anydepth_deploy.errors import ResultError
 
 __all__ = [
@@ -310,16 +310,11 @@ def read_result(path: str | Path) -> BenchResult:
 def write_result(path: str | Path, result: BenchResult) -> None:
     """Write ``result`` to a file, whole or not at all. Raises :class:`ResultError`."""
     file = Path(path)
-    temporary = file.with_name(f".{file.name}.partial")
+    content = (_lines(_plain(result)) + "\n").encode()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(_lines(_plain(result)) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        write_atomically(file, lambda target: target.write(content))
     except OSError as error:
         raise ResultError(f"result {file} cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _plain(result: BenchResult) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.bench.facts import common, facts, printable, when
 from anydepth_deploy.bench.plot_depths import draw_accuracy, draw_speedup
 from anydepth_deploy.bench.plot_latency import draw_distribution, draw_throughput
 from anydepth_deploy.bench.plot_style import Drawn, Series, handle, series_of
 from anydepth_deploy.bench.plot_tags import FAINT, INK, place_tags, plain
 from anydepth_deploy.bench.results import BenchResult
-from anydepth_deploy.calibration.table import write_atomically
 from anydepth_deploy.errors import ResultError, UsageError, missing_extra
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.bench.facts import printable
 from anydepth_deploy.bench.merge import ALWAYS, arrange, notes, raw_rows, report_table
 from anydepth_deploy.bench.results import BenchResult
-from anydepth_deploy.calibration.table import write_atomically
 from anydepth_deploy.console import print_line, print_table
 from anydepth_deploy.errors import ResultError, UsageError
 

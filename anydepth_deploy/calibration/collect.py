@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.calibration.histogram import BINS, Histogram
-from anydepth_deploy.calibration.table import write_atomically
 from anydepth_deploy.errors import (
     CalibrationError,
     InputError,

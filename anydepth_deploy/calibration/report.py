@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anydepth_deploy.calibration.table import RangeTable, write_atomically
+from anydepth_deploy.atomic import write_atomically
+from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.errors import CalibrationError, UsageError, missing_extra
 from anydepth_deploy.graph.keeping import Keeper, KeepingRules
 

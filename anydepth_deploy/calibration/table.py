@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.calibration.ranges import Method
 from anydepth_deploy.errors import CalibrationError, shorten
 from anydepth_deploy.images import Preprocess
@@ -34,7 +33,6 @@ __all__ = [
     "check_table",
     "default_table",
     "read_table",
-    "write_atomically",
     "write_table",
 ]
 
@@ -292,24 +290,6 @@ def check_table(
             f"{what} has no ranges of {shorten(lacking)}; it has {shorten(table.depths, 12)}: "
             f"make it again with 'anydepth-deploy calibrate ... --depth {wanted}'"
         )
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Make the file ``path`` with ``write(file)``, folders included, and only then replace it.
-
-    Raises :class:`OSError`; nothing is left behind then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _text(table: RangeTable) -> str:

@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="anydepth-deploy",
     help="Any-depth object detectors in production: calibrate, export, build, verify, eval, "
-    "bench, report, predict.",
+    "bench, report, predict, triton.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -162,6 +162,21 @@ class ScopeName(str, Enum):
     raw = "raw"
     detections = "detections"
     pictures = "pictures"
+
+
+class ServeRuntime(str, Enum):
+    """Triton's backends for models with weights."""
+
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+
+
+class ServeDevice(str, Enum):
+    """Where Triton runs models with weights."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
 
 
 class DeviceName(str, Enum):
@@ -1081,6 +1096,85 @@ def shapes(
         console.print_json({"annotations": str(annotations), "pictures": count, "seed": seed})
     else:
         console.print_line(f"{count} pictures: {annotations}")
+
+
+@app.command()
+def triton(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A bundle; with --check, a model repository.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Model repository, new or with other models.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check a model repository, ours or any other.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the models; default: that of the bundle's folder.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="gated (one model for all depths), set (one each), or both; default: what the "
+            "bundle has."
+        ),
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Of the artifacts: fp32, fp16 or int8.")
+    ] = PrecisionName.fp32,
+    weights: WeightsOption = None,
+    runtime: Annotated[
+        ServeRuntime, typer.Option(help="Triton's backend.")
+    ] = ServeRuntime.onnxruntime,
+    device: Annotated[
+        ServeDevice, typer.Option(help="auto: the GPU for engines, the CPU for graphs.")
+    ] = ServeDevice.auto,
+    target: Annotated[
+        str | None, typer.Option(help="Engines: those for this compute capability, e.g. sm89.")
+    ] = None,
+    default_depth: Annotated[str, typer.Option(help="Of requests that name none.")] = "super",
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Images that a model of one depth takes at once.")
+    ] = 8,
+    queue_delay_us: Annotated[
+        int, typer.Option(min=0, help="Microseconds it waits for more of them.")
+    ] = 0,
+    instances: Annotated[int, typer.Option(min=1, help="Of each model with weights.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes for pre- and for postprocessing.")
+    ] = 2,
+    threads: Threads = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace models of the same name.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a model repository for the Triton Inference Server, or check one."""
+    from anydepth_deploy.serve import show
+    from anydepth_deploy.serve.plan import ServeOptions
+
+    if check:
+        if out is not None or name is not None or force:
+            raise UsageError("--check takes no --out, --name or --force: it writes nothing")
+        show.check(path, as_json=json)
+        return
+    if out is None:
+        raise UsageError("--out is missing: name the model repository to write")
+    options = ServeOptions(
+        runtime=runtime.value,
+        device=device.value,
+        layouts=None if layout is None else tuple(_words(layout)),
+        precision=precision.value,
+        weights=None if weights is None else weights.value,
+        target=target,
+        default_depth=default_depth,
+        max_batch=max_batch,
+        queue_delay_us=queue_delay_us,
+        instances=instances,
+        workers=workers,
+        threads=threads,
+    )
+    show.write(path, out, name=name, options=options, force=force, as_json=json)
 
 
 @app.command()

@@ -64,6 +64,8 @@ class MissingExtraError(AnyDepthError):
 EXTRAS = {
     "cuda": "tensorrt",
     "faster_coco_eval": "eval",
+    "google": "triton",
+    "grpc": "triton",
     "matplotlib": "plot",
     "onnx": "export",
     "onnx_ir": "export",
@@ -77,6 +79,7 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "torch": "export",
+    "tritonclient": "triton",
 }
 """The extra that installs a package which is imported only when it is needed."""
 

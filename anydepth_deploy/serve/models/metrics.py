@@ -1,0 +1,87 @@
+"""Metrics of the router on Triton's metrics port: requests, errors and duration by depth.
+
+Triton counts by model. All depths of a gated graph are one model there, and requests that a Python
+model refuses are no failures; so the router counts for itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+__all__ = ["RouterMetrics"]
+
+BUCKETS = [
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+]
+"""Upper limits in seconds: from a tiny network on a GPU to a large one on a busy CPU."""
+
+
+class RouterMetrics:
+    """Counters of one router, by its name and rungs; may be used from several threads at once.
+
+    ``anydepth_requests_total`` {model, depth}: requests answered. ``anydepth_errors_total`` {model,
+    reason}: requests refused or failed; reasons are ``depth`` (unknown, not served, or named twice
+    and differently), ``input`` (images of a wrong shape) and ``model`` (the chosen model failed).
+    ``anydepth_request_duration_seconds`` {model, depth}: a histogram of the time in the router,
+    waiting for the chosen model and its queue included. ``model`` is the bundle's name, ``depth``
+    its text.
+    """
+
+    REASONS = ("depth", "input", "model")
+
+    def __init__(self, name: str, rungs: Iterable[str]) -> None:
+        self._name = name
+        kinds = pb_utils.MetricFamily
+        self._requests = kinds(
+            name="anydepth_requests_total",
+            description="Requests answered, by depth",
+            kind=kinds.COUNTER,
+        )
+        self._errors = kinds(
+            name="anydepth_errors_total",
+            description="Requests refused or failed, by reason",
+            kind=kinds.COUNTER,
+        )
+        self._durations = kinds(
+            name="anydepth_request_duration_seconds",
+            description="Time from the router's receiving a request to its answer, by depth",
+            kind=kinds.HISTOGRAM,
+        )
+        # There from the start, so that a rate over them is zero and not absent.
+        self._error_of = {
+            reason: self._errors.Metric(labels={"model": name, "reason": reason})
+            for reason in self.REASONS
+        }
+        self._of_depth: dict[str, tuple[Any, Any]] = {}
+        # Triton 24.10 dies when two threads change metrics at once.
+        self._lock = threading.Lock()
+        for depth in rungs:
+            self._made(depth)
+
+    def answered(self, depth: str, seconds: float) -> None:
+        """Count a request that was answered at ``depth``."""
+        with self._lock:
+            requests, durations = self._made(depth)
+            requests.increment(1)
+            durations.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """Count a request that was not answered; ``reason`` is one of :data:`REASONS`."""
+        with self._lock:
+            self._error_of[reason].increment(1)
+
+    def _made(self, depth: str) -> tuple[Any, Any]:
+        """The metrics of ``depth``: of rungs there from the start, of the other depths, of which
+        there may be hundreds, made when they are first asked for."""
+        if depth not in self._of_depth:
+            labels = {"model": self._name, "depth": depth}
+            self._of_depth[depth] = (
+                self._requests.Metric(labels=labels),
+                self._durations.Metric(labels=labels, buckets=BUCKETS),
+            )
+        return self._of_depth[depth]

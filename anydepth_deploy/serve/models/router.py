@@ -1,0 +1,181 @@
+"""The router: one Triton model for all depths, which hands each request to the model of its depth.
+
+Images pass through by reference, and so do the answers. Several requests are under way at once
+inside one instance, so that dynamic batching of the models behind it finds something to batch:
+``execute`` gives each request to a thread, which waits for the chosen model and answers through the
+request's response sender, and blocks when :data:`IN_FLIGHT` are under way, so that more wait in
+Triton's queue, where its limits and statistics hold.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from anydepth_deploy.errors import AnyDepthError, DepthError, InputError
+from anydepth_deploy.serve import names
+from anydepth_deploy.serve.models.asked import asked_row
+from anydepth_deploy.serve.models.metrics import RouterMetrics
+from anydepth_deploy.serve.models.routes import Routes
+from anydepth_deploy.serve.models.settings import parameters, read_manifest
+from anydepth_deploy.suppression import suppress
+
+__all__ = ["IN_FLIGHT", "TritonPythonModel"]
+
+IN_FLIGHT = 32
+"""Requests that are under way at once, unless the parameter ``in_flight`` says otherwise."""
+
+DETECTIONS = ("labels", "boxes", "scores")
+
+
+class _ModelError(Exception):
+    """The chosen model failed; holds Triton's own error, to be passed on as it is."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error.message())
+        self.error = error
+
+
+class TritonPythonModel:
+    """Hands requests to the model of their depth; see the module.
+
+    Inputs ``images`` FP32 [N, 3, H, W], and optionally ``depth`` STRING [1] and ``row`` INT32 [1];
+    request parameters ``depth`` and ``row`` mean the same. Outputs ``labels`` INT64 [N, K],
+    ``boxes`` FP32 [N, K, 4] in input pixels, ``scores`` FP32 [N, K] and ``depth_row`` INT32 [1],
+    the row that was run. Errors of the caller are INVALID_ARG.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the configuration and the manifest. Raises :class:`AnyDepthError`, which Triton
+        reports as the reason why the model is not loaded."""
+        given, manifest = parameters(args), read_manifest(args)
+        self._routes = Routes(manifest, given)
+        self._table = self._routes.table
+        self._size = tuple(manifest.preprocess.size)
+        self._raw = given.get(names.RAW_OUTPUT, "")
+        self._rule = manifest.suppression
+        self._most = manifest.max_detections
+        self._metrics = RouterMetrics(
+            given.get(names.NAME) or args["model_name"], map(str, self._table.ladder)
+        )
+        in_flight = int(given.get("in_flight") or IN_FLIGHT)
+        self._free = threading.Semaphore(in_flight)
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="router")
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Start answering ``requests``; answers go through their response senders."""
+        for request in requests:
+            self._free.acquire()
+            self._threads.submit(self._serve, request, time.perf_counter())
+
+    def finalize(self) -> None:
+        """Wait for the requests that are under way."""
+        self._threads.shutdown(wait=True)
+
+    def _serve(self, request: Any, began: float) -> None:
+        """Answer one request, whatever happens, then count it: counting takes a message to the
+        server, which nobody should wait for."""
+        sender = request.get_response_sender()
+        depth = reason = None
+        try:
+            try:
+                response, depth = self._answer(request)
+            except Exception as error:  # also a bug of ours must not leave a client waiting
+                reason, response = _failure(error)
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        finally:
+            self._free.release()
+        if reason is not None:
+            self._metrics.failed(reason)
+        elif depth is not None:
+            self._metrics.answered(depth, time.perf_counter() - began)
+
+    def _answer(self, request: Any) -> tuple[Any, str]:
+        """The response to a request, and the depth that was run."""
+        images, asked = None, {}
+        for tensor in request.inputs():
+            name = tensor.name()
+            if name == "images":
+                images = tensor
+            else:
+                asked[name] = _only_value(tensor)
+        count = self._check(images)
+        options = json.loads(request.parameters() or "{}")
+        row = asked_row(self._table, asked, options, self._routes.default)
+        model = self._routes.model(row, count)
+        inputs = [images]
+        if model == self._routes.gated:
+            inputs.append(pb_utils.Tensor("depth", np.array([row], np.int64)))
+        # Without the request's trace, which Triton 24.10 may have let go of by now, and then dies.
+        response = pb_utils.InferenceRequest(
+            model_name=model,
+            inputs=inputs,
+            requested_output_names=[self._raw] if self._raw else list(DETECTIONS),
+            request_id=request.request_id(),
+            timeout=request.timeout(),
+            # A client gets them over the network, or out of the host's memory.
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+        ).exec()
+        if response.has_error():
+            raise _ModelError(response.error())
+        found = response.output_tensors()
+        outputs = self._suppressed(found[0]) if self._raw else [_wide(tensor) for tensor in found]
+        outputs.append(pb_utils.Tensor("depth_row", np.array([row], np.int32)))
+        wanted = request.requested_output_names()
+        chosen = [tensor for tensor in outputs if tensor.name() in wanted]
+        return pb_utils.InferenceResponse(output_tensors=chosen), str(self._table.rows[row])
+
+    def _check(self, images: Any) -> int:
+        """The number of images. Raises :class:`InputError` for images of another shape."""
+        shape = list(images.shape())
+        if len(shape) != 4 or shape[1:] != [3, *self._size] or not shape[0]:
+            height, width = self._size
+            raise InputError(
+                f"images must be float32 [N, 3, {height}, {width}] with N >= 1; found {shape}"
+            )
+        return int(shape[0])
+
+    def _suppressed(self, raw: Any) -> list[Any]:
+        """Detections from predictions, where suppression is not in the graph."""
+        assert self._rule is not None  # or there would be no raw output in the configuration
+        found = suppress(raw.as_numpy(), self._rule, self._most)
+        return [
+            pb_utils.Tensor("labels", found.labels),
+            pb_utils.Tensor("boxes", found.boxes),
+            pb_utils.Tensor("scores", found.scores),
+        ]
+
+
+def _failure(error: Exception) -> tuple[str, Any]:
+    """The reason to count, and the response: what we refuse is the caller's mistake."""
+    if isinstance(error, AnyDepthError):
+        reason = "depth" if isinstance(error, DepthError) else "input"
+        found = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+    elif isinstance(error, _ModelError):
+        reason, found = "model", error.error
+    else:
+        reason, found = "model", pb_utils.TritonError(f"{type(error).__name__}: {error}")
+    return reason, pb_utils.InferenceResponse(error=found)
+
+
+def _only_value(tensor: Any) -> object:
+    """The element of an input that says which depth is meant, as text or a Python number."""
+    values = tensor.as_numpy().reshape(-1)
+    if len(values) != 1:
+        raise DepthError(f"input '{tensor.name()}' must hold one value; found {len(values)}")
+    value = values[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.item()
+
+
+def _wide(tensor: Any) -> Any:
+    """The tensor; labels as INT64, which engines of TensorRT before 10 give in 32 bits."""
+    if tensor.name() == "labels" and (labels := tensor.as_numpy()).dtype != np.int64:
+        return pb_utils.Tensor("labels", labels.astype(np.int64))
+    return tensor

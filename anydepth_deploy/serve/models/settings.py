@@ -1,0 +1,41 @@
+"""What a Python model is told when it is loaded: parameters of its configuration, the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from anydepth_deploy.errors import BundleError
+from anydepth_deploy.manifest import Manifest
+from anydepth_deploy.serve.names import MANIFEST
+
+__all__ = ["parameters", "read_manifest"]
+
+
+def parameters(arguments: Mapping[str, str]) -> dict[str, str]:
+    """The parameters in the configuration of the model that Triton initialises with
+    ``arguments``."""
+    config: dict[str, Any] = json.loads(arguments["model_config"])
+    found = config.get("parameters") or {}
+    return {name: value.get("string_value", "") for name, value in found.items()}
+
+
+def read_manifest(arguments: Mapping[str, str]) -> Manifest:
+    """The bundle's manifest, which lies beside ``model.py``.
+
+    Raises :class:`BundleError` when it is missing or damaged.
+    """
+    folder = Path(arguments["model_repository"]) / arguments["model_version"]
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(
+            f"{path} cannot be read ({reason}): write the repository again with 'anydepth-deploy "
+            "triton'"
+        ) from None

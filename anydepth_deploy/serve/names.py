@@ -1,0 +1,76 @@
+"""What a repository's models, tensors and parameters are called: both halves rely on it."""
+
+from __future__ import annotations
+
+import re
+
+from anydepth_deploy.errors import UsageError
+
+__all__ = [
+    "CLASSES",
+    "DEFAULT_DEPTH",
+    "GATED",
+    "LADDER",
+    "LEVELS",
+    "MADE_BY",
+    "MANIFEST",
+    "MAX_BATCH",
+    "NAME",
+    "RAW_OUTPUT",
+    "ROUTER",
+    "Names",
+    "check_name",
+    "safe_name",
+]
+
+MANIFEST = "manifest.json"
+"""Beside every ``model.py``: a copy of the bundle's."""
+
+# Keys of a configuration's parameters; all values are text.
+NAME = "name"
+"""What the models of one bundle have in common: the name of its ensemble."""
+MADE_BY = "made_by"
+GATED = "gated"
+"""The model that runs any depth, or nothing."""
+LEVELS = "levels"
+"""JSON: the model of each row of the depth table that has one of its own."""
+MAX_BATCH = "max_batch"
+"""Images that one of those takes at most."""
+DEFAULT_DEPTH = "default_depth"
+RAW_OUTPUT = "raw_output"
+"""The output that the host suppresses; nothing where models give detections."""
+ROUTER = (GATED, LEVELS, MAX_BATCH, DEFAULT_DEPTH, RAW_OUTPUT)
+"""What a router has."""
+
+CLASSES = "classes"
+LADDER = "ladder"
+
+
+class Names:
+    """The models that serve one bundle."""
+
+    def __init__(self, name: str) -> None:
+        self.ensemble = name
+        self.gated = f"{name}_gated"
+        self.router = f"{name}_router"
+        self.preprocess = f"{name}_preprocess"
+        self.postprocess = f"{name}_postprocess"
+
+    def static(self, row: int, level: int | None) -> str:
+        """The model of one depth: by its level, or by its row where the ladder has no such rung."""
+        name = self.ensemble
+        return f"{name}_row_{row}" if level is None else f"{name}_level_{level}"
+
+
+def safe_name(text: str) -> str:
+    """``text`` with what a model's name may not hold replaced."""
+    return re.sub("[^A-Za-z0-9_-]+", "_", text).strip("_-") or "model"
+
+
+def check_name(name: str) -> str:
+    """``name``, if a model may be called so. Raises :class:`UsageError`."""
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", name):
+        raise UsageError(
+            f"the name '{name}' cannot be a model's: expected letters, digits, _ and -, at most 100"
+        )
+    return name

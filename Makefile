@@ -4,15 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
 STAMP := $(VENV)/.installed
+TRITON_VENV := .venv-triton
+TRITON_STAMP := $(TRITON_VENV)/.installed
+CPP := build/cpp
+DEMO := engines/demo-anydepth-detr
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo test lint format bench curve clean
+.PHONY: help demo triton-demo cpp cpp-demo test lint format bench curve clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
+	@echo "make triton-demo  the same network behind a real Triton server, on this machine only"
+	@echo "make cpp-demo     the same network in C++, no Python at run time"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
@@ -21,6 +27,24 @@ help:
 
 demo: $(STAMP)
 	$(BIN)/anydepth-deploy demo
+
+# ARGS="--family anydepth-yolo" for the other checkpoint.
+triton-demo: $(STAMP) $(TRITON_STAMP)
+	$(BIN)/python -m triton_server.demo $(ARGS)
+
+# The C++ library, its tool and its example, with the runtimes of the environment (docs/cpp.md).
+cpp: $(STAMP)
+	@command -v cmake > /dev/null || { echo "error: there is no cmake; install it and a C++ compiler"; exit 2; }
+	@arguments=$$($(BIN)/python cpp/dependencies.py) && cmake -S cpp -B $(CPP) $$arguments
+	cmake --build $(CPP) --parallel
+
+cpp-demo: cpp
+	@test -f $(DEMO)/manifest.json || \
+	  $(BIN)/anydepth-deploy export checkpoints/anydepth-detr-tiny-shapes.pth --out $(DEMO)
+	@$(BIN)/python cpp/examples/picture.py $(DEMO)/cpp-picture.ppm
+	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth base --out $(DEMO)/cpp-base
+	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth super --out $(DEMO)/cpp-super
+	$(CPP)/anydepth-bench $(DEMO) --threads 1 --duration 1 --out $(DEMO)/cpp-bench.json
 
 # A file's tests stay together: what they share is made once. A process each takes about 2 GB.
 test: export OMP_NUM_THREADS = 1
@@ -45,6 +69,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py
 	$(BIN)/python benchmarks/harness_cost.py
+	$(BIN)/python benchmarks/triton_router.py
 
 # On an NVIDIA GPU: make curve ARGS="--runtime torch-cudagraph --precision fp16"
 curve: $(STAMP)
@@ -61,5 +86,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
 
+# A Triton server from PyPI, with a Python of its own: it needs numpy 1.
+$(TRITON_STAMP): $(STAMP) triton_server/requirements.txt triton_server/environment.py
+	$(BIN)/python -m triton_server.environment
+	@touch $(TRITON_STAMP)
+
 clean:
-	rm -rf $(VENV) engines/demo* engines/curve .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRITON_VENV) engines/demo* engines/curve build .pytest_cache .mypy_cache .ruff_cache

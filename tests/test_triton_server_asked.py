@@ -1,0 +1,76 @@
+"""Which depth a request to the router asks for; needs no server."""
+
+from __future__ import annotations
+
+import handmade
+import pytest
+
+from anydepth_deploy.errors import DepthError
+from anydepth_deploy.serve.models.asked import asked_row
+
+TABLE = handmade.manifest().table()
+DEFAULT = 1
+
+
+def asked(inputs: dict[str, object], parameters: dict[str, object]) -> int:
+    return asked_row(TABLE, inputs, parameters, DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "row"),
+    [
+        ({}, {}, DEFAULT),
+        ({}, {"priority": 3, "other": "text"}, DEFAULT),
+        ({"depth": "super"}, {}, 2),
+        ({"depth": " Base "}, {}, 0),
+        ({"depth": "level:1"}, {}, 1),
+        ({"depth": "ft-2"}, {}, 3),
+        ({"depth": " 7 "}, {}, 7),
+        ({"depth": 6}, {}, 6),
+        ({"row": 5}, {}, 5),
+        ({"row": "5"}, {}, 5),
+        ({}, {"depth": "TT-2"}, 7),
+        ({}, {"depth": 4}, 4),
+        ({}, {"row": 0}, 0),
+        ({"depth": "base", "row": 0}, {"depth": "level:0", "row": "0"}, 0),
+    ],
+)
+def test_it_is_said_anywhere(
+    inputs: dict[str, object], parameters: dict[str, object], row: int
+) -> None:
+    assert asked(inputs, parameters) == row
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "message"),
+    [
+        ({"depth": "bose"}, {}, "unknown depth 'bose'"),
+        ({"depth": ""}, {}, "unknown depth ''"),
+        ({"depth": "level:3"}, {}, "levels 0 to 2"),
+        ({"depth": "-1"}, {}, "unknown depth row -1"),
+        ({"row": 8}, {}, "unknown depth row 8"),
+        ({"row": "base"}, {}, "input 'row' is 'base': expected an integer"),
+        ({"depth": "F" * 99}, {}, "input 'depth' is text of 99 characters"),
+        ({}, {"depth": True}, "parameter 'depth' is True .bool."),
+        ({}, {"depth": 1.5}, "parameter 'depth' is 1.5 .float."),
+        ({}, {"row": None}, "parameter 'row' is None .NoneType."),
+        ({}, {"row": ["base"] * 50}, "parameter 'row' is .{40} .list."),
+        (
+            {"depth": "base"},
+            {"row": 2},
+            "input 'depth' is 'base' .TT-1, row 0., parameter 'row' is '2' .FF-2, row 2.; give one",
+        ),
+    ],
+)
+def test_what_is_no_depth_is_refused(
+    inputs: dict[str, object], parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DepthError, match=message) as refused:
+        asked(inputs, parameters)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_printed_stays_out_of_the_message() -> None:
+    for place in ("depth", "row"):
+        with pytest.raises(DepthError, match=r"text of 5 characters, which is no depth: 'FF\\n-2'"):
+            asked({place: "FF\n-2"}, {})

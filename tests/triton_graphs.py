@@ -1,0 +1,98 @@
+"""Bundles whose graphs say in their answers who computed them and from what, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import handmade
+import numpy as np
+import triton_bundle
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from anydepth_deploy.bundle import Bundle
+
+SIDE, PLACES = triton_bundle.SIDE, triton_bundle.PLACES
+GATED = 100
+"""Added to the labels of the gated graph."""
+
+SHARES = np.linspace(1, 0.2, PLACES, dtype=np.float32)
+CORNERS = np.array([1, 2, 8, 16], np.float32)
+
+
+def graph(row: int | None) -> bytes:
+    """The static graph of ``row``, or the gated graph: labels tell the row, scores and boxes the
+    largest pixel of each image, which does not depend on what else is in a batch."""
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])]
+    nodes = []
+    constants: dict[str, NDArray[Any]] = {
+        "shares": SHARES,
+        "corners": CORNERS,
+        "axes": np.array([1, 2, 3], np.int64),
+        "last": np.array([2], np.int64),
+        "column": np.array([-1, 1], np.int64),
+    }
+    if row is None:
+        inputs.append(helper.make_tensor_value_info("depth", TensorProto.INT64, []))
+        constants["hundred"] = np.array(GATED, np.int64)
+        nodes.append(helper.make_node("Add", ["depth", "hundred"], ["label"]))
+    else:
+        constants["label"] = np.array(row, np.int64)
+    nodes += [
+        helper.make_node("ReduceMax", ["images", "axes"], ["largest"], keepdims=0),
+        helper.make_node("Reshape", ["largest", "column"], ["each"]),
+        helper.make_node("Mul", ["each", "shares"], ["scores"]),
+        helper.make_node("Unsqueeze", ["scores", "last"], ["scaled"]),
+        helper.make_node("Mul", ["scaled", "corners"], ["boxes"]),
+        helper.make_node("Shape", ["scores"], ["shape"]),
+        helper.make_node("Expand", ["label", "shape"], ["labels"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", PLACES]),
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["N", PLACES, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", PLACES]),
+    ]
+    held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "telling", inputs, outputs, held),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    return bytes(model.SerializeToString())
+
+
+def answer(images: NDArray[np.float32], label: int) -> dict[str, NDArray[np.generic]]:
+    """What the graphs compute."""
+    scores = images.max((1, 2, 3))[:, None] * SHARES
+    return {
+        "labels": np.full(scores.shape, label, np.int64),
+        "boxes": scores[..., None] * CORNERS,
+        "scores": scores,
+    }
+
+
+def bundle(path: Path, layouts: Sequence[str] = ("gated", "set")) -> Bundle:
+    """A gated graph and the static graphs of the ladder."""
+    made: list[tuple[str, bytes, dict[str, Any]]] = []
+    if "gated" in layouts:
+        made.append(("gated-fp32-shared", graph(None), {}))
+    if "set" in layouts:
+        for row, depth in enumerate(handmade.LADDER):
+            what = {"layout": "set", "depth": depth, "row": row, "level": row}
+            made.append((f"static-{row}", graph(row), what))
+    return triton_bundle.bundle_of(path, made)
+
+
+def engines(path: Path) -> Bundle:
+    """Engines for the rungs of the ladder, as the stand-in for TensorRT takes them: graphs."""
+    made = [
+        (
+            f"static-{row}",
+            graph(row),
+            {**triton_bundle.engine(depth, row), "layout": "set", "level": row},
+        )
+        for row, depth in enumerate(handmade.LADDER)
+    ]
+    return triton_bundle.bundle_of(path, made)

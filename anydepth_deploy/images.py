@@ -29,9 +29,9 @@ class Preprocess(BaseModel):
 
     1. decode to 8-bit ``channels``; 2. ``resize``: ``stretch`` to width x height, ignoring the
     aspect ratio, or ``letterbox``: keep it, centre the picture and fill the rest with the grey
-    ``padding``; in 8 bits, ``interpolation`` by Pillow where ``antialias`` is set, else by
-    :func:`anydepth_deploy.resize.resize_bilinear`; 3. multiply by ``scale``; 4. subtract ``mean``,
-    divide by ``std`` per channel; 5. ``layout``.
+    ``padding``; in 8 bits, ``interpolation`` by Pillow where ``antialias`` is set, along rows and
+    then along columns, else by :func:`anydepth_deploy.resize.resize_bilinear`; 3. multiply by
+    ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -152,8 +152,10 @@ def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8
     if (rows, columns) == (height, width):
         resized = image
     elif recipe.antialias:
-        pillow = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)
-        resized = np.asarray(pillow)
+        # Along rows first, as Pillow before 13 always did: each pass rounds, so the order shows in
+        # single levels, and what a network is given must not hang on a version.
+        wide = Image.fromarray(image).resize((columns, height), Image.Resampling.BILINEAR)
+        resized = np.asarray(wide.resize((columns, rows), Image.Resampling.BILINEAR))
     else:
         resized = resize_bilinear(image, (rows, columns))
     geometry = Geometry(

@@ -1,0 +1,144 @@
+#include "pictures.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "anydepth/errors.hpp"
+#include "formats.hpp"
+
+namespace pictures {
+namespace {
+
+constexpr double kGoldenAngle = 0.61803398875;
+
+std::vector<std::uint8_t> content_of(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) {
+    throw anydepth::ImageError("picture " + path.string() + " does not exist");
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::vector<std::uint8_t> content{std::istreambuf_iterator<char>(file),
+                                    std::istreambuf_iterator<char>()};
+  if (!file.is_open() || file.bad()) {
+    unreadable(path, "the system does not let it be read");
+  }
+  return content;
+}
+
+bool starts(const std::vector<std::uint8_t>& content, const std::string& magic) {
+  return content.size() >= magic.size() &&
+         std::memcmp(content.data(), magic.data(), magic.size()) == 0;
+}
+
+std::string readable() {
+  return std::string(has_png() ? "PNG, " : "") + (has_jpeg() ? "JPEG, " : "") + "PPM (P6)";
+}
+
+std::string suffix_of(const std::filesystem::path& path) {
+  auto suffix = path.extension().string();
+  std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](char letter) {
+    return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+  });
+  return suffix;
+}
+
+/// A side of a box as a row or column of the picture.
+std::ptrdiff_t place(float side, std::size_t length) {
+  const auto last = static_cast<std::ptrdiff_t>(length) - 1;
+  return std::clamp(static_cast<std::ptrdiff_t>(std::lround(side)), std::ptrdiff_t{0}, last);
+}
+
+}  // namespace
+
+void unreadable(const std::filesystem::path& path, const std::string& reason) {
+  throw anydepth::ImageError("picture " + path.string() + " cannot be read: " + reason);
+}
+
+Picture read(const std::filesystem::path& path, bool upright) {
+  const auto content = content_of(path);
+  if (starts(content, "P6")) {
+    return read_ppm(path, content);
+  }
+  if (has_png() && starts(content, "\x89PNG\r\n\x1a\n")) {
+    return read_png(path, content);
+  }
+  if (has_jpeg() && starts(content, "\xff\xd8\xff")) {
+    int orientation = 1;
+    const auto stored = read_jpeg(path, content, orientation);
+    return upright ? turned(stored, orientation) : stored;
+  }
+  throw anydepth::ImageError("picture " + path.string() +
+                             " is not a picture that this program can read; expected one of " +
+                             readable());
+}
+
+std::string preferred() { return has_png() ? ".png" : ".ppm"; }
+
+std::string writable() { return has_png() ? ".png, .ppm" : ".ppm"; }
+
+void write(const std::filesystem::path& path, const Picture& picture) {
+  const auto suffix = suffix_of(path);
+  if (suffix != ".ppm" && !(suffix == ".png" && has_png())) {
+    throw anydepth::ImageError("picture " + path.string() +
+                               " cannot be written: expected a name that ends with " + writable());
+  }
+  const auto content = suffix == ".ppm" ? ppm_of(picture) : png_of(picture);
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(content.data()),
+             static_cast<std::streamsize>(content.size()));
+  file.close();
+  if (!file) {
+    throw anydepth::ImageError("picture " + path.string() +
+                               " cannot be written: choose a folder that exists and has room");
+  }
+}
+
+Picture enlarged(const Picture& picture, std::size_t times) {
+  Picture made{picture.height * times, picture.width * times, {}};
+  made.pixels.resize(made.height * made.width * 3);
+  for (std::size_t row = 0; row < made.height; ++row) {
+    for (std::size_t column = 0; column < made.width; ++column) {
+      const auto* from =
+          picture.pixels.data() + 3 * ((row / times) * picture.width + column / times);
+      std::copy_n(from, 3, made.pixels.data() + 3 * (row * made.width + column));
+    }
+  }
+  return made;
+}
+
+void draw_box(Picture& picture, const std::array<float, 4>& box, const Colour& colour,
+              std::size_t thickness) {
+  const auto left = place(box[0], picture.width);
+  const auto top = place(box[1], picture.height);
+  const auto right = place(box[2], picture.width);
+  const auto bottom = place(box[3], picture.height);
+  const auto line = static_cast<std::ptrdiff_t>(thickness);
+  for (auto row = top; row <= bottom; ++row) {
+    for (auto column = left; column <= right; ++column) {
+      const auto edge = std::min({row - top, bottom - row, column - left, right - column});
+      if (edge < line) {
+        const auto pixel = static_cast<std::size_t>(row) * picture.width +
+                           static_cast<std::size_t>(column);
+        std::copy(colour.begin(), colour.end(),
+                  picture.pixels.begin() + static_cast<std::ptrdiff_t>(3 * pixel));
+      }
+    }
+  }
+}
+
+Colour class_colour(std::int64_t label) {
+  const auto hue = std::fmod(static_cast<double>(label) * kGoldenAngle, 1.0);
+  Colour colour{};
+  for (std::size_t channel = 0; channel < 3; ++channel) {
+    // The classical hexagon: each channel rises, stays and falls a third of the circle apart.
+    const auto turn = std::fmod(hue * 6 + (channel == 0 ? 5 : channel == 1 ? 3 : 1), 6.0);
+    const auto down = std::clamp(std::min(turn, 4 - turn), 0.0, 1.0);
+    colour[channel] = static_cast<std::uint8_t>(std::lround(255 * 0.95 * (1 - 0.85 * down)));
+  }
+  return colour;
+}
+
+}  // namespace pictures

@@ -1,0 +1,104 @@
+#include "anydepth/depth.hpp"
+
+#include <set>
+#include <utility>
+
+#include "anydepth/errors.hpp"
+#include "depth_space.hpp"
+#include "text.hpp"
+
+namespace anydepth {
+namespace {
+
+/// More rows than any network has: a list of gates that makes so many is damaged.
+constexpr std::size_t kMostRows = 1'000'000;
+
+/// The number behind `level:`; none where `word` is not such a text.
+std::optional<std::int64_t> level_number(std::string_view word) {
+  constexpr std::string_view kPrefix = "level:";
+  if (lower(word.substr(0, kPrefix.size())) != kPrefix) {
+    return std::nullopt;
+  }
+  word.remove_prefix(kPrefix.size());
+  const bool negative = !word.empty() && word.front() == '-';
+  word.remove_prefix(negative ? 1 : 0);
+  if (word.empty() || word.size() > 9) {
+    return std::nullopt;
+  }
+  std::int64_t number = 0;
+  for (const char sign : word) {
+    if (sign < '0' || sign > '9') {
+      return std::nullopt;
+    }
+    number = 10 * number + (sign - '0');
+  }
+  return negative ? -number : number;
+}
+
+}  // namespace
+
+std::vector<int> Gate::choices() const {
+  if (layers == 0) {
+    return {0, 1};
+  }
+  std::vector<int> found;
+  for (int count = layers; count > 0; --count) {
+    found.push_back(count);
+  }
+  return found;
+}
+
+DepthTable::DepthTable(std::vector<Gate> gates, std::vector<int> base,
+                       const std::vector<std::string>& ladder)
+    : gates_(std::move(gates)), base_(std::move(base)) {
+  const DepthSpace space(gates_, base_);
+  rows_ = space.ladder(ladder);
+  levels_ = rows_.size();
+  if (space.count() > kMostRows) {
+    throw DepthError("these " + std::to_string(gates_.size()) + " gates make more than " +
+                     std::to_string(kMostRows) + " depths");
+  }
+  std::set<std::vector<int>> chosen;
+  for (const auto& rung : rows_) {
+    chosen.insert(rung.settings);
+  }
+  for (auto& depth : space.every()) {
+    if (chosen.count(depth.settings) == 0) {
+      rows_.push_back(std::move(depth));
+    }
+  }
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    row_of_.emplace(rows_[row].text, row);
+  }
+}
+
+std::size_t DepthTable::row(const DepthName& name) const {
+  if (const auto* number = std::get_if<std::int64_t>(&name.value())) {
+    if (*number < 0 || static_cast<std::uint64_t>(*number) >= rows_.size()) {
+      throw DepthError("unknown depth row " + std::to_string(*number) + ": rows go from 0 to " +
+                       std::to_string(rows_.size() - 1) + ", of which 0 to " +
+                       std::to_string(levels_ - 1) + " are the ladder");
+    }
+    return static_cast<std::size_t>(*number);
+  }
+  const auto& text = std::get<std::string>(name.value());
+  const auto level = level_number(strip(text));
+  if (!level) {
+    return row_of_.at(DepthSpace(gates_, base_).parse(text).text);
+  }
+  if (*level < 0 || static_cast<std::uint64_t>(*level) >= levels_) {
+    std::vector<std::string> rungs;
+    for (std::size_t rung = 0; rung < levels_; ++rung) {
+      rungs.push_back(rows_[rung].text);
+    }
+    throw DepthError("unknown depth '" + text + "': the ladder has levels 0 to " +
+                     std::to_string(levels_ - 1) + " (" + shorten(rungs, 12) + ")");
+  }
+  return static_cast<std::size_t>(*level);
+}
+
+std::optional<std::size_t> DepthTable::level(std::size_t row) const {
+  return row < levels_ ? std::optional<std::size_t>(row) : std::nullopt;
+}
+
+}  // namespace anydepth

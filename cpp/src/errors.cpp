@@ -1,0 +1,19 @@
+#include "anydepth/errors.hpp"
+
+#include <algorithm>
+
+#include "text.hpp"
+
+namespace anydepth {
+
+std::string shorten(const std::vector<std::string>& items, std::size_t limit) {
+  std::vector<std::string> named;
+  for (std::size_t place = 0; place < std::min(limit, items.size()); ++place) {
+    named.push_back(printable(items[place]));
+  }
+  const std::string text = join(named, ", ");
+  return items.size() <= limit ? text
+                               : text + " and " + std::to_string(items.size() - limit) + " more";
+}
+
+}  // namespace anydepth

@@ -1,0 +1,234 @@
+#include "anydepth/manifest.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+#include <variant>
+
+#include "anydepth/errors.hpp"
+#include "depth_space.hpp"
+#include "json.hpp"
+#include "json_reader.hpp"
+#include "manifest_fields.hpp"
+#include "text.hpp"
+
+namespace anydepth {
+namespace {
+
+constexpr const char* kManifest = "manifest.json";
+/// More than any manifest has; limits the time and memory that a made-up one can cost.
+constexpr std::uintmax_t kMostBytes = 16U << 20U;
+
+[[noreturn]] void refuse(const std::string& problem) {
+  throw InvalidJson("", "Value error, " + problem);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  const auto cannot = [&](int reason) {
+    return BundleError(path.string() + " cannot be read: [Errno " + std::to_string(reason) + "] " +
+                       std::generic_category().message(reason) + ": '" + path.string() + "'");
+  };
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    throw cannot(EISDIR);
+  }
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    if (errno == ENOENT) {
+      throw BundleError("folder " + path.parent_path().string() + " is not a bundle: it has no " +
+                        kManifest);
+    }
+    throw cannot(errno != 0 ? errno : EIO);
+  }
+  std::string text;
+  std::vector<char> block(1U << 16U);
+  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0) {
+    text.append(block.data(), static_cast<std::size_t>(file.gcount()));
+    if (text.size() > kMostBytes) {
+      throw BundleError(path.string() + " has more than " + std::to_string(kMostBytes) +
+                        " bytes, which no manifest has: delete the folder and export the bundle "
+                        "again");
+    }
+  }
+  if (!is_utf8(text)) {
+    throw BundleError(path.string() + " cannot be read: it is not text in UTF-8");
+  }
+  return text;
+}
+
+/// Another version may have other fields: it is told apart first.
+void check_version(const std::filesystem::path& path, const Json& manifest) {
+  const auto* members = std::get_if<JsonMembers>(&manifest.value);
+  for (std::size_t place = 0; members != nullptr && place < members->size(); ++place) {
+    const auto& [key, value] = (*members)[place];
+    const auto* version = std::get_if<std::int64_t>(&value.value);
+    if (key == "version" && version != nullptr && *version != 1) {
+      throw BundleError(path.string() + " has manifest version " + std::to_string(*version) +
+                        ", this anydepth-deploy reads version 1: export it into another folder, or "
+                        "install the version that made it");
+    }
+  }
+}
+
+void check_rows(const std::vector<DepthRow>& rows, const DepthTable& table) {
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    if (rows[row].depth != table.rows()[row].text) {
+      refuse("the depth table does not follow from the gates and the ladder");
+    }
+  }
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    if (rows[row].index != static_cast<std::int64_t>(row)) {
+      refuse("the rows of the depth table are not numbered from 0");
+    }
+  }
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    const auto level = table.level(row);
+    const bool same =
+        level ? rows[row].level == static_cast<std::int64_t>(*level) : !rows[row].level.has_value();
+    if (!same || rows[row].macs <= 0) {
+      refuse("row " + std::to_string(row) + " of the depth table has a wrong level or no macs");
+    }
+  }
+}
+
+/// The table of depths. Counted first: a damaged list of gates must not make a table of billions of
+/// rows.
+DepthTable make_table(const ManifestFields& fields) {
+  try {
+    const DepthSpace space(fields.gates, fields.base);
+    space.ladder(fields.ladder);
+    if (space.count() != fields.depths.size()) {
+      refuse("the depth table does not follow from the gates and the ladder");
+    }
+    DepthTable table(fields.gates, fields.base, fields.ladder);
+    check_rows(fields.depths, table);
+    return table;
+  } catch (const DepthError& error) {
+    refuse(error.what());
+  }
+}
+
+void check_artifact(const ArtifactFields& fields, const DepthTable& table) {
+  const Artifact& artifact = fields.artifact;
+  bool consistent = false;
+  if (!artifact.depth) {
+    consistent = artifact.layout == (artifact.piece ? "stages" : "gated") && !fields.row;
+  } else {
+    const auto count = static_cast<std::int64_t>(table.rows().size());
+    consistent = artifact.layout == "set" && fields.row && *fields.row >= 0 &&
+                 *fields.row < count &&
+                 table.rows()[static_cast<std::size_t>(*fields.row)].text == *artifact.depth;
+  }
+  if (!consistent) {
+    refuse("layout, depth and row of the artifact " + artifact.name + " do not agree");
+  }
+  if (artifact.piece) {
+    const auto& gates = table.gates();
+    for (const auto& condition : artifact.piece->when) {
+      if (condition.gate >= gates.size() || condition.layer > gates[condition.gate].layers) {
+        refuse("the piece " + artifact.name + " asks for a gate that is not there");
+      }
+    }
+  }
+  if ((artifact.format == "onnx") == artifact.engine.has_value()) {
+    refuse("the artifact " + artifact.name + " is " + artifact.format +
+           ", which does not go with " + (artifact.engine ? "its" : "no") + " engine");
+  }
+  if ((artifact.precision == "int8") != artifact.target.has_value()) {
+    refuse("the artifact " + artifact.name + " is " + artifact.precision +
+           ", which does not go with " + (artifact.target ? "its" : "no") + " quantisation");
+  }
+}
+
+/// What is not in the graph works on predictions, which the graph must give.
+void check_suppression(const ManifestFields& fields) {
+  if (!fields.suppression || fields.suppression->where == Suppression::Where::kGraph) {
+    return;
+  }
+  const auto& outputs = fields.raw_outputs;
+  if (std::none_of(outputs.begin(), outputs.end(),
+                   [](const auto& output) { return output.first == "predictions"; })) {
+    refuse("suppression outside the graph needs the raw output 'predictions'");
+  }
+  for (const auto& [artifact, row] : fields.artifacts) {
+    if (!artifact.raw) {
+      refuse("the artifact " + artifact.name +
+             " gives no raw outputs, but suppression is not in the graph");
+    }
+  }
+}
+
+Manifest make_manifest(ManifestFields fields) {
+  DepthTable table = make_table(fields);
+  for (const auto& artifact : fields.artifacts) {
+    check_artifact(artifact, table);
+  }
+  check_suppression(fields);
+  std::vector<std::uint64_t> macs;
+  for (const auto& row : fields.depths) {
+    macs.push_back(static_cast<std::uint64_t>(row.macs));
+  }
+  std::vector<Artifact> artifacts;
+  for (auto& [artifact, row] : fields.artifacts) {
+    artifacts.push_back(std::move(artifact));
+    if (row) {
+      artifacts.back().row = static_cast<std::size_t>(*row);
+    }
+  }
+  return {std::move(fields.tool_version),
+          std::move(fields.source_file),
+          std::move(fields.source_sha256),
+          std::move(fields.family),
+          std::move(fields.config),
+          std::move(fields.classes),
+          fields.preprocess,
+          std::move(table),
+          std::move(macs),
+          std::move(fields.raw_outputs),
+          fields.suppression,
+          fields.max_detections,
+          std::move(artifacts)};
+}
+
+}  // namespace
+
+bool Condition::holds(const Depth& depth) const {
+  const int setting = depth.settings.at(gate);
+  return (layer != 0 ? setting >= layer : setting == 0) == runs;
+}
+
+bool StagePiece::runs(const Depth& depth) const {
+  return std::all_of(when.begin(), when.end(),
+                     [&](const Condition& condition) { return condition.holds(depth); });
+}
+
+Manifest read_manifest(const std::filesystem::path& folder) {
+  const auto path = folder / kManifest;
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    throw BundleError("bundle " + folder.string() +
+                      " does not exist; make one with 'anydepth-deploy export'");
+  }
+  const std::string text = read_text(path);
+  Json content;
+  try {
+    content = parse_json(text);
+  } catch (const std::invalid_argument& problem) {
+    throw BundleError(path.string() + " is damaged (" + problem.what() +
+                      "): delete the folder and export the bundle again");
+  }
+  check_version(path, content);
+  try {
+    return make_manifest(read_fields(content));
+  } catch (const InvalidJson& problem) {
+    const std::string where = problem.place().empty() ? "manifest" : problem.place();
+    throw BundleError(path.string() + " is not a valid manifest: " + where + ": " + problem.what() +
+                      ": delete the folder and export the bundle again");
+  }
+}
+
+}  // namespace anydepth

@@ -1,0 +1,385 @@
+#include "manifest_fields.hpp"
+
+#include <array>
+#include <limits>
+#include <utility>
+
+namespace anydepth {
+namespace {
+
+constexpr std::int64_t kMostInt = std::numeric_limits<int>::max();
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+/// Pixels of one side of the network's input; limits the memory that a made-up manifest can cost.
+constexpr std::int64_t kLargestSide = 1 << 16;
+/// Gates have to be counted to make a table of depths.
+constexpr std::size_t kMostGates = 1000;
+
+int small(const JsonValue& value, std::int64_t low = 0) {
+  return static_cast<int>(value.integer(low, kMostInt));
+}
+
+std::optional<std::string> maybe_text(const std::optional<JsonValue>& value) {
+  return value ? std::optional<std::string>(value->text()) : std::nullopt;
+}
+
+Names names(const JsonValue& value) {
+  Names found;
+  for (const auto& [key, item] : value.members()) {
+    found.emplace_back(key, item.text());
+  }
+  return found;
+}
+
+std::vector<JsonValue> exactly(const JsonValue& value, std::size_t count) {
+  auto items = value.items();
+  if (items.size() != count) {
+    value.refuse("Input should have " + std::to_string(count) + " items");
+  }
+  return items;
+}
+
+std::vector<std::string> at_least_one(const JsonValue& value) {
+  auto texts = value.texts();
+  if (texts.empty()) {
+    value.refuse("List should have at least 1 item after validation, not 0");
+  }
+  return texts;
+}
+
+std::array<double, 3> triple(const JsonValue& value) {
+  const auto items = exactly(value, 3);
+  return {items[0].number(), items[1].number(), items[2].number()};
+}
+
+Preprocess read_preprocess(const JsonValue& value) {
+  JsonObject object(value);
+  Preprocess found;
+  const auto size = exactly(object.required("size"), 2);
+  found.height = static_cast<std::size_t>(size[0].integer(1, kLargestSide));
+  found.width = static_cast<std::size_t>(size[1].integer(1, kLargestSide));
+  if (const auto resize = object.optional("resize")) {
+    found.resize = resize->choice({"stretch", "letterbox"}) == "letterbox"
+                       ? Preprocess::Resize::kLetterbox
+                       : Preprocess::Resize::kStretch;
+  }
+  if (const auto interpolation = object.optional("interpolation")) {
+    interpolation->choice({"bilinear"});
+  }
+  if (const auto antialias = object.optional("antialias")) {
+    found.antialias = antialias->flag();
+  }
+  if (const auto padding = object.optional("padding")) {
+    found.padding = static_cast<std::uint8_t>(padding->integer(0, 255));
+  }
+  if (const auto channels = object.optional("channels")) {
+    channels->choice({"RGB"});
+  }
+  if (const auto scale = object.optional("scale")) {
+    found.scale = scale->number();
+  }
+  if (const auto mean = object.optional("mean")) {
+    found.mean = triple(*mean);
+  }
+  if (const auto deviation = object.optional("std")) {
+    found.std = triple(*deviation);
+  }
+  if (const auto layout = object.optional("layout")) {
+    layout->choice({"NCHW"});
+  }
+  object.finish();
+  return found;
+}
+
+Suppression read_suppression(const JsonValue& value) {
+  JsonObject object(value);
+  Suppression found;
+  if (const auto where = object.optional("where")) {
+    const std::string word = where->choice({"graph", "host", "none"});
+    found.where = word == "graph"  ? Suppression::Where::kGraph
+                  : word == "host" ? Suppression::Where::kHost
+                                   : Suppression::Where::kNone;
+  }
+  if (const auto score = object.optional("score_threshold")) {
+    found.score_threshold = score->number();
+    if (!(found.score_threshold >= 0 && found.score_threshold < 1)) {
+      score->refuse("Input should be at least 0 and less than 1");
+    }
+  }
+  if (const auto overlap = object.optional("iou_threshold")) {
+    found.iou_threshold = overlap->number();
+    if (!(found.iou_threshold > 0 && found.iou_threshold <= 1)) {
+      overlap->refuse("Input should be more than 0 and at most 1");
+    }
+  }
+  object.finish();
+  return found;
+}
+
+Gate read_gate(const JsonValue& value) {
+  JsonObject object(value);
+  Gate found;
+  found.name = object.required("name").text();
+  found.group = small(object.required("group"), std::numeric_limits<int>::min());
+  if (const auto layers = object.optional("layers")) {
+    found.layers = static_cast<int>(layers->integer(0, 999));
+  }
+  object.finish();
+  return found;
+}
+
+DepthRow read_row(const JsonValue& value) {
+  JsonObject object(value);
+  DepthRow found;
+  found.index = object.required("index").integer();
+  found.depth = object.required("depth").text();
+  if (const auto level = object.required_nullable("level")) {
+    found.level = level->integer();
+  }
+  for (const auto& [part, count] : object.required("macs").members()) {
+    const std::int64_t number = count.integer();
+    if (part == "total") {
+      found.macs = number;
+    }
+  }
+  object.finish();
+  return found;
+}
+
+StagePiece read_piece(const JsonValue& value) {
+  JsonObject object(value);
+  StagePiece found;
+  found.order = small(object.required("order"));
+  found.total = small(object.required("total"), 1);
+  found.stage = object.required("stage").text();
+  found.variant = object.required("variant").text();
+  if (const auto when = object.optional("when")) {
+    for (const auto& item : when->items()) {
+      JsonObject condition(item);
+      Condition asked;
+      asked.gate = static_cast<std::size_t>(condition.required("gate").integer(0, kMost));
+      if (const auto layer = condition.optional("layer")) {
+        asked.layer = small(*layer);
+      }
+      asked.runs = condition.required("runs").flag();
+      condition.finish();
+      found.when.push_back(asked);
+    }
+  }
+  found.reads = names(object.required("reads"));
+  found.writes = names(object.required("writes"));
+  object.finish();
+  return found;
+}
+
+EngineSpec read_engine(const JsonValue& value) {
+  JsonObject object(value);
+  EngineSpec found;
+  found.source = object.required("source").text();
+  object.required("source_sha256").digest();
+  found.version = object.required("version").text();
+  found.device = maybe_text(object.nullable("device"));
+  found.capabilities = at_least_one(object.required("capabilities"));
+  const JsonValue batch = object.required("batch");
+  JsonObject sizes(batch);
+  found.smallest_batch = static_cast<std::size_t>(sizes.required("smallest").integer(1, kMost));
+  found.typical_batch = static_cast<std::size_t>(sizes.required("typical").integer(1, kMost));
+  found.largest_batch = static_cast<std::size_t>(sizes.required("largest").integer(1, kMost));
+  sizes.finish();
+  if (found.smallest_batch > found.typical_batch || found.typical_batch > found.largest_batch) {
+    batch.refuse("Value error, batch sizes " + std::to_string(found.smallest_batch) + ", " +
+                 std::to_string(found.typical_batch) + ", " + std::to_string(found.largest_batch) +
+                 " do not rise");
+  }
+  if (const auto workspace = object.nullable("workspace")) {
+    workspace->integer();
+  }
+  object.required("opset").integer();
+  if (const auto detections = object.optional("detections")) {
+    found.detections = detections->flag();
+  }
+  if (const auto layers = object.optional("layers")) {
+    for (const auto& [type, count] : layers->members()) {
+      count.integer();
+    }
+  }
+  object.finish();
+  return found;
+}
+
+Verification read_verification(const JsonValue& value) {
+  JsonObject object(value);
+  Verification found;
+  found.when = object.required("when").text();
+  found.passed = object.required("passed").flag();
+  found.reference = object.required("reference").text();
+  object.required("device").text();
+  object.required("depths").integer();
+  for (const auto& size : object.required("batches").items()) {
+    size.integer();
+  }
+  object.finish();
+  return found;
+}
+
+/// What an INT8 graph was made for.
+std::string read_quantisation(const JsonValue& value) {
+  JsonObject object(value);
+  std::string target = object.required("target").choice({"onnxruntime", "tensorrt"});
+  JsonObject table(object.required("calibration"));
+  table.required("file").text();
+  table.required("sha256").digest();
+  table.required("method").text();
+  table.required("pictures").integer();
+  table.finish();
+  object.required("max_ratio").number();
+  object.required("max_error").number();
+  for (const char* list : {"keep", "quantise"}) {
+    if (const auto nodes = object.optional(list)) {
+      nodes->texts();
+    }
+  }
+  object.finish();
+  return target;
+}
+
+void check_kept(const JsonValue& value) {
+  JsonObject object(value);
+  object.required("node").text();
+  object.required("op").text();
+  object.required("reason").text();
+  object.finish();
+}
+
+/// A name in the bundle's folder, never a path.
+std::string read_file_name(const JsonValue& value) {
+  static const std::string letters =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+  std::string name = value.text();
+  const bool valid = !name.empty() && letters.find(name.front()) != std::string::npos &&
+                     name.find_first_not_of(letters + ".-") == std::string::npos;
+  if (!valid) {
+    value.refuse("String should match pattern '^[A-Za-z0-9_][A-Za-z0-9_.-]*$'");
+  }
+  return name;
+}
+
+ArtifactFields read_artifact(const JsonValue& value) {
+  JsonObject object(value);
+  ArtifactFields fields;
+  Artifact& found = fields.artifact;
+  found.name = object.required("name").text();
+  found.file = read_file_name(object.required("file"));
+  const auto format = object.optional("format");
+  found.format = format ? format->choice({"onnx", "tensorrt", "tensorrt-rtx"}) : "onnx";
+  found.layout = object.required("layout").choice({"gated", "set", "stages"});
+  const auto precision = object.optional("precision");
+  found.precision = precision ? precision->choice({"fp32", "fp16", "int8"}) : "fp32";
+  if (const auto scheme = object.nullable("quantisation")) {
+    found.target = read_quantisation(*scheme);
+  }
+  if (const auto quantised = object.optional("quantised")) {
+    quantised->integer();
+  }
+  if (const auto kept = object.optional("kept")) {
+    for (const auto& item : kept->items()) {
+      check_kept(item);
+    }
+  }
+  found.weights = object.required("weights").choice({"shared", "folded"});
+  if (const auto deformable = object.nullable("deformable")) {
+    found.deformable = deformable->choice({"gridsample", "gather"});
+  }
+  found.depth = maybe_text(object.nullable("depth"));
+  if (const auto piece = object.nullable("piece")) {
+    found.piece = read_piece(*piece);
+  }
+  if (const auto engine = object.nullable("engine")) {
+    found.engine = read_engine(*engine);
+  }
+  if (const auto verified = object.nullable("verified")) {
+    found.verified = read_verification(*verified);
+  }
+  if (const auto row = object.nullable("row")) {
+    fields.row = row->integer();
+  }
+  if (const auto level = object.nullable("level")) {
+    level->integer();
+  }
+  if (const auto raw = object.optional("raw")) {
+    found.raw = raw->flag();
+  }
+  object.required("opset").integer();
+  found.bytes = static_cast<std::uint64_t>(object.required("bytes").integer(0, kMost));
+  found.sha256 = object.required("sha256").digest();
+  names(object.required("built_with"));
+  object.required("build_seconds").number();
+  object.finish();
+  return fields;
+}
+
+void check_results(const JsonValue& value) {
+  for (const auto& [kind, records] : value.members()) {
+    for (const auto& record : records.items()) {
+      record.members();
+    }
+  }
+}
+
+}  // namespace
+
+ManifestFields read_fields(const Json& manifest) {
+  const JsonValue top(manifest, "");
+  JsonObject object(top);
+  ManifestFields found;
+  if (const auto format = object.optional("format")) {
+    format->choice({"anydepth-deploy bundle"});
+  }
+  if (const auto version = object.optional("version"); version && version->integer() != 1) {
+    version->refuse("Input should be 1");
+  }
+  found.tool_version = object.required("tool_version").text();
+  object.required("created").text();
+  JsonObject source(object.required("source"));
+  found.source_file = source.required("file").text();
+  found.source_sha256 = source.required("sha256").digest();
+  source.required("bytes").integer();
+  source.required("weights").text();
+  source.finish();
+  found.family = object.required("family").text();
+  found.config = object.required("config").text();
+  object.required("parameters").integer();
+  found.classes = at_least_one(object.required("classes"));
+  found.preprocess = read_preprocess(object.required("preprocess"));
+  const JsonValue gates = object.required("gates");
+  for (const auto& gate : gates.items()) {
+    found.gates.push_back(read_gate(gate));
+  }
+  if (found.gates.size() > kMostGates) {
+    gates.refuse("List should have at most " + std::to_string(kMostGates) + " items");
+  }
+  for (const auto& setting : object.required("base").items()) {
+    found.base.push_back(small(setting, std::numeric_limits<int>::min()));
+  }
+  found.ladder = object.required("ladder").texts();
+  for (const auto& row : object.required("depths").items()) {
+    found.depths.push_back(read_row(row));
+  }
+  found.raw_outputs = names(object.required("raw_outputs"));
+  if (const auto suppression = object.nullable("suppression")) {
+    found.suppression = read_suppression(*suppression);
+  }
+  found.max_detections =
+      static_cast<std::size_t>(object.required("max_detections").integer(1, kMost));
+  if (const auto artifacts = object.optional("artifacts")) {
+    for (const auto& artifact : artifacts->items()) {
+      found.artifacts.push_back(read_artifact(artifact));
+    }
+  }
+  if (const auto results = object.optional("results")) {
+    check_results(*results);
+  }
+  object.finish();
+  return found;
+}
+
+}  // namespace anydepth

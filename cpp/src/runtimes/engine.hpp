@@ -1,0 +1,51 @@
+/// \file
+/// What every backend implements: one opened artifact.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "anydepth/manifest.hpp"
+#include "anydepth/tensor.hpp"
+
+namespace anydepth {
+
+struct EngineOptions {
+  std::optional<int> threads;
+  /// `fp32` or `bf16`: what FP32 graphs are computed in.
+  std::string compute = "fp32";
+  /// Rows of the depth table, for runtimes that do not check the row themselves.
+  std::size_t rows = 0;
+};
+
+struct Feed {
+  std::string name;
+  TensorView value;
+};
+
+/// One opened artifact; may be called from several threads.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual const std::vector<std::string>& inputs() const = 0;
+  virtual const std::vector<std::string>& outputs() const = 0;
+  /// Executes once. Throws InputError where the run fails.
+  virtual Tensors run(const std::vector<Feed>& feeds,
+                      const std::vector<std::string>& outputs) const = 0;
+};
+
+using EnginePtr = std::shared_ptr<const Engine>;
+
+/// Opens an artifact's file. Throws BundleError for one that the runtime cannot load. Defined where
+/// the build has the backend.
+EnginePtr open_onnxruntime(const std::filesystem::path& path, const Artifact& artifact,
+                           const EngineOptions& options);
+EnginePtr open_openvino(const std::filesystem::path& path, const Artifact& artifact,
+                        const EngineOptions& options);
+EnginePtr open_tensorrt(const std::filesystem::path& path, const Artifact& artifact,
+                        const EngineOptions& options);
+
+}  // namespace anydepth

@@ -1,0 +1,259 @@
+// ONNX Runtime, on any CPU. Its C interface is used directly: its C++ header keeps a global that
+// would be shared, or fought over, with an application that uses ONNX Runtime itself.
+
+#include <onnxruntime_c_api.h>
+#include <onnxruntime_session_options_config_keys.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "../tensors.hpp"
+#include "anydepth/errors.hpp"
+#include "registry.hpp"
+
+namespace anydepth {
+namespace {
+
+// What ONNX Runtime prints by itself: nothing, since errors reach the caller as exceptions.
+constexpr int kQuiet = 4;
+
+// An optimisation that goes wrong where scales are FP16 (ONNX Runtime 1.31).
+constexpr const char* kHalfScales = "WeightBiasQuantization";
+
+const char* version() { return OrtGetApiBase()->GetVersionString(); }
+
+const OrtApi& api() {
+  // A library that is older than the headers answers with nothing.
+  static const OrtApi* const found = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+  if (found == nullptr) {
+    throw UsageError(std::string("the installed ONNX Runtime ") + version() +
+                     " is older than 1." + std::to_string(ORT_API_VERSION) +
+                     ", whose headers this program was built with: install that version or a "
+                     "newer one");
+  }
+  return *found;
+}
+
+/// Owns something of ONNX Runtime's.
+template <typename Handle>
+using Owned = std::unique_ptr<Handle, void (*)(Handle*)>;
+
+void release(OrtSession* handle) { api().ReleaseSession(handle); }
+void release(OrtSessionOptions* handle) { api().ReleaseSessionOptions(handle); }
+void release(OrtMemoryInfo* handle) { api().ReleaseMemoryInfo(handle); }
+void release(OrtValue* handle) { api().ReleaseValue(handle); }
+void release(OrtTensorTypeAndShapeInfo* handle) { api().ReleaseTensorTypeAndShapeInfo(handle); }
+
+template <typename Handle>
+Owned<Handle> own(Handle* handle) {
+  return Owned<Handle>(handle, [](Handle* given) { release(given); });
+}
+
+/// What ONNX Runtime said; becomes one of ours where it is known what was being done.
+struct Failure {
+  std::string reason;
+};
+
+void check(OrtStatus* status) {
+  if (status == nullptr) {
+    return;
+  }
+  const std::string text = api().GetErrorMessage(status);
+  api().ReleaseStatus(status);
+  throw Failure{text.substr(0, text.find('\n'))};
+}
+
+const OrtEnv* environment() {
+  // One for the process, never released: sessions may outlive the end of main.
+  static const OrtEnv* const made = [] {
+    OrtEnv* found = nullptr;
+    check(api().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "anydepth", &found));
+    return found;
+  }();
+  return made;
+}
+
+/// Whether this CPU may multiply 8-bit numbers with sums that saturate: x86 without VNNI, or x86 of
+/// which nothing is known. ONNX Runtime has kernels that do not; they take half as long again where
+/// there is no need for them.
+bool saturates() {
+#if defined(__x86_64__) || defined(_M_X64)
+  static const bool found = [] {
+    std::ifstream file("/proc/cpuinfo");
+    const std::string flags{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    return flags.find("avx512_vnni") == std::string::npos &&
+           flags.find("avx_vnni") == std::string::npos;
+  }();
+  return found;
+#else
+  return false;
+#endif
+}
+
+Owned<OrtSessionOptions> settings_of(const Artifact& artifact, const EngineOptions& options) {
+  OrtSessionOptions* made = nullptr;
+  check(api().CreateSessionOptions(&made));
+  auto settings = own(made);
+  check(api().SetSessionLogSeverityLevel(made, kQuiet));
+  if (saturates()) {
+    check(api().AddSessionConfigEntry(made, kOrtSessionOptionsAvx2PrecisionMode, "1"));
+  }
+  if (options.threads) {
+    check(api().SetIntraOpNumThreads(made, *options.threads));
+  }
+  if (artifact.target == "tensorrt") {
+    check(api().AddSessionConfigEntry(made, kOrtSessionOptionsDisableSpecifiedOptimizers,
+                                      kHalfScales));
+  }
+  return settings;
+}
+
+ONNXTensorElementDataType type_to(Type type) {
+  switch (type) {
+    case Type::kFloat32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case Type::kFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case Type::kInt64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case Type::kInt32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+    case Type::kBool:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+    case Type::kUInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    case Type::kInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+Type type_from(ONNXTensorElementDataType type) {
+  for (const auto known : {Type::kFloat32, Type::kFloat16, Type::kInt64, Type::kInt32, Type::kBool,
+                           Type::kUInt8, Type::kInt8}) {
+    if (type_to(known) == type) {
+      return known;
+    }
+  }
+  throw Failure{"an output is of type " + std::to_string(static_cast<int>(type)) +
+                ", which this library does not know"};
+}
+
+/// The tensor in `value`, which stays in ONNX Runtime's memory as long as somebody holds it.
+Tensor wrapped(Owned<OrtValue> value) {
+  OrtTensorTypeAndShapeInfo* described = nullptr;
+  check(api().GetTensorTypeAndShape(value.get(), &described));
+  const auto info = own(described);
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  check(api().GetTensorElementType(described, &type));
+  std::size_t rank = 0;
+  check(api().GetDimensionsCount(described, &rank));
+  std::vector<std::int64_t> shape(rank);
+  check(api().GetDimensions(described, shape.data(), rank));
+  void* data = nullptr;
+  check(api().GetTensorMutableData(value.get(), &data));
+  const std::shared_ptr<OrtValue> kept(std::move(value));
+  return Tensor{std::shared_ptr<const void>(kept, data), TensorView{data, type_from(type), shape}};
+}
+
+/// An inference session, which ONNX Runtime lets threads share.
+class OnnxRuntimeEngine : public Engine {
+ public:
+  OnnxRuntimeEngine(const std::filesystem::path& path, const Artifact& artifact,
+                    const EngineOptions& options)
+      : file_(path.filename().string()), session_(own<OrtSession>(nullptr)) {
+    try {
+      const auto settings = settings_of(artifact, options);
+      OrtSession* made = nullptr;
+      check(api().CreateSession(environment(), path.c_str(), settings.get(), &made));
+      session_ = own(made);
+      OrtMemoryInfo* memory = nullptr;
+      check(api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
+      memory_ = own(memory);
+      read_names();
+    } catch (const Failure& failure) {
+      throw BundleError(std::string("ONNX Runtime ") + version() + " cannot load " +
+                        path.string() + ": " + failure.reason);
+    }
+  }
+
+  const std::vector<std::string>& inputs() const override { return inputs_; }
+  const std::vector<std::string>& outputs() const override { return outputs_; }
+
+  Tensors run(const std::vector<Feed>& feeds,
+              const std::vector<std::string>& outputs) const override {
+    try {
+      return run_once(feeds, outputs);
+    } catch (const Failure& failure) {
+      throw InputError(file_ + ": " + failure.reason);
+    }
+  }
+
+ private:
+  void read_names() {
+    OrtAllocator* allocator = nullptr;
+    check(api().GetAllocatorWithDefaultOptions(&allocator));
+    const auto read = [&](auto count_of, auto name_of, std::vector<std::string>& names) {
+      std::size_t count = 0;
+      check(count_of(session_.get(), &count));
+      for (std::size_t index = 0; index < count; ++index) {
+        char* name = nullptr;
+        check(name_of(session_.get(), index, allocator, &name));
+        names.emplace_back(name);
+        check(api().AllocatorFree(allocator, name));
+      }
+    };
+    read(api().SessionGetInputCount, api().SessionGetInputName, inputs_);
+    read(api().SessionGetOutputCount, api().SessionGetOutputName, outputs_);
+  }
+
+  Tensors run_once(const std::vector<Feed>& feeds, const std::vector<std::string>& outputs) const {
+    std::vector<Owned<OrtValue>> given;
+    std::vector<const OrtValue*> values;
+    std::vector<const char*> input_names;
+    std::vector<const char*> output_names;
+    for (const auto& feed : feeds) {
+      OrtValue* value = nullptr;
+      // Inputs are used where they are; ONNX Runtime only reads them.
+      check(api().CreateTensorWithDataAsOrtValue(
+          memory_.get(), const_cast<void*>(feed.value.data), feed.value.bytes(),
+          feed.value.shape.data(), feed.value.shape.size(), type_to(feed.value.type), &value));
+      given.push_back(own(value));
+      values.push_back(value);
+      input_names.push_back(feed.name.c_str());
+    }
+    for (const auto& name : outputs) {
+      output_names.push_back(name.c_str());
+    }
+    std::vector<OrtValue*> made(outputs.size(), nullptr);
+    check(api().Run(session_.get(), nullptr, input_names.data(), values.data(), values.size(),
+                    output_names.data(), output_names.size(), made.data()));
+    std::vector<Owned<OrtValue>> owned;
+    std::transform(made.begin(), made.end(), std::back_inserter(owned), own<OrtValue>);
+    Tensors found;
+    for (std::size_t index = 0; index < outputs.size(); ++index) {
+      found.emplace(outputs[index], wrapped(std::move(owned[index])));
+    }
+    return found;
+  }
+
+  std::string file_;
+  Owned<OrtSession> session_;
+  Owned<OrtMemoryInfo> memory_ = own<OrtMemoryInfo>(nullptr);
+  std::vector<std::string> inputs_;
+  std::vector<std::string> outputs_;
+};
+
+}  // namespace
+
+std::string onnxruntime_version() { return version(); }
+
+EnginePtr open_onnxruntime(const std::filesystem::path& path, const Artifact& artifact,
+                           const EngineOptions& options) {
+  return std::make_shared<OnnxRuntimeEngine>(path, artifact, options);
+}
+
+}  // namespace anydepth

@@ -1,0 +1,254 @@
+#include "anydepth/session.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "anydepth/bundle.hpp"
+#include "anydepth/errors.hpp"
+#include "choose.hpp"
+#include "engines.hpp"
+#include "runtimes/registry.hpp"
+#include "suppression.hpp"
+#include "tensors.hpp"
+
+namespace anydepth {
+namespace {
+
+const std::vector<std::string> kDetectionOutputs{"labels", "boxes", "scores"};
+const std::string kRaw = "raw_";
+
+template <typename Element>
+std::vector<Element> values_of(const Tensor& tensor) {
+  const auto* first = elements_of<Element>(tensor.view);
+  return {first, first + tensor.view.elements()};
+}
+
+void expect(const Tensors& found, const char* name, Type type, std::size_t rank) {
+  const auto& view = found.at(name).view;
+  if (view.type != type || view.shape.size() != rank) {
+    throw BundleError(std::string("the artifact gives ") + name + " as " + name_of(view.type) +
+                      " " + written(view.shape) + ", expected " + name_of(type) + " of " +
+                      std::to_string(rank) + " dimensions: export it again");
+  }
+}
+
+Detections detections(Tensors found) {
+  found["labels"] = widened(found["labels"]);
+  expect(found, "labels", Type::kInt64, 2);
+  expect(found, "boxes", Type::kFloat32, 3);
+  expect(found, "scores", Type::kFloat32, 2);
+  const auto& shape = found["labels"].view.shape;
+  Detections made;
+  made.batch = static_cast<std::size_t>(shape[0]);
+  made.places = static_cast<std::size_t>(shape[1]);
+  made.labels = values_of<std::int64_t>(found["labels"]);
+  made.boxes = values_of<float>(found["boxes"]);
+  made.scores = values_of<float>(found["scores"]);
+  return made;
+}
+
+/// What `--raw` added, by the names it has for callers.
+Tensors raw(const Tensors& found) {
+  Tensors made;
+  for (const auto& [name, tensor] : found) {
+    if (name.compare(0, kRaw.size(), kRaw) == 0) {
+      made.emplace(name.substr(kRaw.size()), widened(tensor));
+    }
+  }
+  return made;
+}
+
+/// The detections of the first `count` images.
+void keep_images(Detections& found, std::size_t count) {
+  found.batch = count;
+  found.labels.resize(count * found.places);
+  found.boxes.resize(count * found.places * 4);
+  found.scores.resize(count * found.places);
+}
+
+}  // namespace
+
+class Session::Impl {
+ public:
+  Impl(Bundle bundle, const SessionOptions& options)
+      : bundle_(std::move(bundle)), manifest_(bundle_.manifest()) {
+    artifacts_ =
+        choose_artifacts(manifest_, bundle_.path(), options,
+                         [](const std::string& runtime) { return device_capability(runtime); });
+    check_trust(artifacts_);
+    if (options.threads && *options.threads < 1) {
+      throw UsageError("threads is " + std::to_string(*options.threads) +
+                       ": expected at least 1, or none given for the runtime's own choice");
+    }
+    EngineOptions engine;
+    engine.threads = options.threads;
+    engine.compute = stored_precision(options.precision).compute;
+    engine.rows = table().rows().size();
+    engines_ = open_engines(bundle_, artifacts_, options.runtime, engine, options.check);
+    if (artifacts_.front().engine) {
+      smallest_batch_ = artifacts_.front().engine->smallest_batch;
+    }
+    for (const auto& output : manifest_.raw_outputs) {
+      raw_outputs_.push_back(kRaw + output.first);
+    }
+    on_host_ = suppresses_on_host();
+    if (options.preload) {
+      for (const auto row : engines_->rows()) {
+        engines_->at(row);
+      }
+    }
+  }
+
+  Detections run(const TensorView& images, const DepthName& depth) const {
+    check_detects();
+    if (on_host_) {
+      const auto found = run_raw(images, depth);
+      return suppress(found.at("predictions").view, *manifest_.suppression,
+                      manifest_.max_detections);
+    }
+    return detections(execute(images, depth, kDetectionOutputs));
+  }
+
+  Detections run(const std::vector<ImageView>& images, const DepthName& depth) const {
+    auto batch = prepare_batch(images, preprocess());
+    const auto count = images.size();
+    // Engines may take no batch as small: the last image is repeated.
+    const auto filled = std::max(count, smallest_batch_);
+    const auto size = batch.images.size() / count;
+    batch.images.reserve(filled * size);
+    for (auto place = count; place < filled; ++place) {
+      std::copy_n(batch.images.begin() + static_cast<std::ptrdiff_t>((count - 1) * size), size,
+                  std::back_inserter(batch.images));
+    }
+    auto found = run(prepared(batch.images.data(), filled), depth);
+    keep_images(found, count);
+    for (std::size_t image = 0; image < count; ++image) {
+      batch.geometries[image].to_picture(found.boxes.data() + image * found.places * 4,
+                                         found.places);
+    }
+    return found;
+  }
+
+  Tensors run_raw(const TensorView& images, const DepthName& depth) const {
+    return raw(execute(images, depth, raw_outputs_));
+  }
+
+  TensorView prepared(const float* images, std::size_t batch) const {
+    const auto& recipe = preprocess();
+    return {images,
+            Type::kFloat32,
+            {static_cast<std::int64_t>(batch), 3, static_cast<std::int64_t>(recipe.height),
+             static_cast<std::int64_t>(recipe.width)}};
+  }
+
+  std::vector<Depth> depths() const {
+    std::vector<Depth> found;
+    for (const auto row : engines_->rows()) {
+      found.push_back(table().rows()[row]);
+    }
+    return found;
+  }
+
+  void load(const DepthName& depth) const { engines_->at(table().row(depth)); }
+  const std::vector<Artifact>& artifacts() const { return artifacts_; }
+  const DepthTable& table() const { return manifest_.table; }
+  const Preprocess& preprocess() const { return manifest_.preprocess; }
+
+ private:
+  /// Whether the graphs end before suppression, and it is for this library to do.
+  bool suppresses_on_host() const {
+    const auto& rule = manifest_.suppression;
+    if (!rule || rule->where == Suppression::Where::kNone) {
+      return false;
+    }
+    return rule->where == Suppression::Where::kHost ||
+           std::any_of(artifacts_.begin(), artifacts_.end(), [](const Artifact& artifact) {
+             return artifact.engine && !artifact.engine->detections;
+           });
+  }
+
+  void check_detects() const {
+    if (manifest_.suppression && manifest_.suppression->where == Suppression::Where::kNone) {
+      throw BundleError(
+          "this bundle was exported with --nms none, so it gives predictions, not detections: use "
+          "run_raw, or export with --nms graph or host");
+    }
+  }
+
+  void check_images(const TensorView& images) const {
+    const auto expected = prepared(nullptr, 1).shape;
+    const auto& shape = images.shape;
+    if (images.type == Type::kFloat32 && images.data != nullptr && shape.size() == 4 &&
+        shape[0] > 0 && std::equal(shape.begin() + 1, shape.end(), expected.begin() + 1)) {
+      return;
+    }
+    throw InputError("images must be float32 [N, 3, " + std::to_string(expected[2]) + ", " +
+                     std::to_string(expected[3]) + "] with N >= 1; found " +
+                     (images.data == nullptr && images.elements() != 0 ? "no memory of " : "") +
+                     name_of(images.type) + " " + written(shape));
+  }
+
+  Tensors execute(const TensorView& images, const DepthName& depth,
+                  const std::vector<std::string>& outputs) const {
+    check_images(images);
+    const auto row = static_cast<std::int64_t>(table().row(depth));
+    const auto [engine, takes_row] = engines_->at(static_cast<std::size_t>(row));
+    check_outputs(*engine, outputs);
+    std::vector<Feed> feeds{{"images", images}};
+    if (takes_row) {
+      feeds.push_back({"depth", TensorView{&row, Type::kInt64, {}}});
+    }
+    return engine->run(feeds, outputs);
+  }
+
+  static void check_outputs(const Engine& engine, const std::vector<std::string>& wanted) {
+    const auto& has = engine.outputs();
+    std::vector<std::string> missing;
+    std::copy_if(wanted.begin(), wanted.end(), std::back_inserter(missing),
+                 [&](const std::string& name) {
+                   return std::find(has.begin(), has.end(), name) == has.end();
+                 });
+    if (!missing.empty()) {
+      throw BundleError("this artifact has no outputs " + shorten(missing) +
+                        ": export the bundle with --raw");
+    }
+  }
+
+  Bundle bundle_;
+  const Manifest& manifest_;
+  std::vector<Artifact> artifacts_;
+  EnginesPtr engines_;
+  std::vector<std::string> raw_outputs_;
+  std::size_t smallest_batch_ = 1;
+  bool on_host_ = false;
+};
+
+Session Bundle::session(const SessionOptions& options) const {
+  check_runtime(options.runtime);
+  return Session(std::make_shared<Session::Impl>(*this, options));
+}
+
+Detections Session::run(const float* images, std::size_t batch, const DepthName& depth) const {
+  return impl_->run(impl_->prepared(images, batch), depth);
+}
+
+Detections Session::run(const TensorView& images, const DepthName& depth) const {
+  return impl_->run(images, depth);
+}
+
+Detections Session::run(const std::vector<ImageView>& images, const DepthName& depth) const {
+  return impl_->run(images, depth);
+}
+
+Tensors Session::run_raw(const TensorView& images, const DepthName& depth) const {
+  return impl_->run_raw(images, depth);
+}
+
+std::vector<Depth> Session::depths() const { return impl_->depths(); }
+const std::vector<Artifact>& Session::artifacts() const { return impl_->artifacts(); }
+const DepthTable& Session::table() const { return impl_->table(); }
+const Preprocess& Session::preprocess() const { return impl_->preprocess(); }
+void Session::load(const DepthName& depth) const { impl_->load(depth); }
+
+}  // namespace anydepth

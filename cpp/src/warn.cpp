@@ -1,0 +1,38 @@
+#include "warn.hpp"
+
+#include <iostream>
+#include <mutex>
+#include <utility>
+
+#include "anydepth/log.hpp"
+
+namespace anydepth {
+namespace {
+
+std::mutex& mutex() {
+  static std::mutex only;
+  return only;
+}
+
+WarningHook& hook() {
+  static WarningHook only;
+  return only;
+}
+
+}  // namespace
+
+void on_warning(WarningHook next) {
+  const std::lock_guard<std::mutex> lock(mutex());
+  hook() = std::move(next);
+}
+
+void warn(const std::string& message) {
+  const std::lock_guard<std::mutex> lock(mutex());
+  if (hook()) {
+    hook()(message);
+  } else {
+    std::cerr << "anydepth: warning: " << message << '\n';
+  }
+}
+
+}  // namespace anydepth

@@ -1,0 +1,147 @@
+#include "bench_inputs.hpp"
+
+#include <algorithm>
+#include <array>
+#include <random>
+#include <utility>
+
+#include "anydepth/errors.hpp"
+#include "sha256.hpp"
+
+namespace bench {
+namespace {
+
+constexpr std::size_t kLargestGenerated = 640;
+constexpr std::size_t kSmallestGenerated = 32;
+constexpr std::size_t kShapes = 12;
+
+const std::array<const char*, 8> kSuffixes{".jpg",  ".jpeg", ".png",  ".bmp",
+                                           ".webp", ".tif",  ".tiff", ".ppm"};
+
+std::string digest(const std::string& text) {
+  anydepth::Sha256 made;
+  made.update(text.data(), text.size());
+  return made.finish();
+}
+
+bool is_picture(const std::filesystem::directory_entry& entry) {
+  auto suffix = entry.path().extension().string();
+  std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](char letter) {
+    return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+  });
+  return entry.is_regular_file() &&
+         std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
+}
+
+/// At most `count` pictures of a folder, drawn by the seed and their paths in it; or the one named.
+std::vector<std::filesystem::path> choose(const std::filesystem::path& source, std::size_t count,
+                                          std::uint64_t seed) {
+  if (!std::filesystem::is_directory(source)) {
+    return {source};
+  }
+  std::vector<std::pair<std::string, std::filesystem::path>> found;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(source)) {
+    if (is_picture(entry)) {
+      const auto name = entry.path().lexically_relative(source).generic_string();
+      found.emplace_back(digest(std::to_string(seed) + "/" + name), entry.path());
+    }
+  }
+  if (found.empty()) {
+    throw anydepth::ImageError("folder " + source.string() + " holds no picture");
+  }
+  std::sort(found.begin(), found.end());
+  found.resize(std::min(count, found.size()));
+  std::vector<std::filesystem::path> paths;
+  for (const auto& item : found) {
+    paths.push_back(item.second);
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+/// Noise with rectangles and discs on it: with nothing to find, suppression would have nothing to
+/// do.
+pictures::Picture render(std::size_t side, std::uint64_t seed) {
+  std::mt19937_64 draw(seed);
+  pictures::Picture picture{side, side, std::vector<std::uint8_t>(side * side * 3)};
+  for (auto& value : picture.pixels) {
+    value = static_cast<std::uint8_t>(96 + draw() % 64);
+  }
+  for (std::size_t shape = 0; shape < kShapes; ++shape) {
+    const auto radius = side / 20 + draw() % (side / 6);
+    const auto row = draw() % side;
+    const auto column = draw() % side;
+    const auto colour = draw();
+    const bool disc = draw() % 2 == 0;
+    for (auto y = row > radius ? row - radius : 0; y < std::min(side, row + radius); ++y) {
+      for (auto x = column > radius ? column - radius : 0; x < std::min(side, column + radius);
+           ++x) {
+        const auto down = y > row ? y - row : row - y;
+        const auto right = x > column ? x - column : column - x;
+        if (disc && down * down + right * right > radius * radius) {
+          continue;
+        }
+        for (std::size_t channel = 0; channel < 3; ++channel) {
+          picture.pixels[3 * (y * side + x) + channel] =
+              static_cast<std::uint8_t>(colour >> (8 * channel));
+        }
+      }
+    }
+  }
+  return picture;
+}
+
+void read_pictures(Inputs& inputs, const Options& options) {
+  const auto& source = *options.images;
+  std::vector<std::string> hashes;
+  for (const auto& path : choose(source, options.pictures, options.seed)) {
+    inputs.pictures.push_back(pictures::read(path, false));
+    hashes.push_back(anydepth::file_sha256(path));
+  }
+  std::sort(hashes.begin(), hashes.end());
+  std::string lines;
+  for (const auto& hash : hashes) {
+    lines += hash + "\n";
+  }
+  inputs.sha256 = digest(lines);
+  inputs.source = (source.has_filename() ? source : source.parent_path()).filename().string();
+}
+
+void generate_pictures(Inputs& inputs, const Options& options,
+                       const anydepth::Preprocess& recipe) {
+  const auto side = std::clamp(std::max(recipe.height, recipe.width), kSmallestGenerated,
+                               kLargestGenerated);
+  std::string bytes;
+  for (std::size_t index = 0; index < options.pictures; ++index) {
+    inputs.pictures.push_back(render(side, options.seed * 1000 + index));
+    const auto& pixels = inputs.pictures.back().pixels;
+    bytes.append(pixels.begin(), pixels.end());
+  }
+  inputs.sha256 = digest(bytes);
+  inputs.source = "generated";
+}
+
+}  // namespace
+
+Inputs load_inputs(const Options& options, const anydepth::Preprocess& recipe) {
+  Inputs inputs;
+  if (options.images) {
+    read_pictures(inputs, options);
+  } else {
+    generate_pictures(inputs, options, recipe);
+  }
+  inputs.count = inputs.pictures.size();
+  const auto batch = options.batch;
+  const auto starts = inputs.count >= batch ? inputs.count - batch + 1 : 1;
+  for (std::size_t start = 0; start < starts; start += batch) {
+    std::vector<anydepth::ImageView> views;
+    for (std::size_t offset = 0; offset < batch; ++offset) {
+      views.push_back(inputs.pictures[(start + offset) % inputs.count].view());
+    }
+    inputs.prepared.push_back(anydepth::prepare_batch(views, recipe).images);
+    inputs.batches.push_back(std::move(views));
+  }
+  return inputs;
+}
+
+}  // namespace bench

@@ -1,0 +1,43 @@
+/// \file
+/// What `verify` and `eval` have recorded in a bundle about the artifacts that are timed.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "anydepth/manifest.hpp"
+
+namespace bench {
+
+class Records {
+ public:
+  /// Reads the records in the manifest of `folder`, as far as they are there.
+  Records(const std::filesystem::path& folder, const std::vector<anydepth::Artifact>& artifacts,
+          std::string precision, std::string runtime);
+
+  /// The first artifact whose newest comparison failed, and when.
+  std::optional<std::pair<std::string, std::string>> failed() const;
+
+  /// When all artifacts had passed; absent where one was never compared, or failed.
+  std::optional<std::string> last_passed() const;
+
+  /// Average precision of these very artifacts at a depth: `ap`, `data`, `pictures`; or null.
+  nlohmann::ordered_json accuracy(const std::string& depth) const;
+
+ private:
+  struct Comparison {
+    std::string when;
+    bool passed = false;
+  };
+  std::optional<Comparison> newest(const anydepth::Artifact& artifact) const;
+
+  nlohmann::ordered_json results_;
+  const std::vector<anydepth::Artifact>& artifacts_;
+  std::string precision_;
+  std::string runtime_;
+};
+
+}  // namespace bench

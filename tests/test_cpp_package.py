@@ -1,0 +1,254 @@
+"""The C++ library as a package: configured, installed, found and linked by another project."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from cpp_build import (
+    BUILDS,
+    ROOT,
+    SOURCE,
+    absent,
+    build,
+    call,
+    configure,
+    configure_arguments,
+    locked,
+)
+from handmade import manifest
+
+from anydepth_deploy.bundle import MANIFEST
+
+
+def dependencies() -> tuple[str, ...]:
+    found = configure_arguments()
+    if isinstance(found, str):
+        absent(found)
+    return found
+
+
+@pytest.fixture(scope="module", params=["shared", "static"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix of an installation; shared as users build it, static with ONNX Runtime only."""
+    if request.param == "shared":
+        folder = build("optimised")
+    else:
+        folder = BUILDS / "cpp-static"
+        options = ["-DBUILD_SHARED_LIBS=OFF", "-DANYDEPTH_BUILD_TOOLS=OFF"]
+        options += ["-DANYDEPTH_BUILD_EXAMPLES=OFF", "-DANYDEPTH_OPENVINO=OFF"]
+        options += ["-DCMAKE_BUILD_TYPE=None"]
+        with locked(folder.name):
+            configure(SOURCE, folder, [*options, *dependencies()])
+            call(["cmake", "--build", str(folder), "--parallel", "2"])
+    prefix = tmp_path_factory.mktemp(str(request.param))
+    call(["cmake", "--install", str(folder), "--prefix", str(prefix)])
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def application(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program of another project that found the installation."""
+    folder = tmp_path_factory.mktemp("consume")
+    source = shutil.copytree(SOURCE / "tests" / "consume", folder / "source")
+    built = folder / "build"
+    call(["cmake", "-S", str(source), "-B", str(built), f"-DCMAKE_PREFIX_PATH={installed}"])
+    call(["cmake", "--build", str(built)])
+    return built / "consume"
+
+
+def run(program: Path, *words: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(program), *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_another_project_uses_the_installation(application: Path, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
+    status, text = run(application, tmp_path)
+    assert status == 0, text
+    assert text.splitlines()[:2] == ["imaginary with 8 depths", "runtime onnxruntime"]
+
+
+def test_errors_are_caught_across_the_border(application: Path, tmp_path: Path) -> None:
+    """Their classes are visible outside of the library, though little else is."""
+    status, text = run(application, tmp_path / "nowhere")
+    assert (status, text.startswith("refused: bundle ")) == (2, True)
+
+
+def test_the_public_headers_stand_alone(installed: Path, tmp_path: Path) -> None:
+    """Each compiles by itself and needs no header of anybody else."""
+    headers = sorted((installed / "include" / "anydepth").glob("*.hpp"))
+    assert len(headers) > 8
+    for header in headers:
+        included = re.findall(r'#include [<"]([^>"]+)[>"]', header.read_text())
+        assert [word for word in included if "/" in word and not word.startswith("anydepth/")] == []
+    both = "".join(f"#include <anydepth/{header.name}>\n" for header in headers)
+    for number, text in enumerate([both, *(line + "\n" for line in both.splitlines()[:3])]):
+        source = tmp_path / f"{number}.cpp"
+        source.write_text(text + "int main() {}\n")
+        flags = ["-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
+        call(["c++", *flags, "-I", str(installed / "include"), str(source)])
+
+
+def test_a_shared_library_shows_what_is_public(installed: Path) -> None:
+    library = next(iter(installed.glob("lib*/libanydepth.so")), None)
+    if library is None or shutil.which("nm") is None:
+        pytest.skip("the library is static, or there is no nm to look with")
+    shown = call(["nm", "--dynamic", "--defined-only", "--demangle", str(library)])
+    ours = [line.split(" ", 2)[2] for line in shown.splitlines() if "anydepth::" in line]
+    assert any(name.startswith("anydepth::read_manifest(") for name in ours)
+    hidden = ("anydepth::Chain", "anydepth::suppress(", "anydepth::choose_artifacts", "Sha256")
+    assert [name for name in ours if any(word in name for word in hidden)] == []
+
+
+def test_versions_agree() -> None:
+    (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    cmake = (SOURCE / "CMakeLists.txt").read_text()
+    assert f"project(anydepth VERSION {version} " in cmake
+
+
+# --- what is missing -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> list[str]:
+    """A configuration that finds no backend, wherever this machine may have one."""
+    json = [word for word in dependencies() if "JSON" in word or word in ("-G", "Ninja")]
+    packages = ("OnnxRuntime", "OpenVINO", "TensorRT", "CUDAToolkit")
+    ignored = [f"-DCMAKE_DISABLE_FIND_PACKAGE_{name}=ON" for name in packages]
+    return ["cmake", "-S", str(SOURCE), "-B", str(tmp_path / "build"), *json, *ignored]
+
+
+def test_backends_that_are_not_found_are_left_out(nothing: list[str]) -> None:
+    done = subprocess.run(nothing, capture_output=True, text=True, check=True)
+    assert "onnxruntime: left out: not found (OnnxRuntime). Unpack a release" in done.stdout
+    assert "openvino: left out: not found (OpenVINO). Give -DOpenVINO_DIR=" in done.stdout
+    assert "tensorrt: left out: not found (TensorRT, CUDAToolkit)" in done.stdout
+    assert "No backend was found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("ONNXRUNTIME", "-DONNXRUNTIME_ROOT=<folder>"),
+        ("OPENVINO", "-DOpenVINO_DIR=<folder of OpenVINOConfig.cmake>"),
+        ("TENSORRT", "-DTENSORRT_ROOT=<folder>"),
+    ],
+)
+def test_backends_that_are_wanted_have_to_be_there(
+    nothing: list[str], option: str, advice: str
+) -> None:
+    command = [*nothing, f"-DANYDEPTH_{option}=ON"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    text = " ".join(done.stderr.split())
+    assert f"ANYDEPTH_{option}=ON, but {option.lower()} was not found" in text
+    assert advice in text
+    assert f"leave it out with -DANYDEPTH_{option}=OFF" in text
+
+
+def test_releases_that_are_unpacked_somewhere_are_found(tmp_path: Path) -> None:
+    """Stand-ins for what NVIDIA and ONNX Runtime publish; nothing is linked."""
+    for name, header, library in (
+        ("onnxruntime", "onnxruntime_cxx_api.h", "onnxruntime"),
+        ("tensorrt", "NvInferRuntime.h", "nvinfer"),
+    ):
+        (tmp_path / name / "include").mkdir(parents=True)
+        (tmp_path / name / "include" / header).touch()
+        (tmp_path / name / "lib").mkdir()
+        (tmp_path / name / "lib" / f"lib{library}.so").touch()
+    api = tmp_path / "onnxruntime" / "include" / "onnxruntime_c_api.h"
+    api.write_text("#define ORT_API_VERSION 21\n")
+    version = tmp_path / "tensorrt" / "include" / "NvInferVersion.h"
+    parts = {"MAJOR": 10, "MINOR": 3, "PATCH": 0}
+    version.write_text("".join(f"#define NV_TENSORRT_{k} {v} //!< it\n" for k, v in parts.items()))
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\nproject(find LANGUAGES CXX)\n"
+        f'list(PREPEND CMAKE_MODULE_PATH "{SOURCE / "cmake"}")\n'
+        "find_package(OnnxRuntime REQUIRED)\nfind_package(TensorRT REQUIRED)\n"
+        "foreach(name OnnxRuntime::onnxruntime TensorRT::nvinfer)\n"
+        "  get_target_property(place ${name} IMPORTED_LOCATION)\n"
+        '  message(STATUS "${name} ${place}")\nendforeach()\n'
+        'message(STATUS "API ${OnnxRuntime_API}, TensorRT ${TensorRT_VERSION}")\n'
+    )
+    found = call(
+        [
+            *("cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build")),
+            f"-DONNXRUNTIME_ROOT={tmp_path / 'onnxruntime'}",
+            f"-DTENSORRT_ROOT={tmp_path / 'tensorrt'}",
+        ]
+    )
+    assert f"OnnxRuntime::onnxruntime {tmp_path / 'onnxruntime/lib/libonnxruntime.so'}" in found
+    assert f"TensorRT::nvinfer {tmp_path / 'tensorrt/lib/libnvinfer.so'}" in found
+    assert "API 21, TensorRT 10.3.0" in found
+
+
+# --- cpp/dependencies.py ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dependencies", SOURCE / "dependencies.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_headers_of_the_system_are_taken_first(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    include = tmp_path / "usr include"
+    for header in script.PACKAGES.values():
+        (include / header).parent.mkdir(parents=True)
+        (include / header).touch()
+    monkeypatch.setattr(script, "SYSTEM", (include,))
+    monkeypatch.setattr(script, "_unpack", lambda *_: pytest.fail("nothing is missing"))
+    found = script.arguments(tmp_path / "deps")
+    assert f"-DANYDEPTH_JSON_INCLUDE_DIR={include}" in found
+    if script.find_onnxruntime() is not None:
+        assert f"-DANYDEPTH_ONNXRUNTIME_INCLUDE_DIR={include / 'onnxruntime'}" in found
+        assert (tmp_path / "deps" / "lib" / "libonnxruntime.so.1").is_file()
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ({}, "this system has no apt-get to fetch them with"),
+        ({"apt-get": "exit 0"}, "apt knows no mirror of Debian, whose suite trixie has them"),
+        (
+            {"apt-get": "echo E: out of order >&2; exit 100"},
+            "fetching them failed: E: out of order",
+        ),
+    ],
+)
+def test_headers_that_cannot_be_had(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tools: dict[str, str],
+    reason: str,
+) -> None:
+    for name in ("apt-get", "dpkg-deb") if tools else ():
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{tools.get(name, 'exit 0')}\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(script, "SYSTEM", ())
+    monkeypatch.setattr(sys, "argv", ["dependencies.py", "--folder", str(tmp_path / "deps")])
+    assert script.main() == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: the headers nlohmann/json.hpp")
+    assert "-DANYDEPTH_JSON_INCLUDE_DIR=..." in text
+    assert reason in text
+    assert text.count("\n") == 1

@@ -183,4 +183,15 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
   throw nothing_like(manifest, path, options, stored, targets.front(), engines);
 }
 
+void check_targets(const std::vector<Artifact>& artifacts, const std::string& runtime) {
+  const auto taken = runtime_targets(runtime);
+  for (const auto& item : artifacts) {
+    if (item.target && !contains(taken, *item.target)) {
+      throw UsageError(item.name + " is made for " + *item.target + ", the runtime '" + runtime +
+                       "' would compute something else: choose another --runtime, or the INT8 "
+                       "artifacts for " + taken.front());
+    }
+  }
+}
+
 }  // namespace anydepth

@@ -32,6 +32,10 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
                                        const SessionOptions& options,
                                        const DeviceCapability& capability);
 
+/// Throws UsageError for INT8 artifacts that `runtime` would compute something else with than they
+/// are made for.
+void check_targets(const std::vector<Artifact>& artifacts, const std::string& runtime);
+
 /// Throws BundleError for an engine that failed its verification; warns (see on_warning()) of
 /// engines that were never verified. Graphs that were not built for a device pass.
 void check_trust(const std::vector<Artifact>& artifacts);

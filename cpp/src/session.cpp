@@ -81,6 +81,7 @@ class Session::Impl {
       throw UsageError("threads is " + std::to_string(*options.threads) +
                        ": expected at least 1, or none given for the runtime's own choice");
     }
+    check_targets(artifacts_, options.runtime);
     EngineOptions engine;
     engine.threads = options.threads;
     engine.compute = stored_precision(options.precision).compute;

@@ -24,9 +24,9 @@ struct Inputs {
   std::vector<std::vector<float>> prepared;
 };
 
-/// At least one batch of `options.batch` pictures, of about `options.pictures` different ones. Where
-/// there are too few for a batch, they are used again. Which ones of a folder are drawn, and their
-/// hash, are as with `anydepth-deploy bench`. Throws anydepth::ImageError.
+/// At least one batch of `options.batch` pictures, of about `options.pictures` different ones.
+/// Where there are too few for a batch, they are used again. Which ones of a folder are drawn, and
+/// their hash, are as with `anydepth-deploy bench`. Throws anydepth::ImageError.
 Inputs load_inputs(const Options& options, const anydepth::Preprocess& recipe);
 
 }  // namespace bench

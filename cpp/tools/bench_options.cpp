@@ -130,9 +130,9 @@ const char* usage() {
          "  --seed N             of pictures and orders (0)\n"
          "  --out FILE           the result file to write (*.json)\n"
          "  --json               print the result, without samples, as JSON\n"
-         "  --on-request         for other programs: a line 'DEPTH PICTURE' on standard input, both\n"
-         "                       counted from 0 in the order given, makes that call twice and is\n"
-         "                       answered with the nanoseconds of the second";
+         "  --on-request         for other programs: a line 'DEPTH PICTURE' on standard input,\n"
+         "                       counted from 0 in the order given, makes that call twice and\n"
+         "                       is answered with the nanoseconds of the second";
 }
 
 Options parse(const std::vector<std::string>& words) {

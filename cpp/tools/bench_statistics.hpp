@@ -45,8 +45,8 @@ double median(std::vector<double> samples);
 /// each other.
 Estimate estimate_median(const std::vector<double>& samples);
 
-/// How many times larger one latency is than another. `paired`: samples of the same place were taken
-/// right after each other, so that drift hits both alike; the estimate is the median of their
+/// How many times larger one latency is than another. `paired`: samples of the same place were
+/// taken right after each other, so that drift hits both alike; the estimate is the median of their
 /// ratios. Otherwise it is the ratio of the medians.
 Estimate ratio_of_medians(const std::vector<double>& numerator,
                           const std::vector<double>& denominator, bool paired);

@@ -1,6 +1,6 @@
 /// \file
-/// CUDA as far as engines need it: a device, memory and one stream. Every status that is not success
-/// becomes a DeviceError. Compiled, never run: unverified on hardware.
+/// CUDA as far as engines need it: a device, memory and one stream. Every status that is not
+/// success becomes a DeviceError. Compiled, never run: unverified on hardware.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,8 +1,8 @@
 // OpenVINO, on CPUs, in FP32 or BF16. Four of its habits decide how it is used here:
 //
 // - With a batch that is left dynamic, If nodes give wrong results (OpenVINO 2025.0 and 2026.4).
-//   With the batch fixed they are right. So a model is compiled for each batch size that is run, and
-//   the last few are kept.
+//   With the batch fixed they are right. So a model is compiled for each batch size that is run,
+//   and the last few are kept.
 // - The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
 //   CPU that has the instructions. So it is always told, and asked what it made of that.
 // - FP16 graphs are computed in FP32, their weights stored in half the memory.
@@ -87,11 +87,10 @@ std::string reason(const std::exception& error) {
 /// The name of an output as the file has it; the tensor itself may go by several.
 std::string output_name(const ov::Output<ov::Node>& port) {
   const std::string sink = "/sink_port_0";
-  auto name = port.get_node()->get_friendly_name();
-  if (name.size() > sink.size() && name.compare(name.size() - sink.size(), sink.size(), sink) == 0) {
-    name.resize(name.size() - sink.size());
-  }
-  return name;
+  const auto name = port.get_node()->get_friendly_name();
+  const auto end = name.rfind(sink);
+  const bool last = end != std::string::npos && end + sink.size() == name.size();
+  return last ? name.substr(0, end) : name;
 }
 
 /// One for the process: it holds the plugins, which are costly to load. Never released, since

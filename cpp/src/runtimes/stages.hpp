@@ -32,14 +32,14 @@ class Stages {
 
 using StagesPtr = std::shared_ptr<const Stages>;
 
-/// Pieces that any engine runs, and whose tensors pass through memory of the host. A piece is opened
-/// when a depth first needs it, once, and kept. Throws BundleError for pieces that are not the whole
-/// of one chain.
+/// Pieces that any engine runs, and whose tensors pass through memory of the host. A piece is
+/// opened when a depth first needs it, once, and kept. Throws BundleError for pieces that are not
+/// the whole of one chain.
 StagesPtr chain_on_host(const std::string& runtime, std::vector<Link> links,
                         const EngineOptions& options);
 
-/// The same on one device and one stream; tensors between pieces stay there. Defined where the build
-/// has TensorRT.
+/// The same on one device and one stream; tensors between pieces stay there. Defined where the
+/// build has TensorRT.
 StagesPtr chain_tensorrt(std::vector<Link> links, const EngineOptions& options);
 
 }  // namespace anydepth

@@ -19,8 +19,8 @@
 namespace anydepth {
 namespace {
 
-/// Keeps the first error since it was last cleared. TensorRT takes the first logger of a process for
-/// all, so an application that has its own hears what this one does not.
+/// Keeps the first error since it was last cleared. TensorRT takes the first logger of a process
+/// for all, so an application that has its own hears what this one does not.
 class Log : public nvinfer1::ILogger {
  public:
   void log(Severity severity, char const* message) noexcept override {

@@ -60,7 +60,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: $(STAMP) cpp
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/gated_against_static.py
 	$(BIN)/python benchmarks/gated_against_static.py --network yolo-s
@@ -70,6 +70,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/read_checkpoint.py
 	$(BIN)/python benchmarks/harness_cost.py
 	$(BIN)/python benchmarks/triton_router.py
+	$(BIN)/python benchmarks/cpp_against_python.py
 
 # On an NVIDIA GPU: make curve ARGS="--runtime torch-cudagraph --precision fp16"
 curve: $(STAMP)

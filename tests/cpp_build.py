@@ -27,6 +27,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+PATIENT = pytest.mark.timeout(1800)
+"""For modules whose first test may have to wait for builds and exports, beside other tests."""
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "cpp"
 BUILDS = ROOT / "build"
@@ -125,7 +128,7 @@ def configure(source: Path, folder: Path, arguments: Sequence[str]) -> None:
 def call(command: Sequence[str], **options: Any) -> str:
     """Run a tool; its output is the message where it fails."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, capture_output=True, text=True, timeout=570, check=False, **options
+        command, capture_output=True, text=True, timeout=1500, check=False, **options
     )
     assert not done.returncode, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_build import Probe, build, open_probe
+from cpp_build import PATIENT, Probe, build, open_probe
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +27,8 @@ from anydepth_deploy.bench.verdict import judge_latency
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.errors import ResultError
 from anydepth_deploy.train.shapes import render
+
+pytestmark = PATIENT
 
 PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 EXACT = 1e-12

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_build import CppError, Probe, open_probe
+from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import compare_plans, outcome, piece_for_probe, plans
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +29,8 @@ from anydepth_deploy.models.detr import CONFIGS
 from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
 from anydepth_deploy.runtimes.chain import check_piece
 from anydepth_deploy.suppression import Suppression, suppress
+
+pytestmark = PATIENT
 
 Image = NDArray[np.uint8]
 

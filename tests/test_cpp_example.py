@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from cpp_build import build, call
+from cpp_build import PATIENT, build, call
 from PIL import Image
 
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.draw import class_colour
 from anydepth_deploy.predict import predict
 from anydepth_deploy.train.shapes import render
+
+pytestmark = PATIENT
 
 THRESHOLD = 0.02
 """The networks have random weights: nothing they find is certain."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cpp_build import CppError, Probe, open_probe
+from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import described, outcome
 from handmade import manifest
 
@@ -25,6 +25,8 @@ from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.errors import BundleError
 from anydepth_deploy.session import choose_artifacts
 from anydepth_deploy.trust import check_trust
+
+pytestmark = PATIENT
 
 CONTENT = b"what a graph would be" * 100
 SHA = hashlib.sha256(CONTENT).hexdigest()

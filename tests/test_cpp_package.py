@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 from cpp_build import (
     BUILDS,
+    PATIENT,
     ROOT,
     SOURCE,
     absent,
@@ -25,6 +26,8 @@ from cpp_build import (
 from handmade import manifest
 
 from anydepth_deploy.bundle import MANIFEST
+
+pytestmark = PATIENT
 
 
 def dependencies() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import cpp_build
 import numpy as np
 import pytest
 from conftest import ROOT, random_images
-from cpp_build import CppError, Probe, open_probe
+from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import compare_plans, described
 from numpy.typing import NDArray
 
@@ -29,6 +29,8 @@ from anydepth_deploy.images import prepare_batch
 from anydepth_deploy.runtimes import runtime_computes
 from anydepth_deploy.session import Session
 from anydepth_deploy.train.shapes import render
+
+pytestmark = PATIENT
 
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
 SIZES = {"anydepth-detr": (128, 192), "anydepth-yolo": (128, 160)}

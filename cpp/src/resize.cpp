@@ -14,7 +14,6 @@ const std::uint8_t* row_of(const ImageView& image, std::size_t row) {
 }
 
 // --- averaging
-// ------------------------------------------------------------------------------------
 
 /// Binary places of a weight: what is left of 32 bits beside 8 for a pixel and 2 to spare.
 constexpr int kPlaces = 22;
@@ -160,7 +159,6 @@ class ColumnPass {
 };
 
 // --- sampling
-// -------------------------------------------------------------------------------------
 
 /// Binary places of an interpolation weight.
 constexpr int kBits = 11;

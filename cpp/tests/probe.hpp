@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,14 @@ void add_core(Calls& calls);
 void add_sessions(Calls& calls);
 /// Statistics and verdicts of anydepth-bench.
 void add_bench(Calls& calls);
+
+/// An entry that may be left out or null.
+template <typename Value>
+std::optional<Value> maybe(const Json& given, const char* key) {
+  const auto found = given.find(key);
+  return found == given.end() || found->is_null() ? std::nullopt
+                                                  : std::optional<Value>(found->get<Value>());
+}
 
 /// The bytes of a file; arrays travel as such.
 std::vector<char> read_bytes(const std::string& path);

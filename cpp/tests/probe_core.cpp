@@ -25,15 +25,7 @@ Json or_null(const std::optional<Value>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-template <typename Value>
-std::optional<Value> maybe(const Json& given, const char* key) {
-  const auto found = given.find(key);
-  return found == given.end() || found->is_null() ? std::nullopt
-                                                  : std::optional<Value>(found->get<Value>());
-}
-
 // --- depths
-// ---------------------------------------------------------------------------------------
 
 anydepth::DepthTable table_of(const Json& given) {
   std::vector<anydepth::Gate> gates;
@@ -81,7 +73,6 @@ Json table(const Json& given) {
 }
 
 // --- manifests and artifacts
-// ----------------------------------------------------------------------
 
 Json piece(const anydepth::StagePiece& spec) {
   Json when = Json::array();
@@ -238,7 +229,6 @@ Json trust(const Json& given) {
 }
 
 // --- pictures
-// -------------------------------------------------------------------------------------
 
 anydepth::Preprocess recipe_of(const Json& given) {
   anydepth::Preprocess recipe;
@@ -307,7 +297,6 @@ Json to_picture(const Json& given) {
 }
 
 // --- detections
-// -----------------------------------------------------------------------------------
 
 /// Files `out`.labels, .boxes and .scores.
 Json suppress(const Json& given) {
@@ -333,7 +322,6 @@ Json suppress(const Json& given) {
 Json outside(const Json&) { return anydepth::Detections{}.image(0).size(); }
 
 // --- chains
-// ---------------------------------------------------------------------------------------
 
 anydepth::StagePiece piece_of(const Json& given) {
   anydepth::StagePiece found;
@@ -387,7 +375,6 @@ Json check_piece(const Json& given) {
 }
 
 // --- the rest
-// -------------------------------------------------------------------------------------
 
 /// `cuts`: lengths of the parts that the digest is given.
 Json sha256(const Json& given) {

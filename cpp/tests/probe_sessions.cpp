@@ -21,13 +21,6 @@ using anydepth::Detections;
 using anydepth::Session;
 using anydepth::Type;
 
-template <typename Value>
-std::optional<Value> maybe(const Json& given, const char* key) {
-  const auto found = given.find(key);
-  return found == given.end() || found->is_null() ? std::nullopt
-                                                  : std::optional<Value>(found->get<Value>());
-}
-
 anydepth::SessionOptions options_of(const Json& given) {
   anydepth::SessionOptions options;
   options.runtime = given.value("runtime", options.runtime);

@@ -11,9 +11,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anydepth_deploy.detections import Detections
 
-__all__ = ["draw_detections", "side_by_side"]
+__all__ = ["draw_detections", "enlargement", "side_by_side"]
+
+SMALLEST_DRAWING = 640
+"""Small pictures are enlarged to about this many pixels before captions are put on them."""
 
 GOLDEN_ANGLE = 0.61803398875
+
+
+def enlargement(picture: NDArray[np.uint8]) -> int:
+    """How many times larger ``picture``, uint8 [H, W, 3], is to be drawn so that captions fit."""
+    longest: int = max(picture.shape[:2])
+    return max(1, SMALLEST_DRAWING // longest)
 
 
 def draw_detections(

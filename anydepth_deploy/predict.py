@@ -9,7 +9,7 @@ from typing import Any
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import draw_detections
+from anydepth_deploy.draw import draw_detections, enlargement
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.images import SUFFIXES, find_images, load_image, prepare
 from anydepth_deploy.progress import Progress
@@ -18,9 +18,6 @@ __all__ = ["Prediction", "predict"]
 
 DRAWING = ".pred.png"
 """What the name of a drawing ends with, unless it was chosen."""
-
-SMALLEST_DRAWING = 640
-"""Small pictures are enlarged to about this many pixels before captions are put on them."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,7 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
-        enlarge = max(1, SMALLEST_DRAWING // max(picture.shape[:2]))
-        drawing = draw_detections(picture, detections, bundle.classes, enlarge=enlarge)
+        drawing = draw_detections(picture, detections, bundle.classes, enlarge=enlargement(picture))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             drawing.save(target)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import draw_detections, side_by_side
+from anydepth_deploy.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.errors import AnyDepthError
 from anydepth_deploy.images import load_image
 
@@ -33,8 +33,6 @@ __all__ = ["Answer", "CallError", "Detector", "main"]
 
 PORTS = {"http": 8000, "grpc": 8001}
 OUTPUTS = ("labels", "boxes", "scores", "depth_row")
-SMALLEST_DRAWING = 640
-"""Small pictures are enlarged to about this many pixels before captions are put on them."""
 
 
 class CallError(Exception):
@@ -234,7 +232,7 @@ def _draw(
     target: Path,
 ) -> None:
     """The picture with boxes, once for each depth."""
-    enlarge = max(1, SMALLEST_DRAWING // max(picture.shape[:2]))
+    enlarge = enlargement(picture)
     drawings = [
         draw_detections(picture, answer.found.image(0, threshold), classes, enlarge=enlarge)
         for _, answer in answers

@@ -20,11 +20,11 @@ from anydepth_deploy.errors import BundleError, CheckFailedError
 from anydepth_deploy.serve import configs, names
 from anydepth_deploy.serve.check import check_repository
 from anydepth_deploy.serve.plan import Plan, Served, ServeOptions, plan
+from anydepth_deploy.serve.problem import CONFIG
 from anydepth_deploy.serve.protocol import messages, parse, to_text
 
 __all__ = ["Model", "Repository", "write_repository"]
 
-CONFIG = "config.pbtxt"
 VERSION = "1"
 
 PYTHON_MODEL = '''"""{purpose}: the code is anydepth-deploy's, which the server's Python needs."""

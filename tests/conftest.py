@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kept_exports import installed
+from once import once, shared_folder
 
-from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.export import export_bundle
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
@@ -30,6 +32,12 @@ TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
 def _one_thread() -> None:
     # The networks of the tests are tiny: a second thread waits more than it helps.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with installed(shared_folder(tmp_path_factory) / "exports"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,6 +63,7 @@ def random_images(batch: int, height: int, width: int, seed: int = 0) -> np.ndar
 
 def write_training_file(path: Path, model: torch.nn.Module, stale: torch.nn.Module) -> Path:
     """Save a training dictionary with `model` as the average and `stale` as the last weights."""
+    path.parent.mkdir(exist_ok=True)
     ema = {"module": model.state_dict(), "updates": 1000}
     content = {"model": stale.state_dict(), "ema": ema, "optimizer": {}, "last_epoch": 67}
     torch.save(content, path)
@@ -70,15 +79,22 @@ def model() -> AnyDepthDETR:
 @pytest.fixture(scope="session")
 def checkpoint(model: AnyDepthDETR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model in the authors' format; `model` differs from `ema`, which is the one to deploy."""
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    return write_training_file(path, model, stale=random_detr(seed=99))
+
+    def make(folder: Path) -> None:
+        write_training_file(folder / "tiny.pth", model, stale=random_detr(seed=99))
+
+    return once(tmp_path_factory, "checkpoint", make) / "tiny.pth"
+
+
+BOTH: dict[str, Any] = {"layouts": ["gated", "set"], "weights": ["shared", "folded"]}
 
 
 @pytest.fixture(scope="session")
 def _exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(checkpoint, out, layouts=["gated", "set"], weights=["shared", "folded"])
-    return out
+    def make(out: Path) -> None:
+        export_bundle(checkpoint, out, **BOTH)
+
+    return once(tmp_path_factory, "bundle", make)
 
 
 @pytest.fixture(scope="session")
@@ -104,37 +120,24 @@ def yolo_model() -> AnyDepthYOLO:
 @pytest.fixture(scope="session")
 def yolo_checkpoint(yolo_model: AnyDepthYOLO, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`yolo_model` as `checkpoint` holds `model`."""
-    path = tmp_path_factory.mktemp("yolo_checkpoint") / "tiny-yolo.pth"
-    return write_training_file(path, yolo_model, stale=random_yolo(seed=99))
+
+    def make(folder: Path) -> None:
+        write_training_file(folder / "tiny.pth", yolo_model, stale=random_yolo(seed=99))
+
+    return once(tmp_path_factory, "checkpoint-yolo", make) / "tiny.pth"
 
 
 @pytest.fixture(scope="session")
-def _yolo_exported(
-    yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Bundle, Pieces]:
-    kept: list[Pieces] = []
-
-    def keep(*arguments: Any, **options: Any) -> Pieces:
-        kept.append(export_pieces(*arguments, **options))
-        return kept[-1]
-
-    out = tmp_path_factory.mktemp("yolo_bundles") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", keep)
-        found = export_bundle(
-            yolo_checkpoint, out, layouts=["gated", "set"], weights=["shared", "folded"]
-        )
-    (pieces,) = kept
-    return found, pieces
-
-
-@pytest.fixture(scope="session")
-def yolo_bundle(_yolo_exported: tuple[Bundle, Pieces]) -> Bundle:
+def yolo_bundle(yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Gated graphs (shared and folded) and the static set of `yolo_checkpoint`. Read only."""
-    return _yolo_exported[0]
+
+    def make(out: Path) -> None:
+        export_bundle(yolo_checkpoint, out, **BOTH)
+
+    return open_bundle(once(tmp_path_factory, "bundle-yolo", make))
 
 
 @pytest.fixture(scope="session")
-def yolo_pieces(_yolo_exported: tuple[Bundle, Pieces]) -> Pieces:
-    """What `yolo_bundle` was put together from: making it again would take half a minute."""
-    return _yolo_exported[1]
+def yolo_pieces(yolo_model: AnyDepthYOLO) -> Pieces:
+    """What `yolo_bundle` was put together from."""
+    return export_pieces(yolo_model, yolo_model.config.input_size)

@@ -10,7 +10,6 @@ where ``ANYDEPTH_REQUIRE_CPP`` is set.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
@@ -26,6 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from once import locked
 
 PATIENT = pytest.mark.timeout(1800)
 """For modules whose first test may have to wait for builds and exports, beside other tests."""
@@ -87,7 +87,7 @@ def _build(variant: str) -> Path | str:
     if isinstance(dependencies, str):
         return dependencies
     folder = BUILDS / f"cpp-{variant}"
-    with locked(folder.name):
+    with building(folder.name):
         configure(SOURCE, folder, [*COMMON, *VARIANTS[variant], *dependencies])
         call(["cmake", "--build", str(folder), "--parallel", "2"])
     return folder
@@ -99,7 +99,7 @@ def configure_arguments() -> tuple[str, ...] | str:
     for tools in (("cmake",), ("c++", "g++", "clang++")):
         if not any(map(shutil.which, tools)):
             return f"there is no {' or '.join(tools)} here"
-    with locked("cpp-deps"):
+    with building("cpp-deps"):
         done = subprocess.run(
             [sys.executable, str(SOURCE / "dependencies.py"), "--separator", "\n"],
             capture_output=True,
@@ -134,13 +134,10 @@ def call(command: Sequence[str], **options: Any) -> str:
     return done.stdout
 
 
-@contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
+def building(name: str) -> contextlib.AbstractContextManager[None]:
     """One process at a time, of those that run tests."""
     BUILDS.mkdir(exist_ok=True)
-    with (BUILDS / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(BUILDS / f".{name}.lock")
 
 
 class Probe:

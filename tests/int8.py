@@ -13,24 +13,21 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from conftest import ROOT
 from numpy.typing import NDArray
+from once import once
 from onnx import numpy_helper
 from PIL import Image
-from test_half import FAMILIES as FAMILIES
-from test_half import trained, with_weights
+from trained_networks import CHECKPOINTS, SIZES, trained
 
-from anydepth_deploy.calibration import calibrate as calibrate_module
-from anydepth_deploy.calibration.table import RangeTable
+from anydepth_deploy.calibration.calibrate import calibrate
+from anydepth_deploy.calibration.table import RangeTable, read_table
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.keeping import KeepingRules
 from anydepth_deploy.graph.lower import Lowered, Recipe, lower
-from anydepth_deploy.graph.pieces import Pieces
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import Precision, Target
 from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.train.shapes import render
@@ -119,53 +116,30 @@ def relative(found: Array, expected: Array) -> float:
 _made: dict[str, Network] = {}
 
 
-def make_networks(
-    folders: pytest.TempPathFactory, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
-    """The trained DETR for 96 x 192 and the trained YOLO for 160 x 160, calibrated.
-
-    Made once for all modules: pieces and ranges take a while.
-    """
+def make_networks(folders: pytest.TempPathFactory) -> dict[str, Network]:
+    """The trained DETR for 96 x 192 and the trained YOLO for 160 x 160, calibrated."""
     if not _made:
-        _made.update(_make_networks(folders.mktemp("int8"), yolo_pieces, yolo_model))
+        made = once(folders, "ranges", _write_ranges)
+        for family, size in SIZES.items():
+            model = trained(family)
+            recipe = Preprocess.of(model.resize, size)
+            _made[family] = Network(
+                model,
+                export_pieces(model, size),
+                read_table(made / f"{family}.json"),
+                verification_batches(recipe, seed=5)[1][:2],  # without the noise
+            )
     return _made
 
 
-def _make_networks(
-    folder: Path, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
+def _write_ranges(folder: Path) -> None:
     pictures = folder / "pictures"
-    pictures.mkdir()
+    pictures.mkdir(parents=True)
     for index in range(PICTURES):
         Image.fromarray(render(index, 7).image).save(pictures / f"{index}.png")
-    found = {}
-    for family in FAMILIES:
-        model = trained(family)
-        if family == "anydepth-yolo":
-            pieces = with_weights(yolo_pieces, yolo_model, model)
-        else:
-            pieces = pieces_module.export_pieces(model, (96, 192))
-        recipe = Preprocess.of(model.resize, pieces.size)
-        found[family] = Network(
-            model,
-            pieces,
-            _calibrate(family, pieces, pictures, folder),
-            verification_batches(recipe, seed=5)[1][:2],  # without the noise
-        )
-    return found
-
-
-def _calibrate(family: str, pieces: Pieces, pictures: Path, folder: Path) -> RangeTable:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrate_module, "export_pieces", lambda *_, **__: pieces)
-        return calibrate_module.calibrate(
-            ROOT / "checkpoints" / f"{family}-tiny-shapes.pth",
-            pictures,
-            folder / f"{family}.json",
-            input_size=pieces.size,
-            probe=0,
-            threads=1,
-        )[1]
+    for family, size in SIZES.items():
+        out = folder / f"{family}.json"
+        calibrate(CHECKPOINTS[family], pictures, out, input_size=size, probe=0, threads=1)
 
 
 def made_up_table(

@@ -17,13 +17,13 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 from conftest import TRAINED
-from test_trained import export_once, lowered_bundle
+from trained_networks import lowered_bundle
 
 from anydepth_deploy import cli
-from anydepth_deploy import export as export_module
 from anydepth_deploy.building.build import BuildReport, build_bundle
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.errors import BundleError, DeviceError, PrecisionError, UsageError
+from anydepth_deploy.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install 'anydepth-deploy[rtx]'")
@@ -199,11 +199,9 @@ def test_a_second_build_makes_only_what_is_missing(
 
 def test_engines_from_exported_pieces(family: str, tmp_path: Path) -> None:
     """Where the bundle has pieces they are built as they are; their engines are the same chain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", export_once)
-        found = export_module.export_bundle(
-            CHECKPOINTS[family], tmp_path / "bundle", layouts=["stages"], precision=["fp16"]
-        )
+    found = export_bundle(
+        CHECKPOINTS[family], tmp_path / "bundle", layouts=["stages"], precision=["fp16"]
+    )
     build(found.path, ["sm89"], ["fp16"], layouts=["stages"])
     graphs = found.artifacts("stages", format="onnx")
     made = engines(open_bundle(found.path), "stages")
@@ -283,7 +281,6 @@ def test_without_tensorrt(
 def test_export_and_build_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export_module, "export_pieces", export_once)
     words = ["--format", "tensorrt-rtx", "--target", "sm89", "--precision", "fp16", "--json"]
     out = tmp_path / "bundle"
     status, printed, _ = run(

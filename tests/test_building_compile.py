@@ -21,9 +21,7 @@ from anydepth_deploy.building.backend import load
 from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
 from anydepth_deploy.building.worker import clean
 from anydepth_deploy.errors import BuildError, PrecisionError
-from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.manifest import BatchProfile, Precision
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed: no engine is built")
 
@@ -36,10 +34,8 @@ Graphs = Callable[[str, Precision], Path]
 
 
 @pytest.fixture(scope="module")
-def networks(
-    tmp_path_factory: pytest.TempPathFactory, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
-    return make_networks(tmp_path_factory, yolo_pieces, yolo_model)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

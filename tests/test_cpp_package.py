@@ -18,10 +18,10 @@ from cpp_build import (
     SOURCE,
     absent,
     build,
+    building,
     call,
     configure,
     configure_arguments,
-    locked,
 )
 from handmade import manifest
 
@@ -47,7 +47,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         options = ["-DBUILD_SHARED_LIBS=OFF", "-DANYDEPTH_BUILD_TOOLS=OFF"]
         options += ["-DANYDEPTH_BUILD_EXAMPLES=OFF", "-DANYDEPTH_OPENVINO=OFF"]
         options += ["-DCMAKE_BUILD_TYPE=None"]
-        with locked(folder.name):
+        with building(folder.name):
             configure(SOURCE, folder, [*options, *dependencies()])
             call(["cmake", "--build", str(folder), "--parallel", "2"])
     prefix = tmp_path_factory.mktemp(str(request.param))

@@ -20,6 +20,8 @@ from conftest import ROOT, random_images
 from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import compare_plans, described
 from numpy.typing import NDArray
+from once import once
+from trained_networks import CHECKPOINTS, FAMILIES
 
 from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.detections import Detections
@@ -32,8 +34,7 @@ from anydepth_deploy.train.shapes import render
 
 pytestmark = PATIENT
 
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
-SIZES = {"anydepth-detr": (128, 192), "anydepth-yolo": (128, 160)}
+SIZES = {"anydepth-detr": (96, 192), "anydepth-yolo": (128, 160)}
 """Of the input: other than square."""
 LAYOUTS = ("gated", "set", "stages")
 BETWEEN = 3
@@ -55,26 +56,24 @@ def plain() -> Iterator[Probe]:
         yield found
 
 
-def exported(family: str, folder: Path) -> Bundle:
+def exported(family: str, folders: pytest.TempPathFactory) -> Bundle:
     """A trained checkpoint in all layouts, with raw outputs; made once."""
-    out = folder / f"cpp-{family}"
-    return export_bundle(
-        ROOT / "checkpoints" / f"{family}-tiny-shapes.pth",
-        out,
-        layouts=LAYOUTS,
-        input_size=SIZES[family],
-        raw=True,
-    )
+
+    def make(out: Path) -> None:
+        size = SIZES[family]
+        export_bundle(CHECKPOINTS[family], out, layouts=LAYOUTS, input_size=size, raw=True)
+
+    return open_bundle(once(folders, f"cpp-{family}", make))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(request.param, tmp_path_factory.getbasetemp())
+    return exported(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def yolo(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported("anydepth-yolo", tmp_path_factory.getbasetemp())
+    return exported("anydepth-yolo", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from conftest import random_images
-from int8 import FAMILIES, Network
+from int8 import Network
 from test_half import run, session
 from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, networks, odd
+from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthSpace, Gate

@@ -16,7 +16,7 @@ import torch
 from conftest import random_images
 from onnx import TensorProto, helper
 from test_graph import assert_names_are_unique, graphs_of
-from test_trained import lowered_bundle
+from trained_networks import lowered_bundle
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.errors import ExportError

@@ -30,9 +30,8 @@ from fake_tensorrt import MAGIC, FakeTensorRt, write_engine
 from fake_tensorrt_api import NAMES, Script
 from fake_tensorrt_api import fake_tensorrt as builder_module
 from numpy.typing import NDArray
-from test_trained import export_once, lowered_bundle
+from trained_networks import lowered_bundle
 
-from anydepth_deploy import export as export_module
 from anydepth_deploy.bench.command import Request, bench_all
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.building import build as build_module
@@ -1299,9 +1298,7 @@ def test_exporting_again_keeps_the_engines(
     before = engines_of(open_bundle(copied))
     assert any(item.verified for item in before)
     checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", export_once)
-        export_bundle(checkpoint, copied, layouts=["gated", "stages"], weights=["folded"])
+    export_bundle(checkpoint, copied, layouts=["gated", "stages"], weights=["folded"])
     opened = assert_whole(copied)
     assert engines_of(opened) == before
     assert opened.artifacts("stages", format="onnx")
@@ -1318,15 +1315,13 @@ def test_pieces_on_openvino(
 ) -> None:
     """At every rung, in batches of 1 and 3, against ONNX Runtime on the same pieces."""
     checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", export_once)
-        staged = export_bundle(
-            checkpoint,
-            tmp_path / "bundle",
-            layouts=["stages"],
-            precision=[precision],
-            ranges=lowered[1] if precision == "int8" else None,
-        )
+    staged = export_bundle(
+        checkpoint,
+        tmp_path / "bundle",
+        layouts=["stages"],
+        precision=[precision],
+        ranges=lowered[1] if precision == "int8" else None,
+    )
     options: Any = {"artifact": "stages", "precision": precision, "threads": 1}
     ours = staged.session("openvino", **options)
     theirs = staged.session("onnxruntime", **options)

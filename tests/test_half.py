@@ -19,24 +19,21 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from conftest import ROOT
 from test_graph import assert_names_are_unique
+from trained_networks import FAMILIES, SIZES, trained
 
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
 from anydepth_deploy.graph.fold import constant
 from anydepth_deploy.graph.half import HalfReport, to_half
-from anydepth_deploy.graph.pieces import Piece, Pieces, export_pieces
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 from anydepth_deploy.runtimes.torch import TorchSession
 from anydepth_deploy.samples import verification_batches
 
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 LAYOUTS: tuple[Weights, ...] = ("shared", "folded")
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 LARGEST = 65504.0
@@ -57,68 +54,17 @@ class Network:
         return self.model.table.ladder
 
 
-def trained(family: str) -> AnyDepthModel:
-    return load_model(read_checkpoint(ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"))
-
-
-def with_weights(pieces: Pieces, donor: AnyDepthModel, model: AnyDepthModel) -> Pieces:
-    """The pieces of `donor` with the weights of `model`, of the same configuration.
-
-    Exporting a YOLO takes half a minute; that these pieces compute `model` is tested below.
-    """
-    old = {stage.name: stage for stage in donor.stages(pieces.size)}
-    new = {stage.name: stage for stage in model.stages(pieces.size)}
-    found = []
-    for piece in pieces.pieces:
-        graph, stage = piece.graph.clone(), new[piece.stage.name]
-        before = old[stage.name].variants[piece.variant].state_dict()
-        after = stage.variants[piece.variant].state_dict()
-        for name, value in graph.initializers.items():
-            key = name.removeprefix(f"{piece.prefix}/")
-            array = constant(value)
-            assert array is not None
-            if key in after:
-                fresh = after[key]
-            elif array.ndim == 4:  # the first channels of a weight
-                matches = (k for k, t in before.items() if leads(array, t.numpy()))
-                fresh = after[next(matches)][:, : array.shape[1]]
-            elif array.shape[1:] == (1, 1):  # the factor of a residual
-                fresh = after["module.block.gamma"].reshape(array.shape)
-            else:
-                continue
-            assert tuple(fresh.shape) == array.shape
-            value.const_value = ir.tensor(fresh.numpy().copy(), name=name)
-        for conv in [node for node in graph if node.op_type == "Conv"]:
-            # Equal biases of the donor are one constant.
-            weight = conv.inputs[1]
-            assert weight is not None
-            name = weight.name or ""
-            key = name.removeprefix(f"{piece.prefix}/").replace("weight", "bias")
-            if key in after:
-                tensor = ir.tensor(after[key].numpy().copy(), name=f"{conv.name}/bias")
-                bias = ir.val(tensor.name, tensor.dtype, const_value=tensor)
-                graph.register_initializer(bias)
-                conv.replace_input_with(2, bias)
-        found.append(Piece(stage, piece.variant, graph))
-    return Pieces(tuple(found), pieces.size, pieces.raw_outputs)
-
-
-def leads(part: np.ndarray, whole: np.ndarray) -> bool:
-    return whole.ndim == 4 and np.array_equal(part, whole[:, : part.shape[1]])
-
-
 @pytest.fixture(scope="module")
-def networks(yolo_pieces: Pieces, yolo_model: AnyDepthYOLO) -> dict[str, Network]:
+def networks() -> dict[str, Network]:
     """The trained DETR with pieces for 96 x 192, the trained YOLO with pieces for 160 x 160."""
-    detr, yolo = (trained(family) for family in FAMILIES)
-    every = (export_pieces(detr, (96, 192)), with_weights(yolo_pieces, yolo_model, yolo))
     return {
-        model.family: Network(
+        family: Network(
             model,
-            pieces,
-            verification_batches(Preprocess.of(model.resize, pieces.size), seed=5)[1],
+            export_pieces(model, size),
+            verification_batches(Preprocess.of(model.resize, size), seed=5)[1],
         )
-        for model, pieces in zip((detr, yolo), every, strict=True)
+        for family, size in SIZES.items()
+        for model in [trained(family)]
     }
 
 

@@ -11,7 +11,6 @@ import onnx
 import pytest
 from conftest import random_images
 from int8 import (
-    FAMILIES,
     TINY_HALF,
     Array,
     Network,
@@ -28,11 +27,10 @@ from int8 import (
     session,
 )
 from test_half import types
+from trained_networks import FAMILIES
 
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.manifest import Target
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 
 LAYOUTS = ("shared", "folded")
 TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
@@ -42,10 +40,8 @@ EIGHT = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 
 
 @pytest.fixture(scope="module")
-def networks(
-    tmp_path_factory: pytest.TempPathFactory, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
-    return make_networks(tmp_path_factory, yolo_pieces, yolo_model)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(params=FAMILIES)

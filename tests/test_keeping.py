@@ -6,7 +6,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 from int8 import (
-    FAMILIES,
     Network,
     float_convolutions,
     made_up_table,
@@ -14,13 +13,12 @@ from int8 import (
     nodes,
     quantised_convolutions,
 )
+from trained_networks import FAMILIES
 
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.errors import CalibrationError, UsageError
 from anydepth_deploy.graph.keeping import Keeper, KeepingRules, check_patterns, table_ranges
-from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.graph.quantise import SCHEMES, quantise
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 
 DEPTHS = ("T", "F")
 
@@ -234,10 +232,8 @@ def test_patterns_that_match_nothing_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def networks(
-    tmp_path_factory: pytest.TempPathFactory, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
-    return make_networks(tmp_path_factory, yolo_pieces, yolo_model)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -15,8 +15,7 @@ from conftest import random_images
 from onnx import TensorProto, helper, numpy_helper
 from test_deformable import run
 from test_graph import assert_names_are_unique, graphs_of
-from test_half import FAMILIES
-from test_trained import lowered_bundle
+from trained_networks import FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.errors import ExportError

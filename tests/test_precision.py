@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from test_cli import edit_artifact
 from test_session import assert_equal
-from test_trained import lowered_bundle
+from trained_networks import lowered_bundle
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from anydepth_deploy.calibration.table import RangeTable, default_table, read_table, write_table
@@ -394,16 +394,6 @@ def test_a_table_under_another_name_makes_nothing_anew(
 # --- real graphs -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pieces_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of trained networks are exported once for all tests."""
-    from test_trained import export_once
-
-    from anydepth_deploy import export
-
-    monkeypatch.setattr(export, "export_pieces", export_once)
-
-
 def fields_of(bundle: Bundle, name: str) -> Artifact:
     (item,) = (item for item in bundle.artifacts() if item.name == name)
     return item
@@ -475,7 +465,7 @@ def test_the_manifest_counts_what_the_graphs_hold(lowered: Bundle) -> None:
 
 
 def test_rules_are_obeyed_and_recorded(
-    lowered: Bundle, table: Path, family: str, tmp_path: Path, pieces_at_hand: None
+    lowered: Bundle, table: Path, family: str, tmp_path: Path
 ) -> None:
     stage = "layer2" if family == "anydepth-detr" else "layer11"
     rules = KeepingRules(keep=(f"{stage}.full", "*skipped/Conv_0"), max_ratio=100.0)
@@ -501,7 +491,6 @@ def test_a_misspelt_pattern_is_refused(
     table: Path,
     family: str,
     tmp_path: Path,
-    pieces_at_hand: None,
     words: tuple[str, ...],
 ) -> None:
     folder = Path(shutil.copytree(lowered.path, tmp_path / "b"))
@@ -521,9 +510,7 @@ def test_a_misspelt_pattern_is_refused(
     assert contents(folder) == before
 
 
-def test_a_misspelt_pattern_leaves_nothing(
-    table: Path, family: str, tmp_path: Path, pieces_at_hand: None
-) -> None:
+def test_a_misspelt_pattern_leaves_nothing(table: Path, family: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="matches nothing"):
         export_bundle(
             checkpoint_of(family),
@@ -535,9 +522,7 @@ def test_a_misspelt_pattern_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_int8_graph_without_8_bits_is_refused(
-    table: Path, family: str, tmp_path: Path, pieces_at_hand: None
-) -> None:
+def test_an_int8_graph_without_8_bits_is_refused(table: Path, family: str, tmp_path: Path) -> None:
     with pytest.raises(AnyDepthError, match="quantise"):
         export_bundle(
             checkpoint_of(family),
@@ -549,7 +534,7 @@ def test_an_int8_graph_without_8_bits_is_refused(
 
 
 def test_a_table_of_another_version_of_the_graphs(
-    lowered: Bundle, table: Path, family: str, tmp_path: Path, pieces_at_hand: None
+    lowered: Bundle, table: Path, family: str, tmp_path: Path
 ) -> None:
     """It lacks tensors: the bundle stays as it was, FP32 is not made in vain."""
     content = json.loads(table.read_text())

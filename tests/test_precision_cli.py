@@ -16,16 +16,15 @@ from test_precision import (
     fake,
     has_bf16,
     made_up,
-    pieces_at_hand,
     shifted,
 )
-from test_trained import lowered_bundle
+from trained_networks import lowered_bundle
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.calibration.table import write_table
 from anydepth_deploy.train.shapes import write_coco
 
-__all__ = ["fake", "pieces_at_hand", "run"]  # fixtures
+__all__ = ["fake", "run"]  # fixtures
 
 DETR = "anydepth-detr"
 CHECKPOINT = checkpoint_of(DETR)
@@ -159,9 +158,7 @@ def test_export_without_a_limit_for_ratios(
     assert run("inspect", tmp_path / "b").code == 0
 
 
-def test_export_with_a_misspelt_pattern(
-    run: Run, table: Path, copy: Path, pieces_at_hand: None
-) -> None:
+def test_export_with_a_misspelt_pattern(run: Run, table: Path, copy: Path) -> None:
     before = contents(copy)
     command = ["export", CHECKPOINT, "--out", copy, "--precision", "int8", "--ranges", table]
     fails(run(*command, "--keep", "layer1,layr2"), 2, "'layr2' (of --keep", "matches nothing",

@@ -15,16 +15,16 @@ import onnx_ir as ir
 import pytest
 import torch
 from conftest import random_images
-from int8 import EVERYTHING, FAMILIES, Network, make_networks
+from int8 import EVERYTHING, Network, make_networks
 from test_graph import assert_equal_by_token, assert_names_are_unique, quiet_session
 from test_half import run, session
+from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.fold import constant
 from anydepth_deploy.graph.lower import Recipe, lower
-from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.graph.resolve import resolve
 from anydepth_deploy.manifest import TABLE_METADATA
 from anydepth_deploy.models.detr import AnyDepthDETR
@@ -49,10 +49,8 @@ def exported(
 
 
 @pytest.fixture(scope="module")
-def networks(
-    tmp_path_factory: pytest.TempPathFactory, yolo_pieces: Pieces, yolo_model: AnyDepthYOLO
-) -> dict[str, Network]:
-    return make_networks(tmp_path_factory, yolo_pieces, yolo_model)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
+    return make_networks(tmp_path_factory)
 
 
 def covering(table: DepthTable) -> list[int]:

@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TRAINED, random_images
-from test_trained import export_once
 
-from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.errors import BundleError, UsageError
 from anydepth_deploy.export import export_bundle
@@ -24,12 +22,6 @@ from anydepth_deploy.verify import verify
 
 YOLO = TRAINED.with_name("anydepth-yolo-tiny-shapes.pth")
 CHECKPOINTS = {"anydepth-detr": TRAINED, "anydepth-yolo": YOLO}
-
-
-def export(checkpoint: Path, out: Path, **options: object) -> Bundle:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", export_once)
-        return export_bundle(checkpoint, out, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=sorted(CHECKPOINTS))
@@ -43,7 +35,7 @@ def staged(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("staged") / family
     layouts = ["gated", "stages"]
     precision = ["fp32", "fp16"]
-    return export(
+    return export_bundle(
         CHECKPOINTS[family], out, layouts=layouts, weights=["folded"], precision=precision
     )
 
@@ -115,7 +107,7 @@ def test_exporting_again_makes_only_the_piece_that_is_missing(
     pieces = staged.artifacts("stages", "fp32")
     before = {item.name: (copy / item.file).stat().st_mtime_ns for item in staged.artifacts()}
     (copy / pieces[1].file).unlink()
-    found = export(CHECKPOINTS[family], copy, layouts=["stages"])
+    found = export_bundle(CHECKPOINTS[family], copy, layouts=["stages"])
     assert {item.name: item.sha256 for item in found.artifacts()} == {
         item.name: item.sha256 for item in staged.artifacts()
     }
@@ -151,7 +143,7 @@ def test_a_depth_has_no_meaning_for_stages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["graph", "host"])
 def test_suppression_behind_a_chain(where: str, tmp_path: Path) -> None:
     rule = Suppression.model_validate({"where": where})
-    found = export(YOLO, tmp_path / where, layouts=["gated", "stages"], suppression=rule)
+    found = export_bundle(YOLO, tmp_path / where, layouts=["gated", "stages"], suppression=rule)
     images = random_images(2, *found.size)
     for depth in found.table.ladder:
         one = found.session(artifact="stages", threads=1).run(images, depth)
@@ -161,7 +153,7 @@ def test_suppression_behind_a_chain(where: str, tmp_path: Path) -> None:
 
 
 def test_gathers_instead_of_grid_sample(tmp_path: Path) -> None:
-    found = export(
+    found = export_bundle(
         TRAINED, tmp_path / "bundle", layouts=["gated", "set", "stages"], deformable="gather"
     )
     assert {item.deformable for item in found.artifacts()} == {"gather"}

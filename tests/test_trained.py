@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
+from trained_networks import lowered_bundle
 
-from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle
-from anydepth_deploy.calibration import calibrate as calibrate_module
-from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate
 from anydepth_deploy.export import export_bundle
-from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.models.stages import AnyDepthModel, Size
 from anydepth_deploy.runtimes import runtime_computes
 from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.train.shapes import CLASS_NAMES, write_coco
@@ -114,7 +108,6 @@ def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Pa
 
 # --- lower precisions ------------------------------------------------------------------------
 
-CALIBRATION = 64, 7
 """How many generated training pictures ranges come from, and their seed."""
 
 LOST = {"fp16": 0.2, "int8": 1.0, "int8 for tensorrt": 1.5, "bf16": 1.0}
@@ -135,53 +128,6 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
         ("int8", "gated", "onnxruntime", "openvino"),
     )
 }
-
-_PIECES: dict[tuple[object, ...], Pieces] = {}
-_LOWERED: dict[tuple[str, Path], tuple[Bundle, Path]] = {}
-
-
-def export_once(model: AnyDepthModel, size: Size, **options: Any) -> Pieces:
-    """`export_pieces`, which takes half a minute for a YOLO, once for the same network."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    key = (model.family, size, model.suppression, digest.hexdigest())
-    if key not in _PIECES:
-        _PIECES[key] = export_pieces(model, size, **options)
-    return _PIECES[key]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pieces_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", export_once)
-        yield
-
-
-def lowered_bundle(family: str, factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
-    """The trained network in all precisions, gated and static, and its range table; made once for
-    all modules."""
-    key = (family, factory.getbasetemp())
-    if key not in _LOWERED:
-        checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
-        folder = factory.mktemp("lowered")
-        table = folder / "table.json"
-        count, seed = CALIBRATION
-        write_coco(folder / "pictures", count, seed, "train")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export_module, "export_pieces", export_once)
-            patch.setattr(calibrate_module, "export_pieces", export_once)
-            calibrate(checkpoint, folder / "pictures", table, probe=0, threads=1)
-            found = export_bundle(
-                checkpoint,
-                folder / "bundle",
-                layouts=["gated", "set"],
-                precision=["fp32", "fp16", "int8"],
-                targets=["onnxruntime", "tensorrt"],
-                ranges=table,
-            )
-        _LOWERED[key] = found, table
-    return _LOWERED[key]
 
 
 @pytest.fixture(scope="module")

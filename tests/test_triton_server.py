@@ -12,12 +12,10 @@ from conftest import random_images
 from numpy.typing import NDArray
 from triton_serving import PROTOCOLS, Arrays, environment, infer, serve, text, until, write
 
-from anydepth_deploy import export as export_module
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.export import export_bundle
-from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.images import prepare_batch
 from anydepth_deploy.serve.check import check_repository
 from anydepth_deploy.session import Session
@@ -49,18 +47,14 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def host_bundle(
-    yolo_checkpoint: Path, yolo_pieces: Pieces, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
+def host_bundle(yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The gated graph of `yolo_checkpoint` without suppression."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "export_pieces", lambda *_, **__: yolo_pieces)
-        return export_bundle(
-            yolo_checkpoint,
-            tmp_path_factory.mktemp("triton") / "host",
-            layouts=["gated"],
-            suppression=Suppression(where="host", score_threshold=0.0012),
-        )
+    return export_bundle(
+        yolo_checkpoint,
+        tmp_path_factory.mktemp("triton") / "host",
+        layouts=["gated"],
+        suppression=Suppression(where="host", score_threshold=0.0012),
+    )
 
 
 @pytest.fixture(scope="module")

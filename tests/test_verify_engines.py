@@ -21,7 +21,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from test_trained import lowered_bundle
+from trained_networks import lowered_bundle
 
 from anydepth_deploy import runtimes
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle

@@ -125,26 +125,13 @@ def _export_piece(
     stage: Stage, variant: str, module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> Piece:
     name = f"{stage.name}.{variant}"
-    batch = torch.export.Dim("batch")
-    shapes: tuple[object, ...] = tuple({0: batch} for _ in inputs)
-    if _takes_varargs(module):
-        shapes = (shapes,)
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes)
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                optimize=False,
-                opset_version=OPSET,
-                verbose=False,
-                custom_translation_table=TRANSLATIONS,
-            )
+            exported = _to_onnx(module, inputs)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ExportError(f"torch could not export the stage '{name}': {reason}") from error
-    assert exported is not None
-    graph = _clean(exported.model)
+    graph = _clean(exported)
     if len(graph.inputs) != len(stage.inputs) or len(graph.outputs) != len(stage.outputs):
         raise ExportError(
             f"stage '{name}' was exported with {len(graph.inputs)} inputs and "
@@ -152,6 +139,25 @@ def _export_piece(
         )
     _rename(graph, name, stage)
     return Piece(stage, variant, graph)
+
+
+def _to_onnx(module: nn.Module, inputs: tuple[Tensor, ...]) -> ir.Model:
+    """All that torch's exporter does: nearly the whole time of an export is spent here."""
+    batch = torch.export.Dim("batch")
+    shapes: tuple[object, ...] = tuple({0: batch} for _ in inputs)
+    if _takes_varargs(module):
+        shapes = (shapes,)
+    program = torch.export.export(module, inputs, dynamic_shapes=shapes)
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        optimize=False,
+        opset_version=OPSET,
+        verbose=False,
+        custom_translation_table=TRANSLATIONS,
+    )
+    assert exported is not None
+    return exported.model
 
 
 def _takes_varargs(module: nn.Module) -> bool:

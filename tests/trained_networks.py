@@ -1,0 +1,50 @@
+"""The committed checkpoints: their networks, and bundles of them in every precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from once import once
+
+from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.calibration.calibrate import calibrate
+from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.export import export_bundle
+from anydepth_deploy.models.stages import AnyDepthModel, Size
+from anydepth_deploy.train.shapes import write_coco
+
+FAMILIES = ("anydepth-detr", "anydepth-yolo")
+CHECKPOINTS = {name: ROOT / "checkpoints" / f"{name}-tiny-shapes.pth" for name in FAMILIES}
+SIZES: dict[str, Size] = {"anydepth-detr": (96, 192), "anydepth-yolo": (160, 160)}
+"""What tests of graphs export them for."""
+
+CALIBRATION = 64, 7
+"""Number of pictures and their seed."""
+
+
+def trained(family: str) -> AnyDepthModel:
+    return load_model(read_checkpoint(CHECKPOINTS[family]))
+
+
+def lowered_bundle(family: str, folders: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """The trained network in all precisions, gated and static, and its range table. Read only."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        count, seed = CALIBRATION
+        write_coco(folder / "pictures", count, seed, "train")
+        table = folder / "table.json"
+        calibrate(CHECKPOINTS[family], folder / "pictures", table, probe=0, threads=1)
+        export_bundle(
+            CHECKPOINTS[family],
+            folder / "bundle",
+            layouts=["gated", "set"],
+            precision=["fp32", "fp16", "int8"],
+            targets=["onnxruntime", "tensorrt"],
+            ranges=table,
+        )
+
+    folder = once(folders, f"lowered-{family}", make)
+    return open_bundle(folder / "bundle"), folder / "table.json"

@@ -86,15 +86,18 @@ def checkpoint(model: AnyDepthDETR, tmp_path_factory: pytest.TempPathFactory) ->
     return once(tmp_path_factory, "checkpoint", make) / "tiny.pth"
 
 
-BOTH: dict[str, Any] = {"layouts": ["gated", "set"], "weights": ["shared", "folded"]}
+def _export_once(folders: pytest.TempPathFactory, name: str, checkpoint: Path) -> Path:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        layouts, weights = ["gated", "set"], ["shared", "folded"]
+        export_bundle(checkpoint, folder / "tiny", layouts=layouts, weights=weights)
+
+    return once(folders, name, make) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def _exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    def make(out: Path) -> None:
-        export_bundle(checkpoint, out, **BOTH)
-
-    return once(tmp_path_factory, "bundle", make)
+    return _export_once(tmp_path_factory, "bundle", checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -130,11 +133,7 @@ def yolo_checkpoint(yolo_model: AnyDepthYOLO, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def yolo_bundle(yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Gated graphs (shared and folded) and the static set of `yolo_checkpoint`. Read only."""
-
-    def make(out: Path) -> None:
-        export_bundle(yolo_checkpoint, out, **BOTH)
-
-    return open_bundle(once(tmp_path_factory, "bundle-yolo", make))
+    return open_bundle(_export_once(tmp_path_factory, "bundle-yolo", yolo_checkpoint))
 
 
 @pytest.fixture(scope="session")

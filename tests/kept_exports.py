@@ -18,9 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import pytest
 import torch
 from once import locked
 from torch import Tensor, nn
+
+from anydepth_deploy import export
+from anydepth_deploy.calibration import calibrate
+from anydepth_deploy.graph import pieces
+from anydepth_deploy.graph.pieces import Pieces
+from anydepth_deploy.models.stages import AnyDepthModel, Size
+from anydepth_deploy.progress import Progress
 
 Exporter = Callable[[nn.Module, tuple[Tensor, ...]], ir.Model]
 
@@ -133,16 +141,43 @@ class _Description:
         self._add(vars(module))
 
 
-@contextlib.contextmanager
-def installed(folder: Path) -> Iterator[KeptExports]:
-    """Keep what is exported in ``folder`` from here on."""
-    from anydepth_deploy.graph import pieces
+class KeptPieces:
+    """Stands before ``export_pieces``: those of the last networks, weights and all, are at hand."""
 
+    LAST = 4
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Pieces] = {}
+
+    def __call__(
+        self, model: AnyDepthModel, size: Size, *, progress: Progress | None = None
+    ) -> Pieces:
+        digest = hashlib.sha256(
+            repr((model.family, model.config, model.suppression, size)).encode()
+        )
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+        key = digest.hexdigest()
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = pieces.export_pieces(model, size, progress=progress)
+        elif progress is not None:
+            for index, piece in enumerate(found.pieces):
+                progress(piece.prefix, index, len(found.pieces))
+        self._kept[key] = found
+        if len(self._kept) > self.LAST:
+            del self._kept[next(iter(self._kept))]
+        return found
+
+
+@contextlib.contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """Keep what is exported in ``folder`` from here on."""
     folder.mkdir(parents=True, exist_ok=True)
-    real = pieces._to_onnx
-    kept = KeptExports(real, folder)
-    pieces._to_onnx = kept
-    try:
-        yield kept
-    finally:
-        pieces._to_onnx = real
+    kept = KeptPieces()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "_to_onnx", KeptExports(pieces._to_onnx, folder))
+        patch.setattr(export, "export_pieces", kept)
+        patch.setattr(calibrate, "export_pieces", kept)
+        yield

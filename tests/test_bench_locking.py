@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -93,27 +93,46 @@ def test_locked_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert nvml.gpus[0].locked is None
 
 
-def test_an_interrupt_right_after_locking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The signal comes before the call of NVML returns."""
-    nvml = FakeNvml().install(monkeypatch)
-    lock: Callable[..., None] = sys.modules["pynvml"].nvmlDeviceSetGpuLockedClocks
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+import pytest
+from fake_nvml import FakeNvml
+from anydepth_deploy.bench.sensors.locking import lock_clocks
 
-    def interrupted(*arguments: Any) -> None:
-        lock(*arguments)
-        os.kill(os.getpid(), signal.SIGINT)
-        for _ in range(1000):
-            pass
+patch = pytest.MonkeyPatch()
+nvml = FakeNvml().install(patch)
+lock = sys.modules["pynvml"].nvmlDeviceSetGpuLockedClocks
 
-    monkeypatch.setattr(sys.modules["pynvml"], "nvmlDeviceSetGpuLockedClocks", interrupted)
-    # A shell that runs this in the background has Python ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), lock_clocks("cuda", 990, root=tmp_path):
-            pytest.fail("interrupted before")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert nvml.called("nvmlDeviceSetGpuLockedClocks") == [(990, 990)]
-    assert nvml.gpus[0].locked is None
+def interrupted(*arguments):
+    lock(*arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+
+patch.setattr(sys.modules["pynvml"], "nvmlDeviceSetGpuLockedClocks", interrupted)
+# A shell that runs this in the background has Python ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with lock_clocks("cuda", 990, root=Path(sys.argv[1])):
+        print("not interrupted")
+except KeyboardInterrupt:
+    print(nvml.called("nvmlDeviceSetGpuLockedClocks"), nvml.gpus[0].locked)
+"""
+
+
+def test_an_interrupt_right_after_locking(tmp_path: Path) -> None:
+    """The signal comes before the call of NVML returns; in a process of its own, since what other
+    tests have loaded into this one may take signals its own way."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[(990, 990)] None\n"), done.stderr
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -465,7 +465,7 @@ def test_files_that_no_runtime_loads(
 ) -> None:
     bundle = open_bundle(bundle_copy)
     for artifact in bundle.artifacts("gated"):
-        (bundle_copy / artifact.file).write_bytes(b"\x08" * artifact.bytes)
+        (bundle_copy / artifact.file).write_bytes(b"\x0f" * artifact.bytes)  # no type of a field
     with pytest.raises(CppError, match=rf"{name} [0-9.]+ cannot load .*\.onnx: ") as refused:
         opened(bundle, runtime=runtime, check=False)
     assert refused.value.kind == "BundleError"

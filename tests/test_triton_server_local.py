@@ -139,11 +139,13 @@ def test_the_client_says_in_one_line_what_is_wrong(
 # --- the server ------------------------------------------------------------------------------
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from triton_server.environment import ensure
 from triton_server.server import LocalServer
 
+# A shell that runs this in the background has Python ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 (folder / "repository").mkdir()
 with LocalServer(ensure(), folder / "repository", log=folder / "log", explicit=True) as server:

@@ -52,9 +52,8 @@ class KeptExports:
                 unfinished = file.with_suffix(".unfinished")
                 ir.save(self.export(module, inputs), unfinished)
                 unfinished.rename(file)
-        model = ir.load(
-            file
-        )  # the first time, too: later passes number constants as they find them
+        # The first time, too: later passes number constants by what the exporter has named before.
+        model = ir.load(file)
         weights = module.state_dict(keep_vars=True)
         for name, value in model.graph.initializers.items():
             if name in weights:
@@ -152,9 +151,8 @@ class KeptPieces:
     def __call__(
         self, model: AnyDepthModel, size: Size, *, progress: Progress | None = None
     ) -> Pieces:
-        digest = hashlib.sha256(
-            repr((model.family, model.config, model.suppression, size)).encode()
-        )
+        start = (model.family, model.config, model.suppression, size)
+        digest = hashlib.sha256(repr(start).encode())
         for name, tensor in model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from once import once
 from onnx import numpy_helper
 from PIL import Image
-from trained_networks import CHECKPOINTS, SIZES, trained
+from trained_networks import CHECKPOINTS, FAMILIES, SIZES, trained_pieces
 
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.calibration.table import RangeTable, read_table
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.graph.keeping import KeepingRules
 from anydepth_deploy.graph.lower import Lowered, Recipe, lower
-from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import Precision, Target
 from anydepth_deploy.models.stages import AnyDepthModel
@@ -120,12 +120,12 @@ def make_networks(folders: pytest.TempPathFactory) -> dict[str, Network]:
     """The trained DETR for 96 x 192 and the trained YOLO for 160 x 160, calibrated."""
     if not _made:
         made = once(folders, "ranges", _write_ranges)
-        for family, size in SIZES.items():
-            model = trained(family)
-            recipe = Preprocess.of(model.resize, size)
+        for family in FAMILIES:
+            model, pieces = trained_pieces(family)
+            recipe = Preprocess.of(model.resize, pieces.size)
             _made[family] = Network(
                 model,
-                export_pieces(model, size),
+                pieces,
                 read_table(made / f"{family}.json"),
                 verification_batches(recipe, seed=5)[1][:2],  # without the noise
             )

@@ -36,8 +36,8 @@ Exporter = Callable[[nn.Module, tuple[Tensor, ...]], ir.Model]
 class KeptExports:
     """Stands before ``anydepth_deploy.graph.pieces._to_onnx``; keeps graphs in ``folder``."""
 
-    def __init__(self, export: Exporter, folder: Path) -> None:
-        self.export, self._folder = export, folder
+    def __init__(self, exporter: Exporter, folder: Path) -> None:
+        self.export, self._folder = exporter, folder
         self.made = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> ir.Model:

@@ -17,7 +17,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 from conftest import TRAINED
-from trained_networks import lowered_bundle
+from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy import cli
 from anydepth_deploy.building.build import BuildReport, build_bundle
@@ -27,9 +27,6 @@ from anydepth_deploy.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install 'anydepth-deploy[rtx]'")
-
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
-CHECKPOINTS = {name: TRAINED.with_name(f"{name}-tiny-shapes.pth") for name in FAMILIES}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

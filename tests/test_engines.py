@@ -24,13 +24,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import ROOT
 from fake_cuda import FakeCuda
 from fake_tensorrt import MAGIC, FakeTensorRt, write_engine
 from fake_tensorrt_api import NAMES, Script
 from fake_tensorrt_api import fake_tensorrt as builder_module
 from numpy.typing import NDArray
-from trained_networks import lowered_bundle
+from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy.bench.command import Request, bench_all
 from anydepth_deploy.bench.options import Options
@@ -59,7 +58,6 @@ from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.train.shapes import write_coco
 from anydepth_deploy.verify_engines import EngineReport, verify_engines
 
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("gated", "set", "stages")
 BATCHES = (1, 3, 4)
@@ -1297,8 +1295,7 @@ def test_exporting_again_keeps_the_engines(
     check(machine, open_bundle(copied), "base", layout="gated")
     before = engines_of(open_bundle(copied))
     assert any(item.verified for item in before)
-    checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
-    export_bundle(checkpoint, copied, layouts=["gated", "stages"], weights=["folded"])
+    export_bundle(CHECKPOINTS[family], copied, layouts=["gated", "stages"], weights=["folded"])
     opened = assert_whole(copied)
     assert engines_of(opened) == before
     assert opened.artifacts("stages", format="onnx")
@@ -1314,9 +1311,8 @@ def test_pieces_on_openvino(
     lowered: tuple[Bundle, Path], family: str, images: Arrays, tmp_path: Path, precision: str
 ) -> None:
     """At every rung, in batches of 1 and 3, against ONNX Runtime on the same pieces."""
-    checkpoint = ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
     staged = export_bundle(
-        checkpoint,
+        CHECKPOINTS[family],
         tmp_path / "bundle",
         layouts=["stages"],
         precision=[precision],

@@ -20,14 +20,14 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from test_graph import assert_names_are_unique
-from trained_networks import FAMILIES, SIZES, trained
+from trained_networks import FAMILIES, trained_pieces
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
 from anydepth_deploy.graph.fold import constant
 from anydepth_deploy.graph.half import HalfReport, to_half
-from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.models.stages import AnyDepthModel
@@ -60,11 +60,11 @@ def networks() -> dict[str, Network]:
     return {
         family: Network(
             model,
-            export_pieces(model, size),
-            verification_batches(Preprocess.of(model.resize, size), seed=5)[1],
+            pieces,
+            verification_batches(Preprocess.of(model.resize, pieces.size), seed=5)[1],
         )
-        for family, size in SIZES.items()
-        for model in [trained(family)]
+        for family in FAMILIES
+        for model, pieces in [trained_pieces(family)]
     }
 
 

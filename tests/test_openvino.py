@@ -19,6 +19,7 @@ import torch
 from conftest import random_images
 from test_graph import onnx_file
 from test_session import assert_close
+from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.detections import Detections
@@ -33,7 +34,6 @@ ov = pytest.importorskip("openvino", reason="the extra 'openvino' is not install
 from anydepth_deploy.runtimes import openvino as module  # noqa: E402
 
 SIDE = 160
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 HAS_BF16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 ONE_THREAD = EngineOptions(threads=1)
 

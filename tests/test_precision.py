@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, random_images
+from conftest import random_images
 from handmade import FakeGraphs
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from test_cli import edit_artifact
 from test_session import assert_equal
-from trained_networks import lowered_bundle
+from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from anydepth_deploy.calibration.table import RangeTable, default_table, read_table, write_table
@@ -36,11 +36,6 @@ from anydepth_deploy.train.shapes import write_coco
 from anydepth_deploy.verify import Parity, Report, verify
 
 SIDE = 160
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
-
-
-def checkpoint_of(family: str) -> Path:
-    return ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -470,7 +465,7 @@ def test_rules_are_obeyed_and_recorded(
     stage = "layer2" if family == "anydepth-detr" else "layer11"
     rules = KeepingRules(keep=(f"{stage}.full", "*skipped/Conv_0"), max_ratio=100.0)
     found = export_bundle(
-        checkpoint_of(family), tmp_path / "b", precision=["int8"], ranges=table, rules=rules
+        CHECKPOINTS[family], tmp_path / "b", precision=["int8"], ranges=table, rules=rules
     )
     (item,) = found.artifacts()
     model = onnx.load(found.path / item.file)
@@ -500,7 +495,7 @@ def test_a_misspelt_pattern_is_refused(
     for field in ("keep", "quantise"):
         with pytest.raises(UsageError, match=f"'{words[-1]}' .*matches nothing") as caught:
             export_bundle(
-                checkpoint_of(family),
+                CHECKPOINTS[family],
                 folder,
                 precision=["int8"],
                 ranges=table,
@@ -513,7 +508,7 @@ def test_a_misspelt_pattern_is_refused(
 def test_a_misspelt_pattern_leaves_nothing(table: Path, family: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="matches nothing"):
         export_bundle(
-            checkpoint_of(family),
+            CHECKPOINTS[family],
             tmp_path / "b",
             precision=["int8"],
             ranges=table,
@@ -525,7 +520,7 @@ def test_a_misspelt_pattern_leaves_nothing(table: Path, family: str, tmp_path: P
 def test_an_int8_graph_without_8_bits_is_refused(table: Path, family: str, tmp_path: Path) -> None:
     with pytest.raises(AnyDepthError, match="quantise"):
         export_bundle(
-            checkpoint_of(family),
+            CHECKPOINTS[family],
             tmp_path / "b",
             precision=["int8"],
             ranges=table,
@@ -548,7 +543,7 @@ def test_a_table_of_another_version_of_the_graphs(
     for targets in (["onnxruntime"], ["tensorrt"]):
         with pytest.raises(CalibrationError, match=r"no tensor '.*calibrate") as caught:
             export_bundle(
-                checkpoint_of(family),
+                CHECKPOINTS[family],
                 folder,
                 layouts=["gated", "set"],
                 precision=["fp32", "fp16", "int8"],
@@ -565,7 +560,7 @@ def test_a_table_of_another_version_of_the_graphs(
 def verified(bundle: Bundle, family: str, *depths: str, **options: Any) -> Report:
     return verify(
         bundle,
-        str(checkpoint_of(family)),
+        str(CHECKPOINTS[family]),
         verification_batches(bundle.manifest.preprocess),
         depths=[bundle.table.find(depth) for depth in depths] or None,
         record=False,
@@ -787,7 +782,7 @@ def test_the_record_says_what_was_computed_in_what(
     batches = verification_batches(opened.manifest.preprocess)[:1]
     depths = [opened.table.find("base")]
     report = verify(
-        opened, str(checkpoint_of(family)), batches, depths=depths, layout="gated", threads=1
+        opened, str(CHECKPOINTS[family]), batches, depths=depths, layout="gated", threads=1
     )
     (record,) = open_bundle(folder).manifest.results["verify"]
     assert record["passed"] is report.passed is True

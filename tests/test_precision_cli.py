@@ -11,14 +11,13 @@ import pytest
 from handmade import FakeGraphs
 from test_cli import Run, edit_artifact, fails, run, strict_json
 from test_precision import (
-    checkpoint_of,
     contents,
     fake,
     has_bf16,
     made_up,
     shifted,
 )
-from trained_networks import lowered_bundle
+from trained_networks import CHECKPOINTS, lowered_bundle
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.calibration.table import write_table
@@ -27,7 +26,7 @@ from anydepth_deploy.train.shapes import write_coco
 __all__ = ["fake", "run"]  # fixtures
 
 DETR = "anydepth-detr"
-CHECKPOINT = checkpoint_of(DETR)
+CHECKPOINT = CHECKPOINTS[DETR]
 
 
 @pytest.fixture(scope="module")

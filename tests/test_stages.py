@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TRAINED, random_images
+from trained_networks import CHECKPOINTS, FAMILIES
 
 from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.errors import BundleError, UsageError
@@ -20,11 +21,10 @@ from anydepth_deploy.samples import verification_batches
 from anydepth_deploy.suppression import Suppression
 from anydepth_deploy.verify import verify
 
-YOLO = TRAINED.with_name("anydepth-yolo-tiny-shapes.pth")
-CHECKPOINTS = {"anydepth-detr": TRAINED, "anydepth-yolo": YOLO}
+YOLO = CHECKPOINTS["anydepth-yolo"]
 
 
-@pytest.fixture(scope="module", params=sorted(CHECKPOINTS))
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, random_images
+from conftest import random_images
 from fake_torch_cuda import FakeTorchCuda
 from numpy.typing import NDArray
 from test_session import assert_equal
 from torch import Tensor, nn
+from trained_networks import FAMILIES
+from trained_networks import trained as trained_network
 
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthSpace, Gate, Predicate
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import (
@@ -37,7 +38,6 @@ from anydepth_deploy.runtimes.torch_device import CudaGraph
 from anydepth_deploy.runtimes.torch_fast import TorchRunner, check_runner, open_torch_runner
 from anydepth_deploy.train.shapes import render
 
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 PICTURES = 9
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,10 +45,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 @pytest.fixture(scope="module")
 def trained() -> dict[str, AnyDepthModel]:
     """The trained tiny networks by family. Not to be changed."""
-    return {
-        family: load_model(read_checkpoint(ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"))
-        for family in FAMILIES
-    }
+    return {family: trained_network(family) for family in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)

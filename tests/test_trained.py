@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from trained_networks import lowered_bundle
+from trained_networks import CHECKPOINTS, lowered_bundle
 
 from anydepth_deploy.bundle import Bundle
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
@@ -35,7 +35,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def checkpoint(family: str) -> Path:
-    return ROOT / "checkpoints" / f"{family}-tiny-shapes.pth"
+    return CHECKPOINTS[family]
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,6 @@ def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Pa
 
 
 # --- lower precisions ------------------------------------------------------------------------
-
-"""How many generated training pictures ranges come from, and their seed."""
 
 LOST = {"fp16": 0.2, "int8": 1.0, "int8 for tensorrt": 1.5, "bf16": 1.0}
 """AP points that a precision may lose at any rung, on the same 200 pictures."""

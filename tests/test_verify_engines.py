@@ -21,7 +21,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from trained_networks import lowered_bundle
+from trained_networks import FAMILIES, lowered_bundle
 
 from anydepth_deploy import runtimes
 from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
@@ -39,7 +39,6 @@ from anydepth_deploy.verify_engines import EngineReport, batch_sizes, verify_eng
 
 RUNTIME = "tensorrt-rtx"
 PRECISIONS = ("fp32", "fp16", "int8")
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 SOURCES = {
     "fp32": "gated-fp32-shared",
     "fp16": "gated-fp16-shared",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from anydepth_deploy.bundle import Bundle, open_bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.export import export_bundle
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.models.stages import AnyDepthModel, Size
 from anydepth_deploy.train.shapes import write_coco
 
@@ -21,11 +23,18 @@ SIZES: dict[str, Size] = {"anydepth-detr": (96, 192), "anydepth-yolo": (160, 160
 """What tests of graphs export them for."""
 
 CALIBRATION = 64, 7
-"""Number of pictures and their seed."""
+"""How many generated training pictures ranges come from, and their seed."""
 
 
 def trained(family: str) -> AnyDepthModel:
     return load_model(read_checkpoint(CHECKPOINTS[family]))
+
+
+@functools.cache
+def trained_pieces(family: str) -> tuple[AnyDepthModel, Pieces]:
+    """A trained network and its pieces for :data:`SIZES`. Not to be changed."""
+    model = trained(family)
+    return model, export_pieces(model, SIZES[family])
 
 
 def lowered_bundle(family: str, folders: pytest.TempPathFactory) -> tuple[Bundle, Path]:

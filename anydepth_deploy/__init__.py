@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from anydepth_deploy.bundle import Bundle, open_bundle
+    from anydepth_deploy.bundle.files import Bundle, open_bundle
+    from anydepth_deploy.bundle.session import Session
     from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
     from anydepth_deploy.detections import Detections
     from anydepth_deploy.errors import AnyDepthError, CheckFailedError
-    from anydepth_deploy.export import export_bundle
-    from anydepth_deploy.images import load_image, prepare, prepare_batch
-    from anydepth_deploy.session import Session
+    from anydepth_deploy.exporting.export import export_bundle
+    from anydepth_deploy.pictures.images import load_image, prepare, prepare_batch
 
 _PUBLIC = {
     "AnyDepthError": "errors",
-    "Bundle": "bundle",
+    "Bundle": "bundle.files",
     "CheckFailedError": "errors",
     "Depth": "depth",
     "DepthSpace": "depth",
     "DepthTable": "depth",
     "Detections": "detections",
-    "Session": "session",
-    "export_bundle": "export",
-    "load_image": "images",
-    "open_bundle": "bundle",
-    "prepare": "images",
-    "prepare_batch": "images",
+    "Session": "bundle.session",
+    "export_bundle": "exporting.export",
+    "load_image": "pictures.images",
+    "open_bundle": "bundle.files",
+    "prepare": "pictures.images",
+    "prepare_batch": "pictures.images",
 }
 
 __all__ = [

@@ -475,7 +475,7 @@ def export(
     """Turn a checkpoint into a bundle; makes only what is missing."""
     from anydepth_deploy import console, describe
     from anydepth_deploy.building.graphs import engine_graphs
-    from anydepth_deploy.export import export_bundle
+    from anydepth_deploy.exporting.export import export_bundle
 
     engines = None if format is Format.onnx else EngineRuntime(format.value)
     words = None if layout is None else _words(layout)
@@ -552,7 +552,7 @@ def build(
 ) -> None:
     """Build TensorRT engines from a bundle's graphs; makes only what is missing."""
     from anydepth_deploy import console, tables
-    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.bundle.files import open_bundle
 
     report = _build(
         bundle,
@@ -613,9 +613,9 @@ def verify(
     relative errors are. Engines (--runtime tensorrt, tensorrt-rtx) are compared with the graphs
     they were built from, on ONNX Runtime, and marked in the bundle.
     """
-    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.pictures.samples import verification_batches
     from anydepth_deploy.runtimes import format_of
-    from anydepth_deploy.samples import verification_batches
 
     engines = format_of(runtime) != "onnx"
     if engines and checkpoint is not None:
@@ -642,7 +642,7 @@ def verify(
 
 def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: Any) -> None:
     from anydepth_deploy import console, tables
-    from anydepth_deploy.verify import verify as run
+    from anydepth_deploy.verifying.graphs import verify as run
 
     with console.bar("verify", quiet=json) as progress:
         report = run(opened, str(checkpoint), batches, progress=progress, **options)
@@ -663,7 +663,7 @@ def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> No
     from anydepth_deploy import console, tables
 
     with _without_torch("verifying engines"):
-        from anydepth_deploy.verify_engines import verify_engines
+        from anydepth_deploy.verifying.engines import verify_engines
 
     with _without_torch("verifying engines"), console.bar("verify", quiet=json) as progress:
         report = verify_engines(opened, batches, progress=progress, **options)
@@ -709,9 +709,9 @@ def evaluate(
 ) -> None:
     """COCO average precision of the artifact, per depth and precision."""
     from anydepth_deploy import console, tables
-    from anydepth_deploy.bundle import open_bundle
-    from anydepth_deploy.evaluate import CocoData, check_precisions, pareto_ladder, write_ladder
-    from anydepth_deploy.evaluate import evaluate as run
+    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
+    from anydepth_deploy.evaluation import evaluate as run
 
     opened = open_bundle(bundle)
     depths = opened.table.select(depth)
@@ -864,7 +864,7 @@ def bench(
     """
     from anydepth_deploy import console
     from anydepth_deploy.bench import show
-    from anydepth_deploy.bench.command import Request, bench_all
+    from anydepth_deploy.bench.combinations import Request, bench_all
     from anydepth_deploy.bench.options import Options, parse_mix
 
     request = Request(
@@ -935,7 +935,7 @@ def report(
 ) -> None:
     """Merge results of several devices and runtimes into a table and pictures, or compare two."""
     from anydepth_deploy import console
-    from anydepth_deploy.bench import report as reports
+    from anydepth_deploy.bench.report import formats as reports
     from anydepth_deploy.bench.results import read_result
 
     if allow and not compare:
@@ -949,7 +949,7 @@ def report(
         _compare(found, results, _words(allow), json)
         return
     if plot is not None:
-        from anydepth_deploy.bench.plots import draw
+        from anydepth_deploy.bench.plots.page import draw
 
         draw(found, plot, _words(figures))
     if json:
@@ -965,7 +965,7 @@ def report(
 
 def _compare(found: list[Any], results: list[Path], allow: list[str], json: bool) -> None:
     from anydepth_deploy import console
-    from anydepth_deploy.bench.compare import compare, print_comparison
+    from anydepth_deploy.bench.report.compare import compare, print_comparison
 
     comparison = compare(found[0], found[1], allow=allow)
     if json:
@@ -992,7 +992,7 @@ def predict(
 ) -> None:
     """Detect objects at a chosen depth and draw them."""
     from anydepth_deploy import console
-    from anydepth_deploy.bundle import open_bundle
+    from anydepth_deploy.bundle.files import open_bundle
     from anydepth_deploy.predict import predict as run
 
     with console.bar("predict", quiet=json) as progress:
@@ -1089,7 +1089,7 @@ def shapes(
 ) -> None:
     """Generate pictures of shapes with COCO annotations (what the tiny detector knows)."""
     from anydepth_deploy import console
-    from anydepth_deploy.train.shapes import write_coco
+    from anydepth_deploy.pictures.shapes import write_coco
 
     annotations = write_coco(out, count, seed, "val", size=size)
     if json:
@@ -1306,7 +1306,7 @@ def _rules(
     keep: str | None, quantise: str | None, max_ratio: float | None, max_error: float | None
 ) -> Any:
     """What of an INT8 graph stays in float; None where nothing was said."""
-    from anydepth_deploy.graph.keeping import KeepingRules
+    from anydepth_deploy.calibration.keeping import KeepingRules
 
     thresholds = {"max_ratio": max_ratio, "max_error": max_error}
     given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}

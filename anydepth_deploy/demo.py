@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy import console
-from anydepth_deploy.bench.bundle_workload import BundleWorkload, Choice
 from anydepth_deploy.bench.options import Options
-from anydepth_deploy.bench.pictures import load_batches
 from anydepth_deploy.bench.results import DepthResult
 from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.pictures import load_batches
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import draw_detections, side_by_side
 from anydepth_deploy.errors import CheckFailedError, UsageError
-from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.images import load_image, prepare
+from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.draw import draw_detections, side_by_side
+from anydepth_deploy.pictures.images import load_image, prepare
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.session import Session
-from anydepth_deploy.train.shapes import write_coco
-from anydepth_deploy.verify import verify
+from anydepth_deploy.verifying.graphs import verify
 
 __all__ = ["DemoResult", "run_demo"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle import open_bundle
+from anydepth_deploy.bundle.files import open_bundle
 from anydepth_deploy.depth import DepthSpace
 from anydepth_deploy.errors import shorten
 from anydepth_deploy.manifest import depth_rows
@@ -24,9 +24,9 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
     Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
     Raises :class:`CheckpointError` and :class:`InputError`.
     """
-    from anydepth_deploy.checkpoint import load_model, read_checkpoint
-    from anydepth_deploy.labels import class_names
-    from anydepth_deploy.models.macs import count_macs
+    from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
+    from anydepth_deploy.checkpoints.class_names import class_names
+    from anydepth_deploy.families.shared.macs import count_macs
 
     checkpoint = read_checkpoint(path)
     model = load_model(checkpoint)

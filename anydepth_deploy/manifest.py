@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, Predicate
 from anydepth_deploy.errors import DepthError
-from anydepth_deploy.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [

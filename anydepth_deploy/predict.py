@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import draw_detections, enlargement
 from anydepth_deploy.errors import ImageError, UsageError
-from anydepth_deploy.images import SUFFIXES, find_images, load_image, prepare
+from anydepth_deploy.pictures.draw import draw_detections, enlargement
+from anydepth_deploy.pictures.images import SUFFIXES, find_images, load_image, prepare
 from anydepth_deploy.progress import Progress
 
 __all__ = ["Prediction", "predict"]

@@ -10,11 +10,11 @@ from anydepth_deploy.errors import shorten
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
     from anydepth_deploy.building.build import BuildReport
-    from anydepth_deploy.bundle import Bundle
+    from anydepth_deploy.bundle.files import Bundle
     from anydepth_deploy.calibration.report import JoinRow, StageRow
-    from anydepth_deploy.evaluate import Accuracy
-    from anydepth_deploy.parity import Report
-    from anydepth_deploy.verify_engines import EngineParity, EngineReport
+    from anydepth_deploy.evaluation import Accuracy
+    from anydepth_deploy.verifying.engines import EngineParity, EngineReport
+    from anydepth_deploy.verifying.parity import Report
 
 __all__ = [
     "Table",

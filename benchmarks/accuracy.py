@@ -19,9 +19,9 @@ from machine import RESULTS, machine, write
 
 from anydepth_deploy.console import bar, giga, print_line, print_table
 from anydepth_deploy.demo import HELD_OUT_SEED
-from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate, pareto_ladder
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.train.shapes import write_coco
+from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.shapes import write_coco
 
 mpl.use("Agg")
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"

@@ -32,15 +32,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from random_checkpoint import write_random_checkpoint
 
-from anydepth_deploy.bench.bundle_workload import BundleWorkload, Choice
-from anydepth_deploy.bench.measure import quiet
-from anydepth_deploy.bench.pictures import load_batches
 from anydepth_deploy.bench.results import Scope
 from anydepth_deploy.bench.statistics import ratio_of_medians
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bench.timing.timer import quiet
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.pictures import load_batches
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.console import bar, print_line, print_table
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.train.shapes import render
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.shapes import render
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINED = ("anydepth-detr", "anydepth-yolo")

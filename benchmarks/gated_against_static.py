@@ -24,11 +24,11 @@ from random_checkpoint import write_random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
-from anydepth_deploy.bench.timing import interleave, median_ratio
-from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.bench.timing.interleave import interleave, median_ratio
+from anydepth_deploy.bundle.files import Bundle, open_bundle
 from anydepth_deploy.console import bar
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.samples import verification_batches
 
 FULL = "static_super_bytes"
 

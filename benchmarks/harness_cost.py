@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 from machine import machine, write
 
-from anydepth_deploy.bench.bundle_workload import BundleWorkload, Choice
-from anydepth_deploy.bench.clock import MonotonicClock
 from anydepth_deploy.bench.host import resident_memory
-from anydepth_deploy.bench.measure import Timer
-from anydepth_deploy.bench.monitor import Monitor
 from anydepth_deploy.bench.options import Options
-from anydepth_deploy.bench.pictures import load_batches
 from anydepth_deploy.bench.run import run_bench
 from anydepth_deploy.bench.sensors import find_sensors
 from anydepth_deploy.bench.statistics import ratio_of_medians
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bench.timing.clock import MonotonicClock
+from anydepth_deploy.bench.timing.monitor import Monitor
+from anydepth_deploy.bench.timing.timer import Timer
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.pictures import load_batches
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.console import bar, print_table
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.exporting.export import export_bundle
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FAMILIES = ("anydepth-detr", "anydepth-yolo")

@@ -33,17 +33,17 @@ from random_checkpoint import write_random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
-from anydepth_deploy.bench.timing import interleave, median_ratio
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bench.timing.interleave import interleave, median_ratio
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.console import bar
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.runtimes import Compute, EngineOptions, open_engine
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.train.shapes import write_coco
 
 DEPTHS = ("super", "base")
 FORMS = ("static", "shared", "folded")

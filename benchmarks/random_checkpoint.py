@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from anydepth_deploy.models.randomise import randomise
-from anydepth_deploy.models.registry import FAMILIES
-from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.families.registry import FAMILIES
+from anydepth_deploy.families.shared.randomise import randomise
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 NETWORKS = {
     f"{prefix}{name}": (family, name)

@@ -26,7 +26,7 @@ from random_checkpoint import NETWORKS, random_network
 from rich.console import Console
 from rich.table import Table
 
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 CASES = {"read_checkpoint": "read", "load_model": "load"}

@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # for triton_server, which is not installed
 
 from anydepth_deploy.bench.statistics import median  # noqa: E402
-from anydepth_deploy.bench.timing import interleave  # noqa: E402
-from anydepth_deploy.bundle import Bundle  # noqa: E402
+from anydepth_deploy.bench.timing.interleave import interleave  # noqa: E402
+from anydepth_deploy.bundle.files import Bundle  # noqa: E402
 from anydepth_deploy.console import bar, print_table  # noqa: E402
-from anydepth_deploy.export import export_bundle  # noqa: E402
+from anydepth_deploy.exporting.export import export_bundle  # noqa: E402
 from anydepth_deploy.serve.plan import ServeOptions  # noqa: E402
 from anydepth_deploy.serve.repository import write_repository  # noqa: E402
 from triton_server.client import Detector  # noqa: E402

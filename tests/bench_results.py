@@ -20,7 +20,7 @@ from anydepth_deploy.bench.results import (
     Subject,
     Verdict,
 )
-from anydepth_deploy.bench.state import Device
+from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.bench.statistics import ratio_of_medians, summarise
 
 NETWORKS: dict[tuple[str, str], dict[str, tuple[float, float]]] = {

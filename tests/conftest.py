@@ -13,13 +13,13 @@ import torch
 from kept_exports import installed
 from once import once, shared_folder
 
-from anydepth_deploy.bundle import Bundle, open_bundle
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.shared.randomise import randomise
+from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo import AnyDepthYOLO
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.randomise import randomise
-from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.models.yolo import AnyDepthYOLO
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNGS = CONFIGS["tiny"].ladder

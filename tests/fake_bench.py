@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from handmade import LADDER, MACS, manifest
 
-from anydepth_deploy.bench.loops import Call
-from anydepth_deploy.bench.pictures import Batches
 from anydepth_deploy.bench.results import Accuracy, Inputs, Subject
-from anydepth_deploy.bench.state import Device, State
+from anydepth_deploy.bench.sensors.state import Device, State
+from anydepth_deploy.bench.timing.loops import Call
+from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import CheckFailedError
-from anydepth_deploy.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess
 
 MS = 1_000_000
 

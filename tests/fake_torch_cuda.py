@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from anydepth_deploy.runtimes import torch_device
+from anydepth_deploy.torch_runtime import device as torch_device
 
 FORBIDDEN = ("kept_scores", "aten.item", "nonzero")
 """Operators that leave the device."""

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from anydepth_deploy.graph.lower import Lowered, Recipe
+from anydepth_deploy.exporting.lower import Lowered, Recipe
 from anydepth_deploy.manifest import Artifact, Manifest
 from anydepth_deploy.train.config import Progress
 
@@ -83,7 +83,8 @@ def writes(
 
 
 class FakeGraphs:
-    """Stands for torch's exporter in :mod:`anydepth_deploy.export`: names instead of graphs.
+    """Stands for torch's exporter in :mod:`anydepth_deploy.exporting.export`: names instead of
+    graphs.
 
     ``saved`` lists what was written; ``before`` is called in the middle of each write.
     """
@@ -113,7 +114,7 @@ class FakeGraphs:
         self.saved.append(" ".join(name.split()[:2]))
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeGraphs:
-        from anydepth_deploy import export
+        from anydepth_deploy.exporting import export
 
         patch.setattr(export, "ir", self)
         for name in ("export_pieces", "lower"):

@@ -20,17 +20,17 @@ from PIL import Image
 from trained_networks import CHECKPOINTS, FAMILIES, SIZES, trained_pieces
 
 from anydepth_deploy.calibration.calibrate import calibrate
+from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable, read_table
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.graph.keeping import KeepingRules
-from anydepth_deploy.graph.lower import Lowered, Recipe, lower
+from anydepth_deploy.exporting.lower import Lowered, Recipe, lower
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import Precision, Target
-from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.train.shapes import render
+from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.pictures.shapes import render
+from anydepth_deploy.torch_runtime.session import TorchSession
 
 Array = NDArray[Any]
 

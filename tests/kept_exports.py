@@ -23,11 +23,11 @@ import torch
 from once import locked
 from torch import Tensor, nn
 
-from anydepth_deploy import export
 from anydepth_deploy.calibration import calibrate
+from anydepth_deploy.exporting import export
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph import pieces
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.models.stages import AnyDepthModel, Size
 from anydepth_deploy.progress import Progress
 
 Exporter = Callable[[nn.Module, tuple[Tensor, ...]], ir.Model]

@@ -13,16 +13,17 @@ from fake_bench import FakeSensor
 from fake_torch_cuda import FakeTorchCuda
 from test_torch_runners import cuda
 
-from anydepth_deploy.bench import checkpoint_workload, command
-from anydepth_deploy.bench.checkpoint_workload import CheckpointWorkload
-from anydepth_deploy.bench.command import Request, bench_all
+from anydepth_deploy.bench import combinations as command
+from anydepth_deploy.bench.combinations import Request, bench_all
 from anydepth_deploy.bench.options import Options
-from anydepth_deploy.bench.pictures import load_batches
 from anydepth_deploy.bench.results import Scope
 from anydepth_deploy.bench.run import run_bench
+from anydepth_deploy.bench.workloads import checkpoint as checkpoint_workload
+from anydepth_deploy.bench.workloads.checkpoint import CheckpointWorkload
+from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.errors import CheckFailedError, CheckpointError, DeviceError, UsageError
-from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.runtimes.torch_fast import TorchRunner, open_torch_runner
+from anydepth_deploy.torch_runtime.runner import TorchRunner, open_torch_runner
+from anydepth_deploy.torch_runtime.session import TorchSession
 
 __all__ = ["cuda"]  # a fixture
 

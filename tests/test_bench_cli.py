@@ -13,7 +13,7 @@ from conftest import RUNGS
 from test_cli import Run, fails, run
 
 from anydepth_deploy.bench.results import BenchResult, read_result, write_result
-from anydepth_deploy.bundle import open_bundle
+from anydepth_deploy.bundle.files import open_bundle
 
 __all__ = ["run"]  # a fixture
 
@@ -27,7 +27,7 @@ def measured(
     """Results of the same bundle, the second with another batch size."""
     import shutil
 
-    from anydepth_deploy.bench.command import Request, bench_all
+    from anydepth_deploy.bench.combinations import Request, bench_all
     from anydepth_deploy.bench.options import Options
 
     source = request.getfixturevalue("bundle").path

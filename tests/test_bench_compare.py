@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bench_results import fake_result, noisy
 
-from anydepth_deploy.bench.compare import (
+from anydepth_deploy.bench.report.compare import (
     SETTINGS,
     Comparison,
     DepthComparison,
@@ -19,7 +19,7 @@ from anydepth_deploy.bench.compare import (
     print_comparison,
 )
 from anydepth_deploy.bench.results import BenchResult, Estimate, Verdict
-from anydepth_deploy.bench.state import Device
+from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.bench.statistics import ratio_of_medians
 from anydepth_deploy.errors import ResultError, UsageError
 

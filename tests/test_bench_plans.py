@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anydepth_deploy.bench import plans
+from anydepth_deploy.bench.timing import plans
 
 
 def take(rounds: plans.Rounds, count: int) -> list[list[int]]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from bench_results import NETWORKS, fake_result, four_networks, network_result
 
-from anydepth_deploy.bench.plots import DEFAULT_FIGURES, FIGURES, draw, figure
+from anydepth_deploy.bench.plots.page import DEFAULT_FIGURES, FIGURES, draw, figure
 from anydepth_deploy.bench.results import BenchResult, Verdict
-from anydepth_deploy.bench.state import Device
+from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.errors import MissingExtraError, ResultError, UsageError
 
 if TYPE_CHECKING:
@@ -410,8 +410,8 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_reporting_needs_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, anydepth_deploy.bench.plots, anydepth_deploy.bench.report\n"
-        "import anydepth_deploy.bench.compare, anydepth_deploy.bench.published\n"
+        "import sys, anydepth_deploy.bench.plots.page, anydepth_deploy.bench.report.formats\n"
+        "import anydepth_deploy.bench.report.compare, anydepth_deploy.bench.report.published\n"
         "assert not {'torch', 'matplotlib', 'onnxruntime', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from anydepth_deploy.bench.published import Published, PublishedPoint, load_published
-from anydepth_deploy.models.registry import FAMILIES
+from anydepth_deploy.bench.report.published import Published, PublishedPoint, load_published
+from anydepth_deploy.families.registry import FAMILIES
 
 DETR_SUPER, DETR_BASE = "FFFF-F-6", "TTTT-T-4"
 YOLO_SUPER, YOLO_BASE = "FFFFFFFF", "TTTTTTTT"
 
 
 def content() -> dict[str, Any]:
-    file = resources.files("anydepth_deploy.bench") / "published.json"
+    file = resources.files("anydepth_deploy.bench.report") / "published.json"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 

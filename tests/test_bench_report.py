@@ -12,8 +12,15 @@ from typing import Any
 import pytest
 from bench_results import fake_result, four_networks, network_result
 
-from anydepth_deploy.bench.facts import common, device_name, facts, labels
-from anydepth_deploy.bench.merge import (
+from anydepth_deploy.bench.report.facts import common, device_name, facts, labels
+from anydepth_deploy.bench.report.formats import (
+    print_report,
+    to_csv,
+    to_json,
+    to_markdown,
+    write_report,
+)
+from anydepth_deploy.bench.report.merge import (
     arrange,
     interval,
     milliseconds,
@@ -21,15 +28,8 @@ from anydepth_deploy.bench.merge import (
     raw_rows,
     report_table,
 )
-from anydepth_deploy.bench.report import (
-    print_report,
-    to_csv,
-    to_json,
-    to_markdown,
-    write_report,
-)
 from anydepth_deploy.bench.results import BenchResult, Estimate, Verdict
-from anydepth_deploy.bench.state import Device
+from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.errors import ResultError, UsageError
 
 BASE, SUPER = "TTTT-T-4", "FFFF-F-6"

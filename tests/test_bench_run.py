@@ -26,12 +26,12 @@ from fake_bench import (
 )
 from handmade import LADDER
 
-from anydepth_deploy.bench.clock import MonotonicClock
-from anydepth_deploy.bench.loops import Log, on_streams, open_loop
 from anydepth_deploy.bench.options import Options, parse_mix
-from anydepth_deploy.bench.plans import poisson_arrivals
 from anydepth_deploy.bench.results import BenchResult, DepthResult
 from anydepth_deploy.bench.run import run_bench
+from anydepth_deploy.bench.timing.clock import MonotonicClock
+from anydepth_deploy.bench.timing.loops import Log, on_streams, open_loop
+from anydepth_deploy.bench.timing.plans import poisson_arrivals
 from anydepth_deploy.errors import CheckFailedError, DepthError, UsageError
 
 

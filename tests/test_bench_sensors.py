@@ -24,12 +24,12 @@ from anydepth_deploy.bench.sensors import (
     gpu_uuid,
 )
 from anydepth_deploy.bench.sensors.nvidia import HARMLESS, THROTTLING, throttle_reasons
+from anydepth_deploy.bench.sensors.state import State
 from anydepth_deploy.bench.sensors.sysfs import (
     UnreadableError,
     cpu_ranges,
     run_command,
 )
-from anydepth_deploy.bench.state import State
 
 CPU = "sys/devices/system/cpu"
 CPU_FIELDS = [name for name in State.model_fields if name not in ("seconds", "power_w", "throttle")]

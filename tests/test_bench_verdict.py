@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anydepth_deploy.bench.results import Estimate, Latency, Verdict
-from anydepth_deploy.bench.state import Device, DeviceKind, State
+from anydepth_deploy.bench.sensors.state import Device, DeviceKind, State
 from anydepth_deploy.bench.statistics import summarise
 from anydepth_deploy.bench.verdict import device_verdict, judge_latency, saturation, worst
 

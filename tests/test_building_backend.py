@@ -30,7 +30,7 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import BatchProfile
-from anydepth_deploy.runtimes import cuda
+from anydepth_deploy.runtimes.tensorrt import cuda
 
 OLD, MIDDLE, NEW = VERSIONS
 PRECISIONS = ("fp32", "fp16", "int8")

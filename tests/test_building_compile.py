@@ -206,7 +206,7 @@ def test_a_target_that_nobody_knows(small: Path, tmp_path: Path) -> None:
 
 def test_without_a_gpu_there_must_be_targets(small: Path, tmp_path: Path) -> None:
     from anydepth_deploy.errors import DeviceError
-    from anydepth_deploy.runtimes.cuda import load_cuda
+    from anydepth_deploy.runtimes.tensorrt.cuda import load_cuda
 
     if load_cuda().devices():
         pytest.skip("there is a GPU here")

@@ -18,11 +18,11 @@ import torch
 from conftest import RUNGS, random_detr
 from handmade import LADDER, MACS, FakeGraphs, manifest, writes
 
-from anydepth_deploy import bundle as module
-from anydepth_deploy import export
-from anydepth_deploy.bundle import MANIFEST, Bundle, BundleWriter, file_sha256, open_bundle
+from anydepth_deploy.bundle import files as module
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, BundleWriter, file_sha256, open_bundle
 from anydepth_deploy.errors import BundleError, UsageError
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.exporting import export
+from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Manifest
 
 TESTS = Path(__file__).parent
@@ -430,7 +430,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from handmade import manifest, writes
-from anydepth_deploy.bundle import BundleWriter
+from anydepth_deploy.bundle.files import BundleWriter
 
 path, sha, force = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "force"
 with BundleWriter(path, manifest(sha), force=force) as writer:
@@ -620,7 +620,7 @@ KILLED_EXPORT = """
 import os, signal, sys
 import pytest
 from handmade import FakeGraphs
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.exporting.export import export_bundle
 
 checkpoint, out = sys.argv[1:]
 fake = FakeGraphs().install(pytest.MonkeyPatch())

@@ -30,12 +30,12 @@ from anydepth_deploy.errors import (
     InputError,
     UsageError,
 )
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Stage
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
+from anydepth_deploy.graph.passes.placement import Keep, graphs_of
+from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.pieces import Piece, Pieces, export_pieces
-from anydepth_deploy.graph.placement import Keep, graphs_of
-from anydepth_deploy.graph.quantise import SCHEMES, quantise
-from anydepth_deploy.images import Preprocess, load_image, prepare_batch
-from anydepth_deploy.models.stages import AnyDepthModel, Stage
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 
 COUNT = 4
 FAMILIES = ("detr", "yolo")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.calibration import collect as collect_module
 from anydepth_deploy.calibration.collect import (
     Histograms,
@@ -30,7 +30,6 @@ from anydepth_deploy.calibration.collect import (
     discard_state,
 )
 from anydepth_deploy.calibration.histogram import Histogram
-from anydepth_deploy.calibration.pictures import choose_pictures
 from anydepth_deploy.errors import (
     CalibrationError,
     ImageError,
@@ -38,8 +37,9 @@ from anydepth_deploy.errors import (
     MissingExtraError,
     UsageError,
 )
-from anydepth_deploy.images import Preprocess, load_image, prepare
-from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.pictures.choice import choose_pictures
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare
 
 RECIPE = Preprocess(size=(32, 64))
 DEPTHS = ["TT", "FF"]

@@ -9,10 +9,10 @@ import pytest
 
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.depth import Depth, DepthTable
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.stages import AnyDepthModel, Stage
-from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.models.yolo import AnyDepthYOLO
+from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Stage
+from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo import AnyDepthYOLO
 
 MODELS: dict[str, AnyDepthModel] = {}
 

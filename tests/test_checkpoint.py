@@ -20,14 +20,14 @@ from fork_checkpoint import fork_modules, fork_network, write_fork_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from anydepth_deploy import checkpoint as module
-from anydepth_deploy.checkpoint import Checkpoint, load_model, read_checkpoint
+from anydepth_deploy.checkpoints import checkpoint as module
+from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.randomise import randomise
-from anydepth_deploy.models.registry import FAMILIES, Family, recognise
-from anydepth_deploy.models.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.models.yolo import AnyDepthYOLO
+from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.registry import FAMILIES, Family, recognise
+from anydepth_deploy.families.shared.randomise import randomise
+from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo import AnyDepthYOLO
 
 State = dict[str, Tensor]
 CONV = "encoder.input_proj.0.conv.weight"

@@ -15,18 +15,18 @@ from cpp_build import PATIENT, Probe, build, open_probe
 from numpy.typing import NDArray
 from PIL import Image
 
-from anydepth_deploy.bench.bundle_workload import BundleWorkload, Choice
-from anydepth_deploy.bench.compare import compare
 from anydepth_deploy.bench.options import Options
-from anydepth_deploy.bench.pictures import load_batches
-from anydepth_deploy.bench.report import to_csv, to_markdown
+from anydepth_deploy.bench.report.compare import compare
+from anydepth_deploy.bench.report.formats import to_csv, to_markdown
 from anydepth_deploy.bench.results import BenchResult, DepthResult, read_result
 from anydepth_deploy.bench.run import run_bench
 from anydepth_deploy.bench.statistics import ratio_of_medians, summarise
 from anydepth_deploy.bench.verdict import judge_latency
-from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.pictures import load_batches
+from anydepth_deploy.bundle.files import Bundle, open_bundle
 from anydepth_deploy.errors import ResultError
-from anydepth_deploy.train.shapes import render
+from anydepth_deploy.pictures.shapes import render
 
 pytestmark = PATIENT
 

@@ -20,11 +20,11 @@ from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import described, outcome
 from handmade import manifest
 
-from anydepth_deploy import session as session_module
-from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle import session as session_module
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle.session import choose_artifacts
+from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError
-from anydepth_deploy.session import choose_artifacts
-from anydepth_deploy.trust import check_trust
 
 pytestmark = PATIENT
 

@@ -25,7 +25,7 @@ from cpp_build import (
 )
 from handmade import manifest
 
-from anydepth_deploy.bundle import MANIFEST
+from anydepth_deploy.bundle.files import MANIFEST
 
 pytestmark = PATIENT
 

@@ -19,14 +19,14 @@ from test_half import run, session
 from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, networks, odd
 from trained_networks import FAMILIES
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.cut import PREPARES, CutPiece, cut
-from anydepth_deploy.graph.resolve import read_gates
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.graph.passes.cut import PREPARES, CutPiece, cut
+from anydepth_deploy.graph.passes.resolve import read_gates
 from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, StagePiece
-from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.runtimes.onnxruntime import _add_raw_outputs
+from anydepth_deploy.runtimes.onnxruntime.engine import _add_raw_outputs
 
 __all__ = ["exported", "networks"]
 

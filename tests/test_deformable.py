@@ -18,10 +18,10 @@ from onnx import TensorProto, helper
 from test_graph import assert_names_are_unique, graphs_of
 from trained_networks import lowered_bundle
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.deformable import gather_samples
-from anydepth_deploy.graph.heads import add_raw_outputs
+from anydepth_deploy.graph.passes.deformable import gather_samples
+from anydepth_deploy.graph.passes.heads import add_raw_outputs
 from anydepth_deploy.manifest import Artifact
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -31,13 +31,13 @@ from fake_tensorrt_api import fake_tensorrt as builder_module
 from numpy.typing import NDArray
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
-from anydepth_deploy.bench.command import Request, bench_all
+from anydepth_deploy.bench.combinations import Request, bench_all
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.building import build as build_module
 from anydepth_deploy.building.backend import Backend
 from anydepth_deploy.building.build import BuildReport, build_bundle
 from anydepth_deploy.building.compile import BuildSettings, Built
-from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import (
@@ -48,15 +48,15 @@ from anydepth_deploy.errors import (
     PrecisionError,
     UsageError,
 )
-from anydepth_deploy.evaluate import CocoData, evaluate
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.evaluation import CocoData, evaluate
+from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.predict import predict
-from anydepth_deploy.reference import choose_reference
-from anydepth_deploy.runtimes.tensorrt_library import load_library
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.train.shapes import write_coco
-from anydepth_deploy.verify_engines import EngineReport, verify_engines
+from anydepth_deploy.runtimes.tensorrt.library import load_library
+from anydepth_deploy.verifying.engines import EngineReport, verify_engines
+from anydepth_deploy.verifying.reference import choose_reference
 
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("gated", "set", "stages")

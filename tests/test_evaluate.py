@@ -15,11 +15,11 @@ from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
 
-from anydepth_deploy.bundle import MANIFEST, Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, BundleWriter, open_bundle
 from anydepth_deploy.depth import Depth, parse_ladder
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
-from anydepth_deploy.evaluate import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
+from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
 from anydepth_deploy.manifest import Artifact
 
 Box = tuple[float, float, float, float]

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from anydepth_deploy.graph.fold import fold_batch_norms, merge_parallel_convolutions
-from anydepth_deploy.graph.weights import share_constants
+from anydepth_deploy.graph.passes.fold import fold_batch_norms, merge_parallel_convolutions
+from anydepth_deploy.graph.passes.weights import share_constants
 
 RNG = np.random.default_rng(0)
 

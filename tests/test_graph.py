@@ -18,11 +18,11 @@ import torch
 from conftest import random_detr, random_images
 from test_models import run_oracle
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.families.detr import AnyDepthDETR
 from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.models.detr import AnyDepthDETR
 
 
 def onnx_file(bundle: Bundle, layout: str, weights: str | None = None, row: int = 0) -> Path:

@@ -24,15 +24,15 @@ from trained_networks import FAMILIES, trained_pieces
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ExportError
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
-from anydepth_deploy.graph.fold import constant
-from anydepth_deploy.graph.half import HalfReport, to_half
+from anydepth_deploy.graph.passes.fold import constant
+from anydepth_deploy.graph.passes.half import HalfReport, to_half
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.images import Preprocess
 from anydepth_deploy.manifest import RAW_METADATA
-from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.torch_runtime.session import TorchSession
 
 LAYOUTS: tuple[Weights, ...] = ("shared", "folded")
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from anydepth_deploy.errors import ImageError
-from anydepth_deploy.images import (
+from anydepth_deploy.pictures.images import (
     SUFFIXES,
     Geometry,
     Preprocess,
@@ -25,8 +25,8 @@ from anydepth_deploy.images import (
     prepare,
     prepare_batch,
 )
-from anydepth_deploy.resize import resize_bilinear
-from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.pictures.resize import resize_bilinear
+from anydepth_deploy.pictures.samples import verification_batches
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

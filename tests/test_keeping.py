@@ -15,10 +15,10 @@ from int8 import (
 )
 from trained_networks import FAMILIES
 
+from anydepth_deploy.calibration.keeping import Keeper, KeepingRules, check_patterns, table_ranges
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.errors import CalibrationError, UsageError
-from anydepth_deploy.graph.keeping import Keeper, KeepingRules, check_patterns, table_ranges
-from anydepth_deploy.graph.quantise import SCHEMES, quantise
+from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 
 DEPTHS = ("T", "F")
 

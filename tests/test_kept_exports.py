@@ -15,8 +15,8 @@ from kept_exports import KeptExports, UnknownError, describe
 from torch import Tensor, nn
 from trained_networks import SIZES
 
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph import pieces
-from anydepth_deploy.models.stages import AnyDepthModel
 
 CHOSEN: dict[str, tuple[Callable[..., AnyDepthModel], dict[str, str]]] = {
     "detr": (random_detr, {"layer3": "skipped", "queries": "full", "decoder3": "full"}),

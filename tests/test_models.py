@@ -10,9 +10,9 @@ from oracle_detr import detr
 from torch import nn
 
 from anydepth_deploy.errors import DepthError, InputError
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.macs import count_macs
-from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.shared.macs import count_macs
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 PUBLISHED_PARAMETERS = {"r50": "42.885", "r101": "76.556"}
 """Millions, as the authors' tool prints them (frozen norms are buffers and do not count)."""

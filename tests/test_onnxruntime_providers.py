@@ -19,9 +19,11 @@ from PIL import Image
 from test_cli import Run, run  # noqa: F401 - a fixture
 from test_session import assert_equal
 
-from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.session import choose_artifacts
 from anydepth_deploy.errors import BundleError, DeviceError, InputError, UsageError
-from anydepth_deploy.evaluate import precisions_of
+from anydepth_deploy.evaluation import precisions_of
+from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.runtimes import (
     EngineOptions,
     format_of,
@@ -30,11 +32,9 @@ from anydepth_deploy.runtimes import (
     runs_on,
     runtime_targets,
 )
-from anydepth_deploy.runtimes.onnxruntime import OnnxRuntimeEngine
-from anydepth_deploy.runtimes.rounding import KEEP_ROUNDING
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.session import choose_artifacts
-from anydepth_deploy.verify import verify
+from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
+from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING
+from anydepth_deploy.verifying.graphs import verify
 
 TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU"))
 GPU = {"onnxruntime-cuda": [CUDA, CPU], "onnxruntime-tensorrt": [TENSORRT, CUDA, CPU]}
@@ -358,8 +358,8 @@ def _graph(bundle: Bundle) -> Path:
 def test_no_torch_and_nothing_heavy_before_it_is_used() -> None:
     code = (
         "import sys\n"
-        "import anydepth_deploy.runtimes.onnxruntime_cuda\n"
-        "import anydepth_deploy.runtimes.onnxruntime_tensorrt\n"
+        "import anydepth_deploy.runtimes.onnxruntime.cuda\n"
+        "import anydepth_deploy.runtimes.onnxruntime.tensorrt\n"
         "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

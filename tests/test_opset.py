@@ -17,10 +17,10 @@ from test_deformable import run
 from test_graph import assert_names_are_unique, graphs_of
 from trained_networks import FAMILIES, lowered_bundle
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.opset import set_opset
-from anydepth_deploy.graph.widen import widen
+from anydepth_deploy.graph.passes.opset import set_opset
+from anydepth_deploy.graph.passes.widen import widen
 
 IR_VERSIONS = {17: 8, 18: 8, 19: 9}
 FLOAT, FLOAT16, INT8, INT64 = (

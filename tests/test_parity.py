@@ -11,17 +11,19 @@ import pytest
 import torch
 from conftest import random_detr, random_yolo
 
-from anydepth_deploy import parity, tolerances
-from anydepth_deploy.items import Items, choice_gap, items_of, pair, resemblance
-from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.parity import Difference, quantities
-from anydepth_deploy.tolerances import engine_tolerances, resemblance_limit
+from anydepth_deploy.families.shared import tolerances
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.shared.tolerances import engine_tolerances, resemblance_limit
+from anydepth_deploy.verifying import parity
+from anydepth_deploy.verifying.items import Items, choice_gap, items_of, pair, resemblance
+from anydepth_deploy.verifying.parity import Difference, quantities
 
 
 def test_nothing_here_needs_torch_or_onnx() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnx_ir')));"
-        "import anydepth_deploy.verify_engines, anydepth_deploy.parity, anydepth_deploy.tolerances"
+        "import anydepth_deploy.verifying.engines, anydepth_deploy.verifying.parity;"
+        "import anydepth_deploy.families.shared.tolerances"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -21,19 +21,19 @@ from test_cli import edit_artifact
 from test_session import assert_equal
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
-from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.session import open_artifacts
+from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable, default_table, read_table, write_table
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import AnyDepthError, BundleError, CalibrationError, UsageError
-from anydepth_deploy.evaluate import CocoData, evaluate, precisions_of
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.graph.keeping import KeepingRules
+from anydepth_deploy.evaluation import CocoData, evaluate, precisions_of
+from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.runtimes import runtime_computes
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.session import open_artifacts
-from anydepth_deploy.train.shapes import write_coco
-from anydepth_deploy.verify import Parity, Report, verify
+from anydepth_deploy.verifying.graphs import Parity, Report, verify
 
 SIDE = 160
 
@@ -71,7 +71,7 @@ SUM = "0123456789abcdef" * 4
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeGraphs:
     """Export without torch's exporter; patterns of names have nothing to be compared with."""
-    from anydepth_deploy import export
+    from anydepth_deploy.exporting import export
 
     monkeypatch.setattr(export, "check_patterns", lambda *_: None)
     return FakeGraphs().install(monkeypatch)

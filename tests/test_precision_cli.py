@@ -19,9 +19,9 @@ from test_precision import (
 )
 from trained_networks import CHECKPOINTS, lowered_bundle
 
-from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.calibration.table import write_table
-from anydepth_deploy.train.shapes import write_coco
+from anydepth_deploy.pictures.shapes import write_coco
 
 __all__ = ["fake", "run"]  # fixtures
 

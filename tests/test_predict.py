@@ -10,13 +10,13 @@ import pytest
 from conftest import RUNGS
 from PIL import Image
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import class_colour, draw_detections, side_by_side
 from anydepth_deploy.errors import BundleError, DepthError, ImageError, UsageError
-from anydepth_deploy.images import SUFFIXES, load_image, prepare
+from anydepth_deploy.pictures.draw import class_colour, draw_detections, side_by_side
+from anydepth_deploy.pictures.images import SUFFIXES, load_image, prepare
 from anydepth_deploy.predict import predict
-from anydepth_deploy.session import Session
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from int8 import Array, dequantised, nodes, quantised_convolutions, relative, ru
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from anydepth_deploy.graph.placement import Placement
-from anydepth_deploy.graph.quantise import SCHEMES, quantise
-from anydepth_deploy.graph.weights import align_levels
+from anydepth_deploy.graph.passes.placement import Placement
+from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
+from anydepth_deploy.graph.passes.weights import align_levels
 
 FLOAT = onnx.TensorProto.FLOAT
 

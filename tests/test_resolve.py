@@ -20,17 +20,17 @@ from test_graph import assert_equal_by_token, assert_names_are_unique, quiet_ses
 from test_half import run, session
 from trained_networks import FAMILIES
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.fold import constant
-from anydepth_deploy.graph.lower import Recipe, lower
-from anydepth_deploy.graph.resolve import resolve
+from anydepth_deploy.exporting.lower import Recipe, lower
+from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.graph.passes.fold import constant
+from anydepth_deploy.graph.passes.resolve import resolve
 from anydepth_deploy.manifest import TABLE_METADATA
-from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.models.stages import AnyDepthModel
-from anydepth_deploy.models.yolo import AnyDepthYOLO
-from anydepth_deploy.runtimes.onnxruntime import _add_raw_outputs
+from anydepth_deploy.runtimes.onnxruntime.engine import _add_raw_outputs
 
 LAYOUTS = ("shared", "folded")
 LOWERED = (("fp16", "onnxruntime"), ("int8", "tensorrt"), ("int8", "onnxruntime"))

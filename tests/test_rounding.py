@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from anydepth_deploy.runtimes import EngineOptions, open_engine
-from anydepth_deploy.runtimes.rounding import round_to_half
+from anydepth_deploy.runtimes.onnxruntime.rounding import round_to_half
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 SIZE = 8

@@ -17,17 +17,17 @@ from conftest import random_detr, random_yolo
 from numpy.typing import NDArray
 from test_calibrate import FAMILIES, Case, detr_pieces, write_pictures
 
+from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.report import draw_report, join_rows, report_rows, stage_rows
 from anydepth_deploy.calibration.sensitivity import stage_errors
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import CalibrationError, MissingExtraError, UsageError
+from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
-from anydepth_deploy.graph.keeping import KeepingRules
-from anydepth_deploy.graph.lower import Recipe, lower
+from anydepth_deploy.graph.passes.placement import graphs_of
+from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.pieces import Piece, Pieces
-from anydepth_deploy.graph.placement import graphs_of
-from anydepth_deploy.graph.quantise import SCHEMES, quantise
 
 PICTURES = 3
 

@@ -16,8 +16,9 @@ import torch
 from conftest import RUNGS, random_images
 from numpy.typing import NDArray
 
-import anydepth_deploy.runtimes.onnxruntime as runtime
-from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+import anydepth_deploy.runtimes.onnxruntime.engine as runtime
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import (
@@ -27,8 +28,7 @@ from anydepth_deploy.errors import (
     MissingExtraError,
     UsageError,
 )
-from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.session import Session
+from anydepth_deploy.families.detr import AnyDepthDETR
 
 SIDE = 160
 KINDS = [("gated", "shared"), ("gated", "folded"), ("set", None)]
@@ -351,7 +351,7 @@ def test_running_a_bundle_imports_no_torch(bundle: Bundle) -> None:
     heavy = {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "scipy", "faster_coco_eval"}
     assert "onnxruntime" in found["after"]
     assert not heavy & set(found["after"])
-    assert not any(name.startswith("anydepth_deploy.models") for name in found["after"])
+    assert not any(name.startswith("anydepth_deploy.families") for name in found["after"])
     assert "onnxruntime" not in found["imported"]
 
 

@@ -14,12 +14,12 @@ import pytest
 from conftest import TRAINED, random_images
 from trained_networks import CHECKPOINTS, FAMILIES
 
-from anydepth_deploy.bundle import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
 from anydepth_deploy.errors import BundleError, UsageError
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.suppression import Suppression
-from anydepth_deploy.verify import verify
+from anydepth_deploy.verifying.graphs import verify
 
 YOLO = CHECKPOINTS["anydepth-yolo"]
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from anydepth_deploy.depth import DepthSpace, Gate
 from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.families.shared.suppress import Suppress
+from anydepth_deploy.families.shared.suppress import kept_scores as kept_scores_torch
 from anydepth_deploy.graph.assemble import assemble_static
 from anydepth_deploy.graph.pieces import export_pieces
-from anydepth_deploy.models.stages import AnyDepthModel, Size, Stage
-from anydepth_deploy.models.suppression import Suppress
-from anydepth_deploy.models.suppression import kept_scores as kept_scores_torch
 from anydepth_deploy.suppression import Suppression, kept_scores, suppress
 
 Array = NDArray[np.float32]

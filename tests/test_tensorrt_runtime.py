@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from test_chain import DEPTHS, GRAPHS, PIECES, assert_arrays, at, by_hand, pictures
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import (
     BundleError,
     DeviceError,
@@ -27,9 +27,12 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec
-from anydepth_deploy.runtimes import EngineOptions, engine_io, tensorrt, tensorrt_rtx
+from anydepth_deploy.runtimes import EngineOptions
 from anydepth_deploy.runtimes import open_engine as open_any
-from anydepth_deploy.runtimes.cuda import (
+from anydepth_deploy.runtimes.tensorrt import memory as engine_io
+from anydepth_deploy.runtimes.tensorrt import rtx as tensorrt_rtx
+from anydepth_deploy.runtimes.tensorrt import tensorrt
+from anydepth_deploy.runtimes.tensorrt.cuda import (
     CaptureError,
     DeviceMemory,
     Event,
@@ -37,7 +40,7 @@ from anydepth_deploy.runtimes.cuda import (
     Stream,
     load_cuda,
 )
-from anydepth_deploy.runtimes.tensorrt_library import load_library
+from anydepth_deploy.runtimes.tensorrt.library import load_library
 
 KINDS = [(name, version) for name, versions in VERSIONS.items() for version in versions]
 OUTPUTS = ("labels", "boxes", "scores")
@@ -564,7 +567,7 @@ def test_what_cannot_be_captured_goes_on_without(
 def test_there_is_an_end_to_graphs(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anydepth_deploy.runtimes import tensorrt_pieces
+    from anydepth_deploy.runtimes.tensorrt import pieces as tensorrt_pieces
 
     monkeypatch.setattr(tensorrt_pieces, "KEPT_GRAPHS", 3)
     stages = machine.stages(tmp_path)
@@ -788,7 +791,7 @@ def test_an_integrated_gpu_counts_the_hosts_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where CUDA says that little is free, the page cache gives way."""
-    from anydepth_deploy.runtimes import cuda
+    from anydepth_deploy.runtimes.tensorrt import cuda
 
     machine = Machine(monkeypatch, memory=1 << 30, integrated=True)
     honest = machine.cuda.runtime.cudaMemGetInfo
@@ -932,7 +935,8 @@ def test_importing_touches_no_device() -> None:
     import sys
 
     code = (
-        "import sys, anydepth_deploy.runtimes.tensorrt, anydepth_deploy.runtimes.tensorrt_rtx\n"
+        "import sys, anydepth_deploy.runtimes.tensorrt.tensorrt\n"
+        "import anydepth_deploy.runtimes.tensorrt.rtx\n"
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('cuda', 'tensorrt', 'tensorrt_rtx', 'onnx', 'torch')])"
     )

@@ -30,13 +30,13 @@ from anydepth_deploy.errors import (
     InputError,
     UsageError,
 )
-from anydepth_deploy.models.stages import POSTPROCESS, AnyDepthModel, Size, Stage, Variant
-from anydepth_deploy.parity import count_unmatched
-from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.runtimes.torch_compile import compile_function
-from anydepth_deploy.runtimes.torch_device import CudaGraph
-from anydepth_deploy.runtimes.torch_fast import TorchRunner, check_runner, open_torch_runner
-from anydepth_deploy.train.shapes import render
+from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage, Variant
+from anydepth_deploy.pictures.shapes import render
+from anydepth_deploy.torch_runtime.compile import compile_function
+from anydepth_deploy.torch_runtime.device import CudaGraph
+from anydepth_deploy.torch_runtime.runner import TorchRunner, check_runner, open_torch_runner
+from anydepth_deploy.torch_runtime.session import TorchSession
+from anydepth_deploy.verifying.parity import count_unmatched
 
 PICTURES = 9
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -6,17 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.train.boxes import box_iou, cxcywh_to_xyxy
+from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.training.denoising import (
+    Denoising,
+    attention_mask,
+    make_denoising,
+)
+from anydepth_deploy.families.detr.training.forward import training_forward
+from anydepth_deploy.families.detr.training.losses import detection_loss, distillation_loss
+from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy
+from anydepth_deploy.families.shared.targets import Targets
+from anydepth_deploy.pictures.shapes import render_many
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
-from anydepth_deploy.train.detr.denoising import Denoising, attention_mask, make_denoising
-from anydepth_deploy.train.detr.forward import training_forward
-from anydepth_deploy.train.detr.losses import detection_loss, distillation_loss
-from anydepth_deploy.train.detr.recipe import DetrRecipe
-from anydepth_deploy.train.recipe import accumulate_gradients, total
-from anydepth_deploy.train.shapes import render_many
-from anydepth_deploy.train.targets import Targets
+from anydepth_deploy.train.step import accumulate_gradients, total
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,21 @@ from handmade import InterruptedRunError, stop_after
 from anydepth_deploy import train as train_package
 from anydepth_deploy.cli import FamilyName
 from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
-from anydepth_deploy.models import registry
-from anydepth_deploy.models.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.models.norms import FrozenBatchNorm2d
-from anydepth_deploy.models.stages import AnyDepthModel
+from anydepth_deploy.families import registry
+from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.training.norms import is_stored, unfreeze_norms
+from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy
+from anydepth_deploy.families.shared.norms import FrozenBatchNorm2d
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.shared.targets import Targets
+from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
-from anydepth_deploy.train.boxes import cxcywh_to_xyxy
 from anydepth_deploy.train.config import FAMILIES, Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
-from anydepth_deploy.train.detr.norms import is_stored, unfreeze_norms
-from anydepth_deploy.train.detr.recipe import DetrRecipe
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.loop import train
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
-from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
-from anydepth_deploy.train.targets import Targets
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 TINY = CONFIGS["tiny"].replace(input_size=(64, 64))

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.train import drawing, shapes
-from anydepth_deploy.train.shapes import CLASS_NAMES, render, render_many, write_coco
+from anydepth_deploy.pictures import paint as drawing
+from anydepth_deploy.pictures import shapes
+from anydepth_deploy.pictures.shapes import CLASS_NAMES, render, render_many, write_coco
 
 
 def test_a_picture_depends_only_on_seed_split_and_index() -> None:
@@ -156,5 +157,5 @@ def test_bad_arguments(arguments: dict[str, int | str], message: str) -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, anydepth_deploy.train.shapes; sys.exit('torch' in sys.modules)"
+    code = "import sys, anydepth_deploy.pictures.shapes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,21 +9,21 @@ import pytest
 import torch
 from handmade import InterruptedRunError, stop_after
 
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError, UsageError
-from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO
-from anydepth_deploy.models.yolo.head import STRIDES, Detect, distances
+from anydepth_deploy.families.yolo import CONFIGS, AnyDepthYOLO
+from anydepth_deploy.families.yolo.head import STRIDES, Detect, distances
+from anydepth_deploy.families.yolo.training.assigner import assign, pixel_boxes
+from anydepth_deploy.families.yolo.training.distillation import distillation_loss
+from anydepth_deploy.families.yolo.training.forward import training_forward
+from anydepth_deploy.families.yolo.training.losses import detection_loss
+from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
+from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import FAMILIES, Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
 from anydepth_deploy.train.loop import make_recipe, train
-from anydepth_deploy.train.recipe import accumulate_gradients, total
-from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
+from anydepth_deploy.train.step import accumulate_gradients, total
 from anydepth_deploy.train.weights import load_stored_state
-from anydepth_deploy.train.yolo.assigner import assign, pixel_boxes
-from anydepth_deploy.train.yolo.distillation import distillation_loss
-from anydepth_deploy.train.yolo.forward import training_forward
-from anydepth_deploy.train.yolo.losses import detection_loss
-from anydepth_deploy.train.yolo.recipe import YoloRecipe
 
 TINY = CONFIGS["tiny"].replace(classes=8, input_size=(64, 64))
 

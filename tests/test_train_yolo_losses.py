@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from anydepth_deploy.models.yolo.head import BINS, grid
-from anydepth_deploy.train.boxes import box_iou, complete_iou
-from anydepth_deploy.train.targets import Targets
-from anydepth_deploy.train.yolo.assigner import Assignment, assign, pixel_boxes
-from anydepth_deploy.train.yolo.distillation import distillation_loss, feature_loss
-from anydepth_deploy.train.yolo.forward import Outputs, decode
-from anydepth_deploy.train.yolo.losses import detection_loss, side_loss
+from anydepth_deploy.families.shared.boxes import box_iou, complete_iou
+from anydepth_deploy.families.shared.targets import Targets
+from anydepth_deploy.families.yolo.head import BINS, grid
+from anydepth_deploy.families.yolo.training.assigner import Assignment, assign, pixel_boxes
+from anydepth_deploy.families.yolo.training.distillation import distillation_loss, feature_loss
+from anydepth_deploy.families.yolo.training.forward import Outputs, decode
+from anydepth_deploy.families.yolo.training.losses import detection_loss, side_loss
 
 SIZE = (64, 96)
 CLASSES = 3

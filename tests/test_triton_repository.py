@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from triton_bundle import SIDE, bundle_of, engine, engines, graph, graphs
 from tritonclient.grpc import model_config_pb2
 
-from anydepth_deploy.bundle import Bundle, file_sha256
+from anydepth_deploy.bundle.files import Bundle, file_sha256
 from anydepth_deploy.errors import (
     BundleError,
     DepthError,
@@ -27,7 +27,7 @@ from anydepth_deploy.errors import (
 )
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve import protocol, repository
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
 

@@ -17,7 +17,7 @@ from triton_bundle import engines, graphs
 from tritonclient.grpc import model_config_pb2 as pb
 
 from anydepth_deploy.errors import BundleError
-from anydepth_deploy.serve.check import Problem, check_repository
+from anydepth_deploy.serve.check.repository import Problem, check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
 

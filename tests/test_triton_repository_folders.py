@@ -14,7 +14,7 @@ from triton_bundle import graphs, snapshot
 
 from anydepth_deploy.errors import BundleError, CheckFailedError
 from anydepth_deploy.serve import configs, repository
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
 

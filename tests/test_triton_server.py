@@ -12,13 +12,13 @@ from conftest import random_images
 from numpy.typing import NDArray
 from triton_serving import PROTOCOLS, Arrays, environment, infer, serve, text, until, write
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.images import prepare_batch
-from anydepth_deploy.serve.check import check_repository
-from anydepth_deploy.session import Session
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.images import prepare_batch
+from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.suppression import Suppression
 from triton_server.prometheus import total
 from triton_server.server import LocalServer

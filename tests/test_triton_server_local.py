@@ -18,7 +18,7 @@ import triton_graphs
 from PIL import Image
 from triton_serving import environment, serve, until, write
 
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.repository import check_repository
 from triton_server import client, prometheus
 from triton_server import environment as environment_module
 from triton_server.environment import Environment, SetupError, ensure

@@ -28,7 +28,7 @@ from triton_serving import (
     write,
 )
 
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.repository import check_repository
 from triton_server.prometheus import total
 from triton_server.server import LocalServer
 

@@ -33,11 +33,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from anydepth_deploy.checkpoints.archive import Archive, read_tensors
+from anydepth_deploy.checkpoints.inert import (
+    LazyTensor,
+    Reference,
+    StorageEntry,
+    Stub,
+    UnusableTensor,
+)
+from anydepth_deploy.checkpoints.rebuild import CALLS, Rebuilder
+from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.errors import CheckpointError
-from anydepth_deploy.pickles.archive import Archive, read_tensors
-from anydepth_deploy.pickles.inert import LazyTensor, Reference, StorageEntry, Stub, UnusableTensor
-from anydepth_deploy.pickles.rebuild import CALLS, Rebuilder
-from anydepth_deploy.pickles.unpickle import MAX_PICKLE_BYTES, unpickle
 
 FACTOR = int(os.environ.get("ANYDEPTH_EXAMPLES", "1"))
 random_files = settings(
@@ -655,7 +661,7 @@ def test_the_list_of_calls_names_no_function_that_acts() -> None:
     }
     assert len(CALLS) == 39
     assert all(
-        getattr(rebuild, "__module__", "") == "anydepth_deploy.pickles.rebuild"
+        getattr(rebuild, "__module__", "") == "anydepth_deploy.checkpoints.rebuild"
         for rebuild, _, _ in CALLS.values()
     )
 
@@ -1050,8 +1056,8 @@ TOO_MUCH = {
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from anydepth_deploy.pickles.archive import Archive
-from anydepth_deploy.checkpoint import read_checkpoint
+from anydepth_deploy.checkpoints.archive import Archive
+from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.errors import CheckpointError
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)

@@ -16,17 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anydepth_deploy import verify as module
-from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.session import Session, open_artifacts
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, CheckpointError, ImageError
-from anydepth_deploy.models.detr import AnyDepthDETR
-from anydepth_deploy.parity import unmatched_detections
-from anydepth_deploy.runtimes.torch import TorchSession
-from anydepth_deploy.session import Session, open_artifacts
-from anydepth_deploy.tolerances import Tolerances
-from anydepth_deploy.verify import Parity, Report, verify
+from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.shared.tolerances import Tolerances
+from anydepth_deploy.torch_runtime.session import TorchSession
+from anydepth_deploy.verifying import graphs as module
+from anydepth_deploy.verifying.graphs import Parity, Report, verify
+from anydepth_deploy.verifying.parity import unmatched_detections
 
 SCORE, PIXELS = 0.01, 1.0
 Item = tuple[int, float, float]

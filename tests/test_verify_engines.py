@@ -24,18 +24,18 @@ from onnx import numpy_helper
 from trained_networks import FAMILIES, lowered_bundle
 
 from anydepth_deploy import runtimes
-from anydepth_deploy.bundle import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.session import chains
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, ImageError, InputError
-from anydepth_deploy.graph.contents import contents
-from anydepth_deploy.graph.cut import cut
+from anydepth_deploy.graph.passes.contents import contents
+from anydepth_deploy.graph.passes.cut import cut
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec
-from anydepth_deploy.reference import Reference, choose_reference
+from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.runtimes import EngineOptions
-from anydepth_deploy.runtimes.onnxruntime import OnnxRuntimeEngine
-from anydepth_deploy.samples import verification_batches
-from anydepth_deploy.session import chains
-from anydepth_deploy.verify_engines import EngineReport, batch_sizes, verify_engines
+from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
+from anydepth_deploy.verifying.engines import EngineReport, batch_sizes, verify_engines
+from anydepth_deploy.verifying.reference import Reference, choose_reference
 
 RUNTIME = "tensorrt-rtx"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -110,7 +110,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     module.device_capability = lambda: behaviour.capability  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(runtimes.RUNTIMES, RUNTIME, module.__name__)
-    monkeypatch.setattr("anydepth_deploy.verify_engines.Reference", find_reference)
+    monkeypatch.setattr("anydepth_deploy.verifying.engines.Reference", find_reference)
     return behaviour
 
 

@@ -17,14 +17,14 @@ from test_deformable import run
 from test_graph import assert_names_are_unique, graphs_of
 from trained_networks import FAMILIES, lowered_bundle
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.heads import add_raw_outputs
-from anydepth_deploy.graph.opset import set_opset
-from anydepth_deploy.graph.widen import widen
+from anydepth_deploy.graph.passes.heads import add_raw_outputs
+from anydepth_deploy.graph.passes.opset import set_opset
+from anydepth_deploy.graph.passes.widen import widen
 from anydepth_deploy.manifest import RAW_METADATA, Artifact
-from anydepth_deploy.runtimes.rounding import KEEP_ROUNDING, round_to_half
-from anydepth_deploy.samples import verification_batches
+from anydepth_deploy.pictures.samples import verification_batches
+from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 

@@ -14,14 +14,14 @@ from conftest import random_images, random_yolo
 from oracle_yolo import BASE, FOLLOWS, GATED, SUPER, multiply_adds, predictions, shapes
 from torch import Tensor
 
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import CheckpointError, DepthError, InputError
-from anydepth_deploy.models.macs import count_macs
-from anydepth_deploy.models.norms import SwitchableConv
-from anydepth_deploy.models.registry import recognise
-from anydepth_deploy.models.yolo import CONFIGS, AnyDepthYOLO, YoloConfig
-from anydepth_deploy.models.yolo.recognise import recognise_yolo
+from anydepth_deploy.families.registry import recognise
+from anydepth_deploy.families.shared.macs import count_macs
+from anydepth_deploy.families.shared.norms import SwitchableConv
+from anydepth_deploy.families.yolo import CONFIGS, AnyDepthYOLO, YoloConfig
+from anydepth_deploy.families.yolo.recognise import recognise_yolo
 from anydepth_deploy.suppression import Suppression
 
 PUBLISHED_PARAMETERS = {"super": 26_506_496, "base": 19_145_472, "all": 27_347_712}
@@ -324,8 +324,8 @@ def test_unknown_sizes_are_refused(changes: dict[str, Any]) -> None:
 
 
 def test_other_networks_are_not_ours() -> None:
-    from anydepth_deploy.models.detr import CONFIGS as DETR_CONFIGS
-    from anydepth_deploy.models.detr import AnyDepthDETR
+    from anydepth_deploy.families.detr import CONFIGS as DETR_CONFIGS
+    from anydepth_deploy.families.detr import AnyDepthDETR
 
     with torch.device("meta"):
         other = AnyDepthDETR(DETR_CONFIGS["tiny"]).state_dict()

@@ -25,20 +25,20 @@ from oracle_yolo import GATED, predictions
 from test_cli import Run, edit_artifact, fails
 from test_graph import assert_names_are_unique, graphs_of, onnx_file, quiet_session
 
-from anydepth_deploy import export as export_module
-from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import BundleError, DepthError, UsageError
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.exporting import export as export_module
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.shared.macs import Macs, count_macs
+from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage
+from anydepth_deploy.families.yolo import AnyDepthYOLO
 from anydepth_deploy.graph.assemble import Weights, assemble_gated
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.models.macs import Macs, count_macs
-from anydepth_deploy.models.stages import POSTPROCESS, AnyDepthModel, Size, Stage
-from anydepth_deploy.models.yolo import AnyDepthYOLO
-from anydepth_deploy.session import Session
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.suppression import Suppression, suppress
-from anydepth_deploy.train.shapes import write_coco
-from anydepth_deploy.verify import Report, verify
+from anydepth_deploy.verifying.graphs import Report, verify
 
 run = test_cli.run  # the fixture
 picture = test_cli.picture

@@ -9,13 +9,13 @@ import pytest
 from conftest import ROOT
 from once import once
 
-from anydepth_deploy.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import Bundle, open_bundle
 from anydepth_deploy.calibration.calibrate import calibrate
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.export import export_bundle
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.models.stages import AnyDepthModel, Size
-from anydepth_deploy.train.shapes import write_coco
+from anydepth_deploy.pictures.shapes import write_coco
 
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
 CHECKPOINTS = {name: ROOT / "checkpoints" / f"{name}-tiny-shapes.pth" for name in FAMILIES}

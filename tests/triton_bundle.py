@@ -10,7 +10,7 @@ from typing import Any
 import handmade
 from onnx import TensorProto, helper
 
-from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.files import Bundle, BundleWriter, open_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec, Layout, Verification
 
 SIDE = 64

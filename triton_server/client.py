@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.errors import AnyDepthError
-from anydepth_deploy.images import load_image
+from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
+from anydepth_deploy.pictures.images import load_image
 
 __all__ = ["Answer", "CallError", "Detector", "main"]
 

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import AnyDepthError, CheckFailedError
-from anydepth_deploy.export import export_bundle
-from anydepth_deploy.images import load_image
+from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.pictures.images import load_image
+from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
-from anydepth_deploy.train.shapes import write_coco
 from triton_server import client
 from triton_server.environment import SetupError, ensure
 from triton_server.prometheus import total

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anydepth_deploy.atomic import write_atomically
-from anydepth_deploy.bench.state import Device
+from anydepth_deploy.bench.sensors.state import Device
+from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import ResultError
 
 __all__ = [

@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy import __version__
-from anydepth_deploy.bench.clock import Clock, MonotonicClock
 from anydepth_deploy.bench.host import (
     describe_host,
     give_back_memory,
     peak_memory,
     resident_memory,
 )
-from anydepth_deploy.bench.measure import BEGAN, CALL, DUE, ENDED, NUMBER, Measured, Timer
-from anydepth_deploy.bench.monitor import Monitor, energy_between
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.results import (
     BenchResult,
@@ -28,14 +25,17 @@ from anydepth_deploy.bench.results import (
     Settings,
     Verdict,
 )
-from anydepth_deploy.bench.state import Device, Sensor
+from anydepth_deploy.bench.sensors.state import Device, Sensor
 from anydepth_deploy.bench.statistics import (
     difference_of_medians,
     ratio_of_medians,
     summarise,
 )
+from anydepth_deploy.bench.timing.clock import Clock, MonotonicClock
+from anydepth_deploy.bench.timing.monitor import Monitor, energy_between
+from anydepth_deploy.bench.timing.timer import BEGAN, CALL, DUE, ENDED, NUMBER, Measured, Timer
 from anydepth_deploy.bench.verdict import device_verdict, judge_latency, saturation, worst
-from anydepth_deploy.bench.workload import Workload
+from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import shorten
@@ -44,7 +44,7 @@ from anydepth_deploy.progress import Progress
 __all__ = ["run_bench"]
 
 Rows = NDArray[np.int64]
-"""[n, 5]: see :mod:`anydepth_deploy.bench.measure`."""
+"""[n, 5]: see :mod:`anydepth_deploy.bench.timing.timer`."""
 
 
 def run_bench(

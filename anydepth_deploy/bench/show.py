@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anydepth_deploy.bench.merge import interval, milliseconds
+from anydepth_deploy.bench.report.merge import interval, milliseconds
 from anydepth_deploy.bench.results import BenchResult, DepthResult
 from anydepth_deploy.bench.statistics import samples_needed
 from anydepth_deploy.console import giga, print_line, print_table

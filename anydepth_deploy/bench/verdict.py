@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bench.results import Latency, Verdict, Word
-from anydepth_deploy.bench.state import Device, State
+from anydepth_deploy.bench.sensors.state import Device, State
 from anydepth_deploy.bench.statistics import FEWEST, ratio_of_medians
 from anydepth_deploy.errors import shorten
 

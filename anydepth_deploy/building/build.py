@@ -17,14 +17,14 @@ from anydepth_deploy.building.compile import BuildSettings, Built, compile_engin
 from anydepth_deploy.building.graphs import engine_layouts
 from anydepth_deploy.building.plan import Job, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
-from anydepth_deploy.bundle import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.files import Bundle, BundleWriter, open_bundle
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import BuildError, PrecisionError, UsageError
-from anydepth_deploy.graph.contents import contents, quantised
-from anydepth_deploy.graph.cut import CutPiece, cut
-from anydepth_deploy.graph.heads import add_raw_outputs
-from anydepth_deploy.graph.placement import graphs_of
-from anydepth_deploy.graph.resolve import resolve
+from anydepth_deploy.graph.passes.contents import contents, quantised
+from anydepth_deploy.graph.passes.cut import CutPiece, cut
+from anydepth_deploy.graph.passes.heads import add_raw_outputs
+from anydepth_deploy.graph.passes.placement import graphs_of
+from anydepth_deploy.graph.passes.resolve import resolve
 from anydepth_deploy.manifest import (
     Artifact,
     BatchProfile,

@@ -21,7 +21,8 @@ def engine_layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
 def engine_graphs(
     layouts: Sequence[str] | None, depth: str, precision: Sequence[str]
 ) -> dict[str, Any]:
-    """Options of :func:`anydepth_deploy.export.export_bundle` for engines of these ``layouts``.
+    """Options of :func:`anydepth_deploy.exporting.export.export_bundle` for engines of these
+    ``layouts``.
 
     A gated graph holds what static engines and pieces are built from, so it is all that is made
     where whole ladders are asked for: with shared weights for the gated engine, which is small

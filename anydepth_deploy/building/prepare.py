@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from anydepth_deploy.building.backend import Backend
 from anydepth_deploy.errors import BundleError
-from anydepth_deploy.graph.deformable import gather_samples
-from anydepth_deploy.graph.flatten import flatten
-from anydepth_deploy.graph.heads import drop_detections, suppresses
-from anydepth_deploy.graph.opset import set_opset
-from anydepth_deploy.graph.placement import graphs_of
-from anydepth_deploy.graph.widen import widen
+from anydepth_deploy.graph.passes.deformable import gather_samples
+from anydepth_deploy.graph.passes.flatten import flatten
+from anydepth_deploy.graph.passes.heads import drop_detections, suppresses
+from anydepth_deploy.graph.passes.opset import set_opset
+from anydepth_deploy.graph.passes.placement import graphs_of
+from anydepth_deploy.graph.passes.widen import widen
 from anydepth_deploy.manifest import Deformable
 
 __all__ = ["Fitted", "fit", "read_graph", "samples"]

@@ -60,7 +60,7 @@ def build(graph: Path, engine: Path, settings: BuildSettings, say: Callable[[str
     backend = load(settings.runtime)
     device = None
     if not settings.capabilities:
-        from anydepth_deploy.runtimes.cuda import load_cuda
+        from anydepth_deploy.runtimes.tensorrt.cuda import load_cuda
 
         # Before any builder: without a GPU the one of TensorRT proper may crash.
         device = load_cuda().device()

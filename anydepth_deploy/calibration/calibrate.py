@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy import __version__
-from anydepth_deploy.bundle import file_sha256
+from anydepth_deploy.bundle.files import file_sha256
 from anydepth_deploy.calibration.collect import Histograms, ObservedGraph, collect, discard_state
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.calibration.graphs import depth_graph, gated_tensors, to_bytes
 from anydepth_deploy.calibration.histogram import Histogram
-from anydepth_deploy.calibration.pictures import Pictures, choose_pictures
 from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range, relative_error
 from anydepth_deploy.calibration.sensitivity import stage_errors
 from anydepth_deploy.calibration.table import (
@@ -31,13 +30,14 @@ from anydepth_deploy.calibration.table import (
     default_table,
     write_table,
 )
-from anydepth_deploy.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.errors import CalibrationError, MissingExtraError, UsageError
+from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-from anydepth_deploy.images import Preprocess, load_image, prepare_batch
-from anydepth_deploy.models.stages import Stage
+from anydepth_deploy.pictures.choice import Pictures, choose_pictures
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.progress import Progress
 
 __all__ = ["COUNT", "PROBE", "calibrate"]

@@ -17,15 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.calibration.histogram import BINS, Histogram
+from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import (
     CalibrationError,
     InputError,
     MissingExtraError,
     shorten,
 )
-from anydepth_deploy.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.progress import Progress
 
 __all__ = ["Histograms", "Observed", "ObservedGraph", "collect", "discard_state"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from anydepth_deploy.depth import Depth, DepthTable
 
 if TYPE_CHECKING:
-    from anydepth_deploy.models.stages import Stage
+    from anydepth_deploy.families.shared.stages import Stage
 
 __all__ = ["covering_depths"]
 

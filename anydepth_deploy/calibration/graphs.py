@@ -16,10 +16,10 @@ import onnx_ir as ir
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import CalibrationError, shorten
+from anydepth_deploy.families.shared.stages import POSTPROCESS, Stage
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
+from anydepth_deploy.graph.passes.placement import graphs_of, observed
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.graph.placement import graphs_of, observed
-from anydepth_deploy.models.stages import POSTPROCESS, Stage
 
 __all__ = [
     "DepthGraph",

@@ -2,7 +2,7 @@
 
 Of *joins*, the outputs of gated stages that the stages behind them read, whatever path made them;
 and of whole stages. What stays in float in the gated graph is for
-:class:`~anydepth_deploy.graph.keeping.Keeper` to say, here as at the export.
+:class:`~anydepth_deploy.calibration.keeping.Keeper` to say, here as at the export.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anydepth_deploy.atomic import write_atomically
+from anydepth_deploy.calibration.keeping import Keeper, KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
+from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import CalibrationError, UsageError, missing_extra
-from anydepth_deploy.graph.keeping import Keeper, KeepingRules
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

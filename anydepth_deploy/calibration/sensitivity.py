@@ -21,9 +21,9 @@ from anydepth_deploy.calibration.table import RangeTable, StageError
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import MissingExtraError
 from anydepth_deploy.graph.assemble import assemble_static
+from anydepth_deploy.graph.passes.placement import place
+from anydepth_deploy.graph.passes.quantise import SCHEMES, Ranges, quantise
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.graph.placement import place
-from anydepth_deploy.graph.quantise import SCHEMES, Ranges, quantise
 
 __all__ = ["stage_errors"]
 

@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from anydepth_deploy.atomic import write_atomically
 from anydepth_deploy.calibration.ranges import Method
+from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import CalibrationError, shorten
-from anydepth_deploy.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess
 
 __all__ = [
     "CalibrationPictures",

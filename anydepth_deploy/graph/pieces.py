@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anydepth_deploy.errors import ExportError
-from anydepth_deploy.graph.suppression import TRANSLATIONS
-from anydepth_deploy.models.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.graph.translations import TRANSLATIONS
 from anydepth_deploy.progress import Progress
 
 __all__ = ["BATCH", "OPSET", "Piece", "Pieces", "export_pieces"]

@@ -48,12 +48,12 @@ Compute = Literal["fp32", "bf16"]
 """The precision a runtime computes FP32 graphs in."""
 
 RUNTIMES = {
-    "onnxruntime": "anydepth_deploy.runtimes.onnxruntime",
-    "onnxruntime-cuda": "anydepth_deploy.runtimes.onnxruntime_cuda",
-    "onnxruntime-tensorrt": "anydepth_deploy.runtimes.onnxruntime_tensorrt",
+    "onnxruntime": "anydepth_deploy.runtimes.onnxruntime.engine",
+    "onnxruntime-cuda": "anydepth_deploy.runtimes.onnxruntime.cuda",
+    "onnxruntime-tensorrt": "anydepth_deploy.runtimes.onnxruntime.tensorrt",
     "openvino": "anydepth_deploy.runtimes.openvino",
-    "tensorrt": "anydepth_deploy.runtimes.tensorrt",
-    "tensorrt-rtx": "anydepth_deploy.runtimes.tensorrt_rtx",
+    "tensorrt": "anydepth_deploy.runtimes.tensorrt.tensorrt",
+    "tensorrt-rtx": "anydepth_deploy.runtimes.tensorrt.rtx",
 }
 """Runtimes of bundles by name, and the module that implements each."""
 
@@ -81,7 +81,8 @@ class EngineOptions:
     heads' raw outputs to a graph exported without them. ``compute``: the precision FP32 graphs are
     computed in; inputs and outputs stay FP32. ``artifact``: what the manifest says of the file.
     ``rounded``: round to FP16 wherever the graph does, even where that is slower; of use only to
-    who wants to know what FP16 costs (ONNX Runtime; see :mod:`anydepth_deploy.runtimes.rounding`).
+    who wants to know what FP16 costs (ONNX Runtime; see
+    :mod:`anydepth_deploy.runtimes.onnxruntime.rounding`).
     """
 
     threads: int | None = None

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.session import DETECTION_OUTPUTS, choose_artifacts
+from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PRECISIONS, Artifact
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
-from anydepth_deploy.session import DETECTION_OUTPUTS, choose_artifacts
-from anydepth_deploy.trust import check_trust
 
 __all__ = ["RUNTIMES", "Plan", "ServeOptions", "Served", "plan"]
 

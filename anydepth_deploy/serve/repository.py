@@ -1,8 +1,9 @@
 """Writes a Triton model repository for a bundle.
 
 All models are made in a hidden folder beside the repository, checked there
-(:mod:`anydepth_deploy.serve.check`), and only then renamed into it, the ensemble last; when that
-fails, what was there before is put back. So a server never sees a model that is half written.
+(:mod:`anydepth_deploy.serve.check.repository`), and only then renamed into it, the ensemble last;
+when that fails, what was there before is put back. So a server never sees a model that is half
+written.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anydepth_deploy.bundle import Bundle
+from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.errors import BundleError, CheckFailedError
 from anydepth_deploy.serve import configs, names
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.problem import CONFIG
+from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import Plan, Served, ServeOptions, plan
-from anydepth_deploy.serve.problem import CONFIG
 from anydepth_deploy.serve.protocol import messages, parse, to_text
 
 __all__ = ["Model", "Repository", "write_repository"]
@@ -76,8 +77,8 @@ def write_repository(
     Raises :class:`UsageError`, :class:`DepthError` and :class:`BundleError` for what cannot be
     served, :class:`BundleError` for a folder that is in the way or cannot be written,
     :class:`MissingExtraError` without ``tritonclient``, and :class:`CheckFailedError` where what
-    was made does not pass :func:`~anydepth_deploy.serve.check.check_repository`; nothing is left
-    of it then.
+    was made does not pass :func:`~anydepth_deploy.serve.check.repository.check_repository`; nothing
+    is left of it then.
     """
     messages()  # what is missing is said before files are read
     found = plan(bundle, name, options or ServeOptions())

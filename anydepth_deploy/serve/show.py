@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle import open_bundle
+from anydepth_deploy.bundle.files import open_bundle
 from anydepth_deploy.errors import CheckFailedError
-from anydepth_deploy.serve.check import check_repository
+from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.recipe import Recipe
+from anydepth_deploy.train.step import Recipe
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 __all__ = ["load_partial", "save_checkpoint", "save_partial"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.train.shapes import CLASS_NAMES
+from anydepth_deploy.pictures.shapes import CLASS_NAMES
 
 __all__ = ["FAMILIES", "Progress", "TrainConfig", "TrainResult", "network_size"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anydepth_deploy.errors import ImageError
-from anydepth_deploy.train.boxes import xyxy_to_cxcywh
-from anydepth_deploy.train.targets import Targets
+from anydepth_deploy.families.shared.boxes import xyxy_to_cxcywh
+from anydepth_deploy.families.shared.targets import Targets
 
 __all__ = ["TrainingPictures", "augment", "epoch_order", "step_generator"]
 

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from anydepth_deploy.checkpoint import read_checkpoint
+from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
+from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
-from anydepth_deploy.train.detr.recipe import DetrRecipe
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.recipe import Recipe, StepLosses, training_step
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
-from anydepth_deploy.train.shapes import CLASS_NAMES, render_many
+from anydepth_deploy.train.step import Recipe, StepLosses, training_step
 from anydepth_deploy.train.weights import load_stored_state
-from anydepth_deploy.train.yolo.recipe import YoloRecipe
 
 __all__ = ["RECIPES", "make_recipe", "train"]
 

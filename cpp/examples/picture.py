@@ -9,7 +9,7 @@ import sys
 
 from PIL import Image
 
-from anydepth_deploy.train.shapes import render
+from anydepth_deploy.pictures.shapes import render
 
 HELD_OUT_SEED = 1000
 """No training run uses this seed for its pictures."""

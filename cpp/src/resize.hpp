@@ -19,7 +19,7 @@ void resize_averaging(const ImageView& image, std::size_t height, std::size_t wi
                       const TakeRow& take);
 
 /// Samples, as OpenCV does: of a picture that shrinks, most pixels are not looked at. Equal to
-/// `anydepth_deploy.resize.resize_bilinear`.
+/// `anydepth_deploy.pictures.resize.resize_bilinear`.
 void resize_sampling(const ImageView& image, std::size_t height, std::size_t width,
                      const TakeRow& take);
 

@@ -9,8 +9,8 @@ from anydepth_deploy.bench.sensors.cpu import CpuSensor
 from anydepth_deploy.bench.sensors.jetson import JetsonSensor, is_jetson
 from anydepth_deploy.bench.sensors.nvidia import NvidiaSensor
 from anydepth_deploy.bench.sensors.nvml import gpu_uuid
+from anydepth_deploy.bench.sensors.state import Sensor
 from anydepth_deploy.bench.sensors.sysfs import Tree
-from anydepth_deploy.bench.state import Sensor
 
 __all__ = ["CpuSensor", "JetsonSensor", "NvidiaSensor", "find_sensors", "gpu_uuid"]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anydepth_deploy.bench.sensors.counters import CpuQuota, CpuUse, PackageEnergy, ThermalEvents
+from anydepth_deploy.bench.sensors.state import Device, State
 from anydepth_deploy.bench.sensors.sysfs import (
     CPU_FOLDER,
     Survey,
@@ -22,7 +23,6 @@ from anydepth_deploy.bench.sensors.sysfs import (
     read_gauges,
     temperature_gauges,
 )
-from anydepth_deploy.bench.state import Device, State
 
 __all__ = ["CpuSensor"]
 
@@ -55,7 +55,7 @@ QUOTA = "CPU quota of the control group"
 
 
 class CpuSensor:
-    """The processors below ``root``; see :class:`~anydepth_deploy.bench.state.Sensor`.
+    """The processors below ``root``; see :class:`~anydepth_deploy.bench.sensors.state.Sensor`.
 
     ``State.throttle_events`` counts throttling for heat (Intel) and waits for the quota of a
     container, and is None where heat is not counted: AMD, ARM, virtual machines. A wait for the

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from anydepth_deploy.bench.sensors.state import Device, State
 from anydepth_deploy.bench.sensors.sysfs import (
     Gauge,
     Runner,
@@ -23,7 +24,6 @@ from anydepth_deploy.bench.sensors.sysfs import (
     run_command,
     temperature_gauges,
 )
-from anydepth_deploy.bench.state import Device, State
 
 __all__ = ["GpuClock", "JetsonSensor", "gpu_clock", "is_jetson"]
 
@@ -72,7 +72,7 @@ class GpuClock:
 
 
 class JetsonSensor:
-    """The module below ``root``; see :class:`~anydepth_deploy.bench.state.Sensor`.
+    """The module below ``root``; see :class:`~anydepth_deploy.bench.sensors.state.Sensor`.
 
     ``run``: runs ``nvpmodel``.
     """

@@ -16,8 +16,8 @@ from anydepth_deploy.bench.sensors.nvml import (
     load_nvml,
     open_gpu,
 )
+from anydepth_deploy.bench.sensors.state import Device, State
 from anydepth_deploy.bench.sensors.sysfs import Survey, UnreadableError
-from anydepth_deploy.bench.state import Device, State
 from anydepth_deploy.errors import MissingExtraError
 
 __all__ = ["HARMLESS", "THROTTLING", "NvidiaSensor", "gpu_uuid", "throttle_reasons"]

@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from anydepth_deploy.images import Geometry
+from anydepth_deploy.pictures.images import Geometry
 
 __all__ = ["TritonPythonModel"]
 

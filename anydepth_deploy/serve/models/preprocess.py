@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from anydepth_deploy.errors import AnyDepthError
-from anydepth_deploy.images import Geometry, prepare_batch
+from anydepth_deploy.pictures.images import Geometry, prepare_batch
 from anydepth_deploy.serve.models.settings import read_manifest
 
 __all__ = ["TritonPythonModel"]

@@ -1,0 +1,1 @@
+"""Tables of results, merged, compared, and beside what was published."""

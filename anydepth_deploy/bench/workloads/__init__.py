@@ -1,0 +1,1 @@
+"""What is timed: artifacts of a bundle, or a checkpoint on torch."""

@@ -1,0 +1,354 @@
+"""Read untrusted checkpoint files: nothing in a file is executed.
+
+Accepted are the authors' training dictionary (``ema`` first, then ``model``) of state dicts or of
+network objects, a bare state dict and safetensors; keys may carry the ``module.`` prefix of
+distributed training. torch's own reader is not used, :mod:`anydepth_deploy.checkpoints` is. Only
+the weights to deploy are read into memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from anydepth_deploy.checkpoints.archive import Archive, read_tensors, refuse_unreadable
+from anydepth_deploy.checkpoints.inert import (
+    NOT_PLAIN,
+    LazyTensor,
+    PlainCopies,
+    Stub,
+    UnusableTensor,
+    kind_of,
+)
+from anydepth_deploy.checkpoints.network import (
+    MAX_KEY,
+    is_network,
+    is_side,
+    network_metadata,
+    network_weights,
+)
+from anydepth_deploy.checkpoints.rebuild import Rebuilder
+from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
+from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.families.registry import Family, recognise
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+
+__all__ = ["Checkpoint", "load_model", "read_checkpoint"]
+
+SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
+TENSORS = (Tensor, LazyTensor, UnusableTensor)
+MAX_CLASS_NAME = 100
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds, recognised but not yet loaded into a network.
+
+    ``state`` maps the authors' key names to tensors, floating point numbers in float32 whatever
+    the file has; ``weights`` says which entry they came from (``ema``, ``model`` or ``state
+    dict``); ``extra`` holds the plain values beside the weights and, where the network was saved
+    as an object, what it says about itself (``class_names``, ``input_size``, ``stride``, ``nc``,
+    ``yaml``, ``layers``).
+    """
+
+    path: Path
+    family: Family
+    config: Any
+    state: dict[str, Tensor]
+    weights: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Class names stored in the file, if they fit the number of classes and can be shown: they
+        reach terminals and manifests as they are."""
+        names = self.extra.get("class_names")
+        if not isinstance(names, list) or len(names) != self.config.classes:
+            return None
+        # A nested list could turn into a text of any length.
+        texts = [str(name) for name in names if isinstance(name, str | int)]
+        return texts if len(texts) == len(names) and all(map(_is_shown, texts)) else None
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Input size (height, width) stored in the file, if a network could have it."""
+        size = self.extra.get("input_size")
+        if isinstance(size, list | tuple) and len(size) == 2 and all(map(is_side, size)):
+            return size[0], size[1]
+        return None
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and recognise a checkpoint file.
+
+    Raises :class:`CheckpointError` when the file is missing, truncated, not a checkpoint, holds
+    objects that would have to be executed, or belongs to no known family.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")
+    read = _read_safetensors if _is_safetensors(path) else _read_archive
+    state, weights, extra = read(path)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    try:
+        family, config = recognise(shapes, f"checkpoint {path}")
+    except CheckpointError as error:
+        message = str(error)
+        prefix = f"checkpoint {path}: "
+        raise CheckpointError(message if message.startswith(prefix) else prefix + message) from None
+    return Checkpoint(path, family, config, state, weights, extra)
+
+
+def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
+    """The torch model of a checkpoint, in evaluation mode, weights in float32.
+
+    The model uses the tensors of ``checkpoint.state`` themselves, so that they are in memory once:
+    do not change the one while the other is needed.
+
+    Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped keys.
+    """
+    family, config = checkpoint.family, checkpoint.config
+    with _WithoutMemory():  # the weights of the file take the place of these
+        model = family.build(config).eval()
+    wanted = model.state_dict()
+    expected = {key: tuple(value.shape) for key, value in wanted.items()}
+    found = checkpoint.state
+    fitting = [key for key in expected if key in found and found[key].shape == expected[key]]
+    problems = {
+        "missing keys": [
+            key
+            for key in expected
+            if key not in found
+            and not key.startswith(model.optional_keys)
+            and not key.endswith("num_batches_tracked")
+        ],
+        "unexpected keys": [key for key in found if key not in expected],
+        "keys with integers for weights": [
+            key
+            for key, value in wanted.items()
+            if key in found and value.is_floating_point() != found[key].is_floating_point()
+        ],
+        "wrong shapes": [
+            f"{key} {list(found[key].shape)} (expected {list(shape)})"
+            for key, shape in expected.items()
+            if key in found and tuple(found[key].shape) != shape
+        ],
+        "not numbers": [
+            key for key in fitting if found[key].is_floating_point() and not _is_finite(found[key])
+        ],
+    }
+    told = [f"{len(keys)} {what}: {shorten(keys)}" for what, keys in problems.items() if keys]
+    if told:
+        name = f"{checkpoint.family.name} {checkpoint.config.name}"
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} does not fit {name}: {'; '.join(told)}"
+        )
+    state = {
+        # What only training uses may be absent from a deployed file.
+        key: found[key].to(value.dtype) if key in found else torch.zeros_like(value, device="cpu")
+        for key, value in wanted.items()
+    }
+    model.load_state_dict(state, assign=True)
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        assert not value.is_meta, f"{name} of {config.name} is neither in the file nor computed"
+    return model.requires_grad_(False)
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """What has no content yet takes no memory: ``torch.empty`` gives tensors on the meta device.
+
+    Unlike ``torch.device("meta")``, what a network computes when it is built stays real, and torch
+    need not import its 80 MB of operators in Python for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        tensor = kwargs.get("tensor")
+        initial = getattr(func, "__module__", None) == "torch.nn.init"
+        if initial and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor  # of what has no content yet
+        return func(*args, **kwargs)
+
+
+def _is_finite(value: Tensor) -> bool:
+    # A finite sum has only finite terms, and is found many times faster than every term is seen.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def _is_safetensors(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:  # 8 bytes of header length, then JSON
+        head = file.read(9)
+    return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
+
+
+Weights = dict[str, Tensor]
+
+
+def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: _widened(path, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is not a readable safetensors file ({error}); it may be truncated: "
+            "fetch it again"
+        ) from None
+    state, weights, extra = _find_weights(path, state)
+    return _renamed(path, state), weights, extra
+
+
+def _widened(path: Path, value: Tensor) -> Tensor:
+    refuse_unreadable(path, [value.dtype])
+    return value.float() if value.is_floating_point() else value
+
+
+def _read_archive(path: Path) -> tuple[Weights, str, dict[str, Any]]:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:1] == b"\x80":
+        raise CheckpointError(
+            f"checkpoint {path} is a bare pickle, or in the format of torch before 1.6, and was "
+            "not read, since it would have to be executed; expected torch's zip format. If you "
+            "trust its source, load it with torch and save its state dict anew: "
+            "torch.save(model.state_dict(), ...)"
+        )
+    if head and not b"PK\x03\x04".startswith(head):
+        raise CheckpointError(f"checkpoint {path} is not a PyTorch file; {SUPPORTED}")
+    origin = f"checkpoint {path}"
+    with Archive(path) as archive:
+        rebuilder = Rebuilder(origin, archive.sizes)
+        content = unpickle(archive.read("data.pkl", MAX_PICKLE_BYTES), rebuilder)
+        tensors, weights, extra = _find_weights(path, content)
+        tensors = _renamed(path, tensors)
+        strange = [key for key, value in tensors.items() if isinstance(value, UnusableTensor)]
+        if strange:
+            raise CheckpointError(
+                f"checkpoint {path}: {len(strange)} tensors are not plain dense numbers (but "
+                "sparse, quantised, complex, or larger than what the file holds): "
+                f"{shorten(strange)}"
+            )
+        if network := _network_of(content):
+            about = network_metadata(
+                network,
+                content if isinstance(content, dict) else {},
+                lambda lazy: read_tensors(archive, {"": lazy})[""],
+            )
+            extra = {**about, **extra}
+        return read_tensors(archive, tensors), weights, extra
+
+
+def _find_weights(path: Path, content: Any) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """The state dict to deploy, the name of its entry, and the plain values beside it."""
+    if is_network(content):
+        content = {"model": content}
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"checkpoint {path} holds a {kind_of(content)}, expected a dictionary of weights"
+        )
+    averaged = _averaged(content)
+    if averaged is not None:
+        if found := _state_dict(path, averaged):
+            return found, "ema", _plain_values(content)
+        raise CheckpointError(
+            f"checkpoint {path}: its 'ema' entry is not a state dict (tensors by name) or a "
+            "network, and the averaged weights are the ones to deploy; to deploy others, save "
+            "their state dict alone"
+        )
+    for entry, candidate in (
+        ("model", content.get("model")),
+        ("state dict", content.get("state_dict")),
+        ("state dict", content),
+    ):
+        if found := _state_dict(path, candidate):
+            return found, entry, _plain_values(content)
+    entries = [key[:80] if isinstance(key, str) else kind_of(key) for key in content]
+    raise CheckpointError(
+        f"checkpoint {path} has no weights: expected 'ema', 'model' or a state dict; found the "
+        f"entries {shorten(entries) or 'none'}"
+    )
+
+
+def _averaged(content: Mapping[Any, Any]) -> Any:
+    ema = content.get("ema")
+    return ema.get("module", ema) if isinstance(ema, Mapping) else ema
+
+
+def _network_of(content: Any) -> Stub | None:
+    """The network object whose weights :func:`_find_weights` chooses, if it is one."""
+    if isinstance(content, Mapping):
+        averaged = _averaged(content)
+        content = content.get("model") if averaged is None else averaged
+    return content if is_network(content) else None
+
+
+def _state_dict(path: Path, candidate: Any) -> dict[str, Any] | None:
+    """Tensors by name, if that is what ``candidate`` is."""
+    if is_network(candidate):
+        return dict(network_weights(f"checkpoint {path}", candidate)) or None
+    if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
+        return dict(candidate)
+    return None
+
+
+def _plain_values(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """What stands beside the weights, as far as it is plain."""
+    copies = PlainCopies()
+    found = {
+        key: copies.copy(value)
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, str | int | float | list | tuple)
+    }
+    return {key: value for key, value in found.items() if value is not NOT_PLAIN}
+
+
+def _renamed(path: Path, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The same tensors under names without the prefix of distributed training."""
+    if long := [key[:80] for key in tensors if len(key) > MAX_KEY]:
+        raise CheckpointError(
+            f"checkpoint {path} names {len(long)} weights with more than {MAX_KEY} characters; "
+            f"expected the names of a detector: {shorten(long)}"
+        )
+    times = Counter(map(_without_prefix, tensors))
+    if again := [key for key in tensors if times[_without_prefix(key)] > 1]:
+        raise CheckpointError(
+            f"checkpoint {path} names weights more than once, but for the prefix 'module.'; "
+            f"expected each once, so save one of them: {shorten(again)}"
+        )
+    return {_without_prefix(key): value for key, value in tensors.items()}
+
+
+def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(key, str) and isinstance(value, TENSORS) for key, value in candidate.items()
+    )
+
+
+def _is_shown(name: str) -> bool:
+    return 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
+
+
+def _without_prefix(key: str) -> str:
+    while key.startswith("module."):
+        key = key.removeprefix("module.")
+    return key

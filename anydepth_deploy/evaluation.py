@@ -1,0 +1,384 @@
+"""COCO average precision of the artifact itself, per depth."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.session import PRECISIONS, Session, choose_artifacts
+from anydepth_deploy.clock import utc_now
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
+from anydepth_deploy.pictures.images import load_image, prepare_batch
+from anydepth_deploy.progress import Progress
+from anydepth_deploy.runtimes import (
+    graph_targets,
+    made_for,
+    rounds_to_half,
+    runs_on,
+    runtime_computes,
+)
+
+__all__ = [
+    "Accuracy",
+    "CocoData",
+    "check_precisions",
+    "evaluate",
+    "pareto_ladder",
+    "precisions_of",
+    "write_ladder",
+]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """COCO metrics of one depth, in percent; -1 where the data has no such objects.
+
+    ``precision``: as for :meth:`Bundle.session`. ``ap``: IoU 0.50:0.95, all sizes, at most 100
+    detections an image.
+    """
+
+    precision: str
+    depth: str
+    level: int | None
+    macs: int
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+
+
+class CocoData:
+    """Pictures with annotations in COCO's format.
+
+    What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
+    Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
+    itself, or names pictures that are not in ``images``.
+    """
+
+    def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
+        self.path = Path(annotations)
+        self.content = _read_annotations(self.path)
+        self.folder = Path(images) if images is not None else self.path.parent
+        self.images: list[dict[str, Any]] = sorted(
+            self.content["images"], key=lambda item: int(item["id"])
+        )
+        missing = [
+            item["file_name"]
+            for item in self.images
+            if not (self.folder / item["file_name"]).is_file()
+        ]
+        if missing:
+            raise ImageError(
+                f"{self.path} names {len(self.images)} pictures, {len(missing)} of which are not "
+                f"in {self.folder}: {shorten(missing, 3)}; give their folder with --images"
+            )
+
+    def category_ids(self, classes: Sequence[str]) -> list[int]:
+        """The category id of each class of a network; see :meth:`mapping`."""
+        return self.mapping(classes)[0]
+
+    def mapping(self, classes: Sequence[str]) -> tuple[list[int], bool]:
+        """The category id of each class of a network, and whether they were found by name.
+
+        Where no class has the name of a category, but there are as many of them, the k-th class
+        is the category with the k-th lowest id. Raises :class:`ImageError` when neither fits.
+        """
+        categories = sorted(self.content["categories"], key=lambda item: int(item["id"]))
+        by_name = {str(item["name"]): int(item["id"]) for item in categories}
+        unknown = [name for name in classes if name not in by_name]
+        if not unknown:
+            return [by_name[name] for name in classes], True
+        if len(unknown) == len(classes) == len(categories):
+            return [int(item["id"]) for item in categories], False
+        raise ImageError(
+            f"{self.path} has {len(categories)} categories, the network {len(classes)} classes, "
+            f"{len(unknown)} of which have no category of their name: {shorten(unknown, 10)}; "
+            "give the categories the names of the classes (export --classes names the classes)"
+        )
+
+
+def evaluate(
+    bundle: Bundle,
+    data: CocoData,
+    depths: Sequence[Depth],
+    *,
+    layout: str | None = None,
+    weights: str | None = None,
+    precision: str = "fp32",
+    target: str = "onnxruntime",
+    runtime: str = "onnxruntime",
+    batch: int = 8,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    record: bool = True,
+) -> list[Accuracy]:
+    """COCO average precision of ``bundle`` at each of ``depths``, in their order.
+
+    ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
+    :meth:`Bundle.session`. Each picture is prepared once and run at every depth; ``batch`` gives
+    way to the profile of an engine. The outcome is
+    recorded in the manifest, with the artifacts that were measured.
+
+    Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
+    and categories do not fit, and what sessions raise.
+    """
+    coco = _coco_class()
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
+    ids, by_name = data.mapping(bundle.classes)
+    rows_of_session = {None, *(bundle.table.row(depth) for depth in depths)}
+    chosen = choose_artifacts(bundle, layout, precision, weights, target, runtime)
+    measured = [item for item in chosen if item.row in rows_of_session]
+    session = bundle.session(
+        runtime=runtime,
+        artifact=layout,
+        precision=precision,
+        weights=weights,
+        target=target,
+        threads=threads,
+        rounded=any(rounds_to_half(item) for item in measured),
+    )
+    if session.batch is not None:
+        batch = min(batch, session.batch.largest)
+    found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
+    for start in range(0, len(data.images), batch):
+        if progress is not None:
+            progress("evaluating", start, len(data.images))
+        chunk = data.images[start : start + batch]
+        _run_chunk(session, bundle, data.folder, chunk, np.asarray(ids), found)
+    if progress is not None:
+        progress("scoring", len(data.images), len(data.images))
+    rows = [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
+    if record:
+        result = {
+            "when": utc_now(),
+            "runtime": runtime,
+            "precision": precision,
+            "artifacts": [{"name": item.name, "sha256": item.sha256} for item in measured],
+            "data": data.path.name,
+            "pictures": len(data.images),
+            "mapped_by": "name" if by_name else "rank",
+            "rows": [asdict(row) for row in rows],
+        }
+        bundle.record("eval", result)
+    return rows
+
+
+def precisions_of(
+    bundle: Bundle,
+    layout: str | None = None,
+    runtime: str = "onnxruntime",
+    target: str = "onnxruntime",
+) -> list[str]:
+    """The precisions that ``bundle`` has artifacts of and ``runtime`` can compute them in."""
+    found: set[str] = {
+        item.precision
+        for item in bundle.artifacts(layout)
+        if runs_on(item, runtime)
+        and (item.engine is not None or made_for(item, graph_targets(runtime, target)))
+    }
+    if "fp32" in found:
+        found |= set(runtime_computes(runtime))
+    return [precision for precision in PRECISIONS if precision in found]
+
+
+def check_precisions(
+    bundle: Bundle,
+    precisions: Sequence[str],
+    *,
+    layout: str | None = None,
+    weights: str | None = None,
+    runtime: str = "onnxruntime",
+    target: str = "onnxruntime",
+) -> list[str]:
+    """``precisions`` without repetitions, when all of them can be evaluated; ``all`` is what
+    :func:`precisions_of` gives. Raises what :func:`evaluate` would raise, before its long work."""
+    if list(precisions) == ["all"]:
+        return precisions_of(bundle, layout, runtime, target)
+    if not precisions:
+        raise UsageError(f"no precision is given: expected {', '.join(PRECISIONS)}, or all")
+    for name in precisions:
+        choose_artifacts(bundle, layout, name, weights, target, runtime)
+    return list(dict.fromkeys(precisions))
+
+
+def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
+    """The ladder that measured accuracy supports: from base to super, each rung more accurate
+    than every cheaper one. Rungs that cost more and give nothing are left out; super ends it.
+    """
+    base, top = str(bundle.table.space.base), str(bundle.table.space.super)
+    by_depth = {row.depth: row for row in rows}
+    if base not in by_depth or top not in by_depth:
+        raise UsageError("a ladder needs the accuracy of base and super: evaluate 'every' or both")
+    rungs = [by_depth[base]]
+    for row in sorted(rows, key=lambda row: (row.macs, -row.ap)):
+        cheaper_than_super = row.macs < by_depth[top].macs
+        if cheaper_than_super and row.macs > rungs[-1].macs and row.ap > rungs[-1].ap:
+            rungs.append(row)
+    return [*(row.depth for row in rungs), top]
+
+
+def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
+    """Write a ladder file that ``export --ladder`` reads."""
+    try:
+        Path(path).write_text(json.dumps({"ladder": list(ladder)}, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise UsageError(f"ladder file {path} cannot be written: {error.strerror}") from None
+
+
+def _run_chunk(
+    session: Session,
+    bundle: Bundle,
+    folder: Path,
+    chunk: Sequence[dict[str, Any]],
+    ids: NDArray[np.int64],
+    found: dict[Depth, list[NDArray[np.float64]]],
+) -> None:
+    """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
+    pictures = [load_image(folder / item["file_name"]) for item in chunk]
+    images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
+    images = session.padded(images)
+    for depth, results in found.items():
+        detected = list(session.run(images, depth))[: len(chunk)]
+        for item, geometry, one in zip(chunk, geometries, detected, strict=True):
+            boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
+            boxes[:, 2:] -= boxes[:, :2]
+            image_ids = np.full(len(boxes), item["id"])
+            results.append(np.column_stack([image_ids, boxes, one.scores[0], ids[one.labels[0]]]))
+
+
+def _score(
+    coco: Any,
+    content: dict[str, Any],
+    results: list[NDArray[np.float64]],
+    depth: Depth,
+    bundle: Bundle,
+    precision: str,
+) -> Accuracy:
+    from faster_coco_eval import COCOeval_faster
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco(content)
+        detections = truth.loadRes(np.concatenate(results))
+        evaluation = COCOeval_faster(truth, detections, "bbox", print_function=_silent)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    percent = [round(100 * float(value), 2) if value >= 0 else -1.0 for value in evaluation.stats]
+    return Accuracy(
+        precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
+    )
+
+
+def _silent(*_: object, **__: object) -> None:
+    return None
+
+
+def _coco_class() -> Any:
+    try:
+        from faster_coco_eval import COCO
+    except ImportError:
+        raise MissingExtraError("faster-coco-eval", "eval", "average precision") from None
+    return COCO
+
+
+FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str},
+    "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
+    "categories": {"id": int, "name": str},
+}
+"""What the lists of a COCO file must say about each of their items."""
+
+EXPECTED = {int: "an integer", str: "text", list: "the numbers x, y, width, height"}
+
+LARGEST_ID = 2**53
+"""Scoring keeps ids in float64."""
+
+FARTHEST = 1e9
+"""Coordinates in pixels beyond this are no box of any picture; NaN and infinity fail it too."""
+
+
+def _read_annotations(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ImageError(f"annotations {path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), list) for name in FIELDS
+    ):
+        raise ImageError(
+            f"annotations {path} are not in COCO's format: expected the lists {', '.join(FIELDS)}"
+        )
+    if not content["images"] or not content["annotations"]:
+        raise ImageError(f"annotations {path} hold no annotated picture")
+    for name, fields in FIELDS.items():
+        for index, item in enumerate(content[name]):
+            if (problem := _wrong_item(item, fields)) is not None:
+                raise ImageError(f"annotations {path}: {name}[{index}] has {problem}")
+        if len({item["id"] for item in content[name]}) < len(content[name]):
+            raise ImageError(f"annotations {path}: two of the {name} have the same id")
+    images = {item["id"] for item in content["images"]}
+    categories = {item["id"] for item in content["categories"]}
+    annotations = []
+    for index, item in enumerate(content["annotations"]):
+        if (problem := _wrong_annotation(item, images, categories)) is not None:
+            raise ImageError(f"annotations {path}: annotations[{index}] has {problem}")
+        # What COCO's evaluation needs and other tools leave out. It takes the id 0 for "no
+        # match", so annotations are counted from 1.
+        width, height = item["bbox"][2:]
+        filled = {"area": width * height, "iscrowd": 0, **item, "id": index + 1}
+        annotations.append(filled)
+    return {**content, "annotations": annotations}
+
+
+def _wrong_item(item: object, fields: dict[str, type]) -> str | None:
+    """What is wrong with one item of a list: a field that is missing or of another type."""
+    lacking = [key for key in fields if not isinstance(item, dict) or key not in item]
+    if lacking or not isinstance(item, dict):
+        return f"no {', '.join(lacking)}"
+    for key, kind in fields.items():
+        value = item[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            found = shorten([repr(value)[:60]])
+            return f"the {key} {found}, expected {EXPECTED[kind]}"
+        if isinstance(value, int) and abs(value) > LARGEST_ID:
+            return f"the {key} {hex(value)[:40]}, expected an integer of at most 53 bits"
+    return None
+
+
+def _wrong_annotation(item: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
+    """What is wrong with an annotation whose fields have the right types."""
+    if item["image_id"] not in images:
+        return f"the image_id {item['image_id']}, which none of the images has"
+    if item["category_id"] not in categories:
+        return f"the category_id {item['category_id']}, which none of the categories has"
+    box = item["bbox"]
+    if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
+        return (
+            f"the bbox {str(box)[:60]}, expected the numbers x, y, width, height in pixels, "
+            "width and height not negative"
+        )
+    area, crowd = item.get("area", 0), item.get("iscrowd", 0)
+    if not _is_number(area, FARTHEST**2) or area < 0:
+        return f"the area {shorten([repr(area)[:60]])}, expected a number that is not negative"
+    if crowd not in (0, 1):
+        return f"the iscrowd {shorten([repr(crowd)[:60]])}, expected 0 or 1"
+    return None
+
+
+def _is_number(value: object, limit: float = FARTHEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= limit

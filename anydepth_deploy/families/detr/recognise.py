@@ -1,0 +1,64 @@
+"""Tell from the shapes in a state dict which AnyDepth-DETR it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from anydepth_deploy.errors import CheckpointError
+from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
+from anydepth_deploy.families.shared.sizes import check_classes, find_size
+
+__all__ = ["recognise_detr"]
+
+TITLE = "an AnyDepth-DETR"
+CLASSES = "decoder.enc_score_head.weight"
+
+
+def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | None:
+    """The configuration with these shapes, its class count read from the heads.
+
+    None when these are not the keys of an RT-DETR. Raises :class:`CheckpointError` for a static
+    RT-DETR and for an AnyDepth-DETR of a size that is not known or without classes.
+    """
+    if not any(key.startswith("backbone.") for key in shapes) or not any(
+        key.startswith("decoder.decoder.layers.") for key in shapes
+    ):
+        return None
+    if not any("_skip" in key for key in shapes):
+        raise CheckpointError(
+            "these are the weights of a static RT-DETR: no second norm sets (keys like "
+            "'backbone.layer1.0.bn1_skip.weight'), so its depth cannot be chosen; expected an "
+            "AnyDepth-DETR checkpoint"
+        )
+    config = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
+    head = shapes.get(CLASSES)
+    if head:
+        config = config.replace(classes=head[0])
+    check_classes(TITLE, CLASSES, config.classes)
+    return config
+
+
+def _structure(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+    def count(pattern: str) -> int:
+        numbers = [int(match.group(1)) for key in shapes if (match := re.match(pattern, key))]
+        return max(numbers) + 1 if numbers else 0
+
+    def width(key: str) -> int:
+        return shapes[key][0] if shapes.get(key) else 0
+
+    return {
+        "blocks": tuple(count(rf"backbone\.layer{i}\.(\d{{1,4}})\.") for i in range(1, 5)),
+        "stem": width("backbone.conv1.weight"),
+        "hidden": width("encoder.input_proj.0.conv.weight"),
+        "decoder layers": count(r"decoder\.decoder\.layers\.(\d{1,4})\."),
+    }
+
+
+def _expected(config: DetrConfig) -> dict[str, object]:
+    return {
+        "blocks": config.blocks,
+        "stem": config.widths[0],
+        "hidden": config.hidden,
+        "decoder layers": config.decoder_layers,
+    }

@@ -1,0 +1,54 @@
+"""Multiply-adds per stage, and so per depth, without running the network.
+
+Counted are convolutions and matrix products (attention products included), as the published
+figures do; norms, activations, grid sampling and sorting are not. Each variant of each stage is
+counted once on fake tensors; a depth is the sum of its variants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+
+__all__ = ["Macs", "count_macs"]
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds of one image, by stage and variant."""
+
+    stages: tuple[tuple[Stage, dict[str, int]], ...]
+
+    def at(self, depth: Depth) -> dict[str, int]:
+        """``total`` and one entry for each part of the network, at ``depth``."""
+        parts: dict[str, int] = {"total": 0}
+        for stage, variants in self.stages:
+            variant = stage.variant(depth)
+            if variant is not None and any(variants.values()):
+                parts["total"] += variants[variant]
+                parts[stage.part] = parts.get(stage.part, 0) + variants[variant]
+        return parts
+
+
+def count_macs(model: AnyDepthModel, size: Size) -> Macs:
+    """Count ``model`` for one image of ``size`` (height, width)."""
+    counted = []
+    device = next(model.parameters()).device  # a model on "meta" can be counted too
+    stages = model.stages(size, device)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        flow = {"images": torch.empty(1, 3, *size, device=device)}
+        for stage in stages:
+            variants, found = {}, {}
+            for variant in stage.variants:
+                with FlopCounterMode(display=False) as counter:
+                    found = stage.run(variant, flow)
+                variants[variant] = counter.get_total_flops() // 2
+            flow.update(found)  # all variants give the same shapes
+            counted.append((stage, variants))
+    return Macs(tuple(counted))

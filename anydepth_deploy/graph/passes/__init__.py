@@ -1,0 +1,1 @@
+"""What is done to a graph, one pass a file; none needs torch."""

@@ -1,8 +1,0 @@
-"""AnyDepth-DETR: RT-DETR whose backbone, encoder and decoder can be shortened at run time."""
-
-from __future__ import annotations
-
-from anydepth_deploy.models.detr.config import CONFIGS, DetrConfig
-from anydepth_deploy.models.detr.model import AnyDepthDETR
-
-__all__ = ["CONFIGS", "AnyDepthDETR", "DetrConfig"]

@@ -1,0 +1,1 @@
+"""Pictures: read, resized, drawn upon, chosen, and generated ones of shapes."""

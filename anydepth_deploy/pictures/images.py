@@ -1,0 +1,181 @@
+"""Pictures in, network input out; and boxes back to the picture.
+
+The recipe is data (:class:`Preprocess`, stored in the manifest), so that C++ and Triton can repeat
+it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from anydepth_deploy.errors import ImageError
+from anydepth_deploy.pictures.resize import resize_bilinear
+
+__all__ = ["Geometry", "Preprocess", "find_images", "load_image", "prepare", "prepare_batch"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+class Preprocess(BaseModel):
+    """How a picture becomes the input of the network, step by step.
+
+    1. decode to 8-bit ``channels``; 2. ``resize``: ``stretch`` to width x height, ignoring the
+    aspect ratio, or ``letterbox``: keep it, centre the picture and fill the rest with the grey
+    ``padding``; in 8 bits, ``interpolation`` by Pillow where ``antialias`` is set, along rows and
+    then along columns, else by :func:`anydepth_deploy.pictures.resize.resize_bilinear`; 3. multiply
+    by ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[PositiveInt, PositiveInt]
+    """Height and width in pixels."""
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: bool = True
+    """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
+    padding: int = Field(default=114, ge=0, le=255)
+    channels: Literal["RGB"] = "RGB"
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW"] = "NCHW"
+
+    @classmethod
+    def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:
+        """The recipe of networks trained with this kind of resizing: those that letterbox did so
+        with OpenCV."""
+        return cls(size=size, resize=resize, antialias=resize == "stretch")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a prepared picture maps back: ``picture = (input - offset) * scale`` per axis."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[int, int]
+    """Height and width of the original picture in pixels."""
+
+    def to_picture(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes [..., 4] (x1, y1, x2, y2) from input pixels to picture pixels, clipped to it."""
+        height, width = self.size
+        x = (boxes[..., 0::2] - self.offset[0]) * self.scale[0]
+        y = (boxes[..., 1::2] - self.offset[1]) * self.scale[1]
+        found = np.empty_like(boxes)
+        found[..., 0::2] = np.clip(x, 0, width)
+        found[..., 1::2] = np.clip(y, 0, height)
+        return found
+
+
+def load_image(path: str | Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """Decode a picture to RGB, uint8 [H, W, 3].
+
+    ``upright`` applies the EXIF orientation, as viewers do; annotations of data sets refer to the
+    stored pixels, so evaluation leaves it off. Raises :class:`ImageError`.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
+                raise ImageError(
+                    f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
+                    "it to 8 bits first"
+                )
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.asarray(turned.convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(f"picture {path} does not exist") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"picture {path} is not a picture that Pillow can read; "
+            f"expected one of {', '.join(sorted(SUFFIXES))}"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"picture {path} cannot be read: {error}") from None
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """The pictures in a folder (sorted, subfolders included), or the one picture named.
+
+    Raises :class:`ImageError` when there is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ImageError(f"{path} is neither a picture nor a folder of pictures")
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise ImageError(f"folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.float32], Geometry]:
+    """One RGB picture uint8 [H, W, 3] -> float32 [3, h, w] and the way back.
+
+    Raises :class:`ImageError` for an array of another type or shape.
+    """
+    shape: tuple[int, ...] = getattr(image, "shape", ())
+    dtype = getattr(image, "dtype", type(image).__name__)
+    if (
+        not isinstance(image, np.ndarray)
+        or dtype != np.uint8
+        or len(shape) != 3
+        or shape[2] != 3
+        or 0 in shape
+    ):
+        raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
+    fitted, geometry = _fit(image, recipe)
+    array = fitted.astype(np.float32) * np.float32(recipe.scale)
+    if any(recipe.mean) or any(value != 1.0 for value in recipe.std):
+        array = (array - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
+    return np.ascontiguousarray(array.transpose(2, 0, 1)), geometry
+
+
+def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8], Geometry]:
+    """The picture in the input's size, still in 8 bits."""
+    height, width = image.shape[:2]
+    rows, columns = recipe.size
+    top = left = 0
+    if recipe.resize == "letterbox":
+        ratio = min(recipe.size[0] / height, recipe.size[1] / width)
+        rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+        top, left = (recipe.size[0] - rows) // 2, (recipe.size[1] - columns) // 2
+    if (rows, columns) == (height, width):
+        resized = image
+    elif recipe.antialias:
+        # Along rows first, as Pillow before 13 always did: each pass rounds, so the order shows in
+        # single levels, and what a network is given must not hang on a version.
+        wide = Image.fromarray(image).resize((columns, height), Image.Resampling.BILINEAR)
+        resized = np.asarray(wide.resize((columns, rows), Image.Resampling.BILINEAR))
+    else:
+        resized = resize_bilinear(image, (rows, columns))
+    geometry = Geometry(
+        (width / columns, height / rows), (float(left), float(top)), (height, width)
+    )
+    if (rows, columns) == recipe.size:
+        return resized, geometry
+    canvas = np.full((*recipe.size, 3), recipe.padding, np.uint8)
+    canvas[top : top + rows, left : left + columns] = resized
+    return canvas, geometry
+
+
+def prepare_batch(
+    images: Sequence[NDArray[np.uint8]], recipe: Preprocess
+) -> tuple[NDArray[np.float32], list[Geometry]]:
+    """Pictures of any sizes -> float32 [N, 3, h, w] and each one's way back.
+
+    Raises :class:`ImageError` when there is none, and as :func:`prepare` does.
+    """
+    if not len(images):
+        raise ImageError("a batch of no pictures cannot be prepared: give at least one")
+    prepared = [prepare(image, recipe) for image in images]
+    return np.stack([array for array, _ in prepared]), [geometry for _, geometry in prepared]

@@ -1,0 +1,1 @@
+"""ONNX Runtime on CPUs, with CUDA, and with its TensorRT provider."""

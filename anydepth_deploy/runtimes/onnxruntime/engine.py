@@ -1,0 +1,203 @@
+"""ONNX Runtime: the embedded default, on any CPU; and what its providers for GPUs share.
+
+ONNX Runtime goes on without a provider that it cannot start, and says so nowhere that a program
+would look. An engine here has the providers it was asked for, or is not opened.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.errors import (
+    BundleError,
+    DeviceError,
+    InputError,
+    MissingExtraError,
+    UsageError,
+    shorten,
+)
+from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.runtimes import Arrays, Engine, EngineOptions
+from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
+
+__all__ = ["CPU", "CUDA", "OnnxRuntimeEngine", "Provider", "open_engine"]
+
+Provider = tuple[str, dict[str, str]]
+"""An execution provider by ONNX Runtime's name, and its options."""
+
+CPU: Provider = ("CPUExecutionProvider", {})
+
+# FP32 means FP32 here: TF32 keeps 10 bits of the mantissa, and is on unless told otherwise.
+CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+HALF_SCALES = ["WeightBiasQuantization"]
+"""An optimisation that goes wrong where scales are FP16 (ONNX Runtime 1.31)."""
+
+
+class OnnxRuntimeEngine:
+    """An inference session; ONNX Runtime sessions may be shared between threads.
+
+    ``providers``: from the one to prefer to the last resort, which is :data:`CPU`. Each takes the
+    operators that it can compute and the ones before it cannot. On a GPU ``options.rounded`` has
+    no meaning: FP16 is computed as the graph says. A run copies its inputs to the device and its
+    outputs back.
+
+    Raises :class:`MissingExtraError`, :class:`BundleError`, and for providers other than the CPU's
+    :class:`UsageError` where no ONNX Runtime is installed and :class:`DeviceError` where one is
+    not in the installed package or does not start. Providers for GPUs are **unverified** on
+    hardware.
+    """
+
+    def __init__(
+        self, path: Path, options: EngineOptions, providers: Sequence[Provider] = (CPU,)
+    ) -> None:
+        wanted = [name for name, _ in providers]
+        on_cpu = wanted == [CPU[0]]
+        ort = _onnxruntime() if on_cpu else _onnxruntime_with(wanted)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 4  # errors reach the caller as exceptions; no second copy
+        if _saturates():
+            settings.add_session_config_entry("session.x64quantprecision", "1")
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        model: str | bytes = str(path)
+        rounded = options.rounded and on_cpu
+        if options.raw or rounded:
+            model = _edited(path, raw=options.raw, rounded=rounded)
+        disabled = HALF_SCALES if options.target == "tensorrt" else []
+        try:
+            self._session: Any = ort.InferenceSession(
+                model,
+                settings,
+                providers=[name if not given else (name, given) for name, given in providers],
+                disabled_optimizers=[*disabled, *KEEP_ROUNDING] if rounded else disabled,
+                # It would print what failed, and open the model on the CPU instead.
+                **({} if on_cpu else {"enable_fallback": 0}),
+            )
+        except Exception as error:  # ONNX Runtime has no public root for its exceptions
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}"
+            ) from None
+        self.path = path
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        """The providers that are active, in the order of preference."""
+        if not on_cpu:
+            _check_started(wanted, self.providers, ort.__version__)
+            self._session.disable_fallback()  # nor go on without one that fails in a run
+        self.inputs: Sequence[str] = [value.name for value in self._session.get_inputs()]
+        self.outputs: Sequence[str] = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+        try:
+            found = self._session.run(list(outputs), dict(feeds))
+        except Exception as error:
+            raise InputError(f"{self.path.name}: {_first_line(error)}") from None
+        return dict(zip(outputs, found, strict=True))
+
+
+def open_engine(path: Path, options: EngineOptions) -> Engine:
+    """Open an ONNX file. Raises :class:`MissingExtraError` and :class:`BundleError`."""
+    return OnnxRuntimeEngine(path, options)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnxruntime", "running an ONNX artifact") from None
+    return onnxruntime
+
+
+def _onnxruntime_with(wanted: Sequence[str]) -> Any:
+    """The package, which has these providers compiled in."""
+    try:
+        import onnxruntime
+    except ImportError:
+        # Not an extra: the package that it would install has no provider for GPUs.
+        raise UsageError(
+            f"ONNX Runtime's {wanted[0]} needs the package 'onnxruntime-gpu', which is not "
+            "installed: pip install onnxruntime-gpu, on a machine with an NVIDIA GPU"
+        ) from None
+    has = onnxruntime.get_available_providers()
+    lacking = [name for name in wanted if name not in has]
+    if lacking:
+        raise DeviceError(
+            f"ONNX Runtime {onnxruntime.__version__} here has no {lacking[0]} (it has "
+            f"{shorten(has)}): install onnxruntime-gpu instead of onnxruntime, on a machine with "
+            "an NVIDIA GPU"
+        )
+    return onnxruntime
+
+
+def _check_started(wanted: Sequence[str], active: Sequence[str], version: str) -> None:
+    """Refuse a session that goes on without a provider it was asked for."""
+    lacking = [name for name in wanted if name not in active]
+    if lacking:
+        raise DeviceError(
+            f"ONNX Runtime {version} could not start {' and '.join(lacking)}, and would compute "
+            f"with {shorten(active)} instead: check that nvidia-smi lists a GPU, and that CUDA, "
+            "cuDNN and TensorRT are those this onnxruntime-gpu was built for"
+        )
+
+
+@functools.cache
+def _saturates() -> bool:
+    """Whether this CPU may multiply 8-bit numbers with sums that saturate: x86 without VNNI, or
+    x86 of which nothing is known. ONNX Runtime has kernels that do not; they take half as long
+    again where there is no need for them."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return "avx512_vnni" not in flags and "avx_vnni" not in flags
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _edited(path: Path, *, raw: bool, rounded: bool) -> bytes:
+    """The model with raw outputs, or rounding to FP16, in memory; the file stays as it is."""
+    try:
+        import onnx
+    except ImportError:
+        purpose = "looking into this artifact"
+        raise MissingExtraError("onnx", "tensorrt", purpose) from None
+    model = onnx.load(str(path))
+    if raw:
+        _add_raw_outputs(model, path)
+    if rounded:
+        round_to_half(model)
+    return bytes(model.SerializeToString())
+
+
+def _add_raw_outputs(model: Any, path: Path) -> None:
+    """Expose the heads' raw outputs under ``raw_*``, where they are not; nothing else changes.
+
+    So parity is checked on the very graph that is deployed, also when its raw outputs were not
+    asked for at export.
+    """
+    import onnx
+
+    present = {value.name for value in model.graph.output}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    tensors = json.loads(metadata.get(RAW_METADATA, "{}"))
+    if not tensors:
+        raise BundleError(f"{path} does not say where its raw outputs are: export it again")
+    for public, tensor in tensors.items():
+        name = f"raw_{public}"
+        if name not in present:
+            node = onnx.helper.make_node("Identity", [tensor], [name], name=name)
+            model.graph.node.append(node)
+            # Types are inferred from the nodes; a value without one is legal for ONNX Runtime.
+            model.graph.output.append(onnx.ValueInfoProto(name=name))

@@ -1,0 +1,1 @@
+"""Checks of a model repository, ours or any other, without a server."""

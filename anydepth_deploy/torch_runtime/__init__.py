@@ -1,0 +1,1 @@
+"""The checkpoint itself, executed by torch."""

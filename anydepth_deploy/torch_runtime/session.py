@@ -1,0 +1,73 @@
+"""The checkpoint itself as a session: what every artifact is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.families.shared.stages import AnyDepthModel, Comparison
+
+__all__ = ["TorchSession"]
+
+
+class TorchSession:
+    """Runs a torch model with the calls of :class:`anydepth_deploy.bundle.session.Session`."""
+
+    def __init__(self, model: AnyDepthModel) -> None:
+        self.model = model.eval()
+        self.table = model.table
+
+    @classmethod
+    def open(cls, checkpoint: str | Path) -> TorchSession:
+        """Read a checkpoint file. Raises :class:`CheckpointError`."""
+        return cls(load_model(read_checkpoint(checkpoint)))
+
+    def run(self, images: NDArray[np.float32], depth: Depth | str | int = "super") -> Detections:
+        """Detections of float32 [N, 3, H, W] at ``depth``."""
+        with torch.inference_mode():
+            found = self.model.detect(torch.from_numpy(images), depth)
+        return _detections(found)
+
+    def run_raw(
+        self, images: NDArray[np.float32], depth: Depth | str | int = "super"
+    ) -> dict[str, NDArray[np.generic]]:
+        """The heads' raw outputs by name."""
+        with torch.inference_mode():
+            found = self.model(torch.from_numpy(images), depth)
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    def compare(
+        self,
+        images: NDArray[np.float32],
+        depth: Depth,
+        raw: dict[str, NDArray[np.generic]],
+    ) -> tuple[dict[str, NDArray[np.generic]], Detections, float]:
+        """What the model gives where an artifact gave ``raw``: the quantities of its raw outputs
+        in the artifact's order, its detections, and how far from the best the artifact's choices
+        were.
+
+        See :meth:`AnyDepthModel.compare`.
+        """
+        with torch.inference_mode():
+            found: Comparison = self.model.compare(
+                torch.from_numpy(images),
+                depth,
+                {name: torch.from_numpy(np.array(array)) for name, array in raw.items()},
+            )
+        arrays = {name: tensor.numpy() for name, tensor in self.model.quantities(found.raw).items()}
+        return arrays, _detections(found.detections), found.gap
+
+    def quantities(self, raw: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """An artifact's raw outputs, taken apart as :meth:`compare` takes apart the model's."""
+        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in raw.items()}
+        return {name: tensor.numpy() for name, tensor in self.model.quantities(tensors).items()}
+
+
+def _detections(found: dict[str, torch.Tensor]) -> Detections:
+    return Detections(found["labels"].numpy(), found["boxes"].numpy(), found["scores"].numpy())

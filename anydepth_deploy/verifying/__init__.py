@@ -1,0 +1,1 @@
+"""Proof: graphs against their checkpoint, engines against their graphs."""

@@ -1,0 +1,202 @@
+"""Parity: an artifact computes what its checkpoint computes, at every depth.
+
+Raw outputs are compared query by query; the artifact's own choice of queries is taken over by the
+torch model and judged separately (see :meth:`AnyDepthModel.compare`). Detections are compared as
+sets: the order of near-equal scores, and which of them make the last place, is nobody's promise.
+
+An FP32 artifact has to equal its checkpoint. One of lower precision has to be close: its raw
+outputs in relative error, over all pictures, and its confident detections to those that the
+checkpoint finds by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.bundle.files import Bundle, file_sha256
+from anydepth_deploy.bundle.session import Session, chains, open_artifacts, stored_precision
+from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
+from anydepth_deploy.clock import utc_now
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.errors import BundleError, ImageError
+from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
+from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.progress import Progress
+from anydepth_deploy.runtimes import rounds_to_half, runs_on
+from anydepth_deploy.torch_runtime.session import TorchSession
+from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched
+
+__all__ = ["Parity", "Report", "verify"]
+
+
+def verify(
+    bundle: Bundle,
+    checkpoint: str,
+    batches: Sequence[NDArray[np.float32]],
+    *,
+    depths: Sequence[Depth] | None = None,
+    layout: str | None = None,
+    precision: str | None = None,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    record: bool = True,
+) -> Report:
+    """Compare the artifacts of ``bundle`` with ``checkpoint``, depth by depth.
+
+    ``batches``: prepared images, float32 [N, 3, H, W] each; give several batch sizes. ``depths``:
+    by default the ladder for gated graphs, and for each static graph the depth it holds.
+    ``precision``: only artifacts of this one; ``bf16`` has a runtime compute FP32 artifacts in it.
+    The outcome is recorded in the manifest, with the hash of each artifact.
+
+    Raises :class:`BundleError` when the checkpoint is not the one the bundle was made from, or
+    when there is nothing to verify, and :class:`UsageError` for an unknown precision.
+    """
+    if not batches:
+        raise ImageError("verify needs at least one batch of images")
+    stored, compute = stored_precision(precision) if precision is not None else (None, None)
+    model = load_model(_same_checkpoint(bundle, checkpoint))
+    if model.suppression is not None:
+        model.suppression = bundle.manifest.suppression
+    reference = TorchSession(model)
+    found = bundle.artifacts(layout, stored, format="onnx")
+    plan = [
+        (chain, _depths_of(chain[0], bundle, depths) if runs_on(chain[0], runtime) else [])
+        for chain in chains(found)
+    ]
+    total = sum(len(tried) for _, tried in plan)
+    if not total:
+        wanted = "" if precision is None else f" in {precision}"
+        raise BundleError(
+            f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "
+            f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
+        )
+    rows: list[Parity] = []
+    tolerances: dict[str, Tolerances] = {}
+    for chain, tried in plan:
+        if not tried:
+            continue
+        artifact = chain[0]
+        session = open_artifacts(
+            bundle,
+            chain,
+            runtime=runtime,
+            threads=threads,
+            raw=True,
+            compute=compute or "fp32",
+            rounded=rounds_to_half(artifact),
+        )
+        computed = "bf16" if compute == "bf16" else artifact.precision
+        limits = tolerances.setdefault(computed, model.tolerances(bundle.size, computed))
+        name = _name(chain)
+        for depth in tried:
+            if progress is not None:
+                progress(f"{name} at {depth}", len(rows), total)
+            compared = _compare(session, reference, depth, batches, limits)
+            level = bundle.table.level(depth)
+            rows.append(Parity(name, computed, str(depth), level, **compared))
+    shapes = [list(batch.shape) for batch in batches]
+    left_out = [item.name for chain, tried in plan if not tried for item in chain]
+    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows, left_out)
+    if record:
+        bundle.record("verify", _record(report, [chain for chain, tried in plan if tried]))
+    return report
+
+
+def _depths_of(artifact: Artifact, bundle: Bundle, depths: Sequence[Depth] | None) -> list[Depth]:
+    """The depths to try an artifact at."""
+    if artifact.depth is None:
+        return list(bundle.table.ladder if depths is None else depths)
+    own = bundle.table.find(artifact.depth)
+    return [own] if depths is None or own in depths else []
+
+
+def _name(chain: Sequence[Artifact]) -> str:
+    """Of an artifact, or of the pieces of a chain together."""
+    first = chain[0]
+    if first.piece is None:
+        return first.name
+    return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
+
+
+def _record(report: Report, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
+    """What the manifest keeps: no paths of the machine, but the hash of what was verified."""
+    content = report.to_json()
+    del content["bundle"], content["checkpoint"]
+    failed = {row.artifact for row in report.rows if not row.passed}
+    computed = {row.artifact: row.precision for row in report.rows}
+    tried = [
+        {
+            "name": item.name,
+            "sha256": item.sha256,
+            "precision": computed[_name(chain)],
+            "passed": _name(chain) not in failed,
+        }
+        for chain in chains
+        for item in chain
+    ]
+    return {"when": utc_now(), "artifacts": tried, **content}
+
+
+def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    digest = file_sha256(checkpoint.path)
+    source = bundle.manifest.source
+    if digest != source.sha256:
+        raise BundleError(
+            f"bundle {bundle.path} was made from {source.file} (sha256 {source.sha256[:12]}…), "
+            f"not from {path} (sha256 {digest[:12]}…): give the checkpoint it was exported from"
+        )
+    return checkpoint
+
+
+def _compare(
+    session: Session,
+    reference: TorchSession,
+    depth: Depth,
+    batches: Iterable[NDArray[np.float32]],
+    limits: Tolerances,
+) -> dict[str, Any]:
+    """The fields of :class:`Parity` that say what was found."""
+    measured: dict[str, Difference] = {}
+    gap = 0.0
+    places = detections = unmatched = 0
+    for images in batches:
+        found: Detections | None = None
+        if session.detects:
+            found, raw = session.run_both(images, depth)
+        else:
+            raw = session.run_raw(images, depth)
+        given = reference.quantities(raw)
+        expected, wanted, batch_gap = reference.compare(images, depth, raw)
+        gap = max(gap, batch_gap)
+        for name, array in expected.items():
+            measured.setdefault(name, Difference()).add(given[name], array)
+        if found is None:
+            continue
+        places += wanted.labels.size
+        if limits.approximate:
+            wanted = reference.run(images, depth)
+        counted, lonely = count_unmatched(found, wanted, limits)
+        detections += counted
+        unmatched += lonely
+    differences = {name: item.measure(limits) for name, item in measured.items()}
+    passed = (
+        all(differences[name] <= limit for name, limit in limits.raw.items())
+        and differences.keys() == limits.raw.keys()
+        and gap <= limits.selection
+        and unmatched <= limits.unmatched * detections + (SLACK if limits.approximate else 0)
+        and (places > 0 or not session.detects)
+    )
+    return {
+        "differences": differences,
+        "selection": gap,
+        "detections": detections,
+        "unmatched": unmatched,
+        "passed": passed,
+    }

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
+TESTS = Path(__file__).resolve().parent.parent / "tests" / "support"
 CASES = {"read_checkpoint": "read", "load_model": "load"}
 MIB = 1 << 20
 

@@ -30,7 +30,7 @@ from once import locked
 PATIENT = pytest.mark.timeout(1800)
 """For modules whose first test may have to wait for builds and exports, beside other tests."""
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "cpp"
 BUILDS = ROOT / "build"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from fake_nvml import NO_PERMISSION, NOT_SUPPORTED, FakeGpu, FakeNvml
 
 from anydepth_deploy.bench.sensors import locking
@@ -126,7 +127,7 @@ def test_an_interrupt_right_after_locking(tmp_path: Path) -> None:
     tests have loaded into this one may take signals its own way."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUNGS, random_detr
+from conftest import ROOT, RUNGS, random_detr
 from handmade import LADDER, MACS, FakeGraphs, manifest, writes
 
 from anydepth_deploy.bundle import files as module
@@ -25,7 +25,7 @@ from anydepth_deploy.exporting import export
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Manifest
 
-TESTS = Path(__file__).parent
+SUPPORT = ROOT / "tests" / "support"
 ONE, TWO, THREE = b"one" * 100, b"two" * 200, b"three" * 300
 
 
@@ -442,7 +442,7 @@ with BundleWriter(path, manifest(sha), force=force) as writer:
 
 
 def run_killed(script: str, *arguments: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -24,7 +24,7 @@ from triton_server import environment as environment_module
 from triton_server.environment import Environment, SetupError, ensure
 from triton_server.server import SHARED, LocalServer, ServerError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import random_detr, random_images
-from test_models import run_oracle
+from test_detr import run_oracle
 
 from anydepth_deploy.bundle.files import Bundle
 from anydepth_deploy.families.detr import AnyDepthDETR

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_bench import FakeSensor
 from fake_torch_cuda import FakeTorchCuda
-from test_torch_runners import cuda
+from test_runners import cuda
 
 from anydepth_deploy.bench import combinations as command
 from anydepth_deploy.bench.combinations import Request, bench_all

@@ -15,10 +15,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from anydepth_deploy.version import __version__
 
 if TYPE_CHECKING:
-    from anydepth_deploy.bundle.files import Bundle, open_bundle
+    from anydepth_deploy.bundle.bundle import Bundle, open_bundle
     from anydepth_deploy.bundle.session import Session
     from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
     from anydepth_deploy.detections import Detections
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "AnyDepthError": "errors",
-    "Bundle": "bundle.files",
+    "Bundle": "bundle.bundle",
     "CheckFailedError": "errors",
     "Depth": "depth",
     "DepthSpace": "depth",
@@ -37,7 +37,7 @@ _PUBLIC = {
     "Session": "bundle.session",
     "export_bundle": "exporting.export",
     "load_image": "pictures.images",
-    "open_bundle": "bundle.files",
+    "open_bundle": "bundle.bundle",
     "prepare": "pictures.images",
     "prepare_batch": "pictures.images",
 }

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from anydepth_deploy import __version__
 from anydepth_deploy.errors import (
     AnyDepthError,
     CheckFailedError,
@@ -22,6 +21,7 @@ from anydepth_deploy.errors import (
     missing_extra,
     shorten,
 )
+from anydepth_deploy.version import __version__
 
 __all__ = ["app", "main"]
 
@@ -552,7 +552,7 @@ def build(
 ) -> None:
     """Build TensorRT engines from a bundle's graphs; makes only what is missing."""
     from anydepth_deploy import console, tables
-    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.bundle.bundle import open_bundle
 
     report = _build(
         bundle,
@@ -613,9 +613,9 @@ def verify(
     relative errors are. Engines (--runtime tensorrt, tensorrt-rtx) are compared with the graphs
     they were built from, on ONNX Runtime, and marked in the bundle.
     """
-    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.bundle.bundle import open_bundle
     from anydepth_deploy.pictures.samples import verification_batches
-    from anydepth_deploy.runtimes import format_of
+    from anydepth_deploy.runtimes.registry import format_of
 
     engines = format_of(runtime) != "onnx"
     if engines and checkpoint is not None:
@@ -709,7 +709,7 @@ def evaluate(
 ) -> None:
     """COCO average precision of the artifact, per depth and precision."""
     from anydepth_deploy import console, tables
-    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.bundle.bundle import open_bundle
     from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
     from anydepth_deploy.evaluation import evaluate as run
 
@@ -992,7 +992,7 @@ def predict(
 ) -> None:
     """Detect objects at a chosen depth and draw them."""
     from anydepth_deploy import console
-    from anydepth_deploy.bundle.files import open_bundle
+    from anydepth_deploy.bundle.bundle import open_bundle
     from anydepth_deploy.predict import predict as run
 
     with console.bar("predict", quiet=json) as progress:

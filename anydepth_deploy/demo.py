@@ -13,7 +13,7 @@ from anydepth_deploy.bench.results import DepthResult
 from anydepth_deploy.bench.run import run_bench
 from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
 from anydepth_deploy.bench.workloads.pictures import load_batches
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import CheckFailedError, UsageError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle.files import open_bundle
+from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import DepthSpace
 from anydepth_deploy.errors import shorten
 from anydepth_deploy.manifest import depth_rows

@@ -1,14 +1,84 @@
-"""Files that are written whole or not at all."""
+"""Files of this package: written whole or not at all, hashed, dated, and read back with care.
+
+Manifests, range tables and results of ``bench`` are JSON documents with a version. They are read by
+one function, which says in one line what is wrong with a file and what to do.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
-__all__ = ["write_atomically"]
+from pydantic import BaseModel, ValidationError
+
+from anydepth_deploy.errors import AnyDepthError, shorten
+
+__all__ = ["Document", "file_sha256", "utc_now", "write_atomically"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Document(Generic[Model]):
+    """A kind of JSON document, and how it is read.
+
+    ``model``: validates it; its ``version`` is a literal. ``what``: it is called in messages, and
+    ``title`` in full, where a file is something else.
+    ``error``: raised for anything else. ``remedy``: what to do about a damaged one, and
+    ``other_version``: about one that another version of this package wrote. ``missing``: what to
+    say where there is no file, ``{path}`` stands for it. ``format``: what its ``format`` has to
+    be; None for documents of before that had none.
+    """
+
+    model: type[Model]
+    what: str
+    error: type[AnyDepthError]
+    missing: str
+    remedy: str
+    other_version: str
+    format: str | None = None
+    version: int = 1
+    title: str = ""
+
+    def read(self, path: Path) -> Model:
+        """Read and check the file ``path``; raises :attr:`error` for anything else."""
+        named = f"{self.what} {path}"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise self.error(self.missing.format(path=path)) from None
+        except OSError as error:
+            raise self.error(f"{named} cannot be read: {error.strerror or error}") from None
+        # Not UTF-8, not JSON, numbers too long, nested too deep.
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"{named} is not valid JSON ({error}): {self.remedy}") from None
+        found = content if isinstance(content, dict) else {}
+        if self.format is not None and found.get("format") != self.format:
+            raise self.error(
+                f"{path} is not a {self.title or self.what} (its format is not '{self.format}'): "
+                f"{self.remedy}"
+            )
+        version = found.get("version", self.version)
+        if isinstance(version, int) and version != self.version:
+            raise self.error(
+                f"{named} has version {version}, this anydepth-deploy reads version "
+                f"{self.version}: {self.other_version}, or install the version that made it"
+            )
+        try:
+            return self.model.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise self.error(
+                f"{named} is damaged: {shorten([where])}: {first['msg']}: {self.remedy}"
+            ) from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -27,3 +97,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def utc_now() -> str:
+    """The time now in UTC, ISO 8601 to the second (``2025-01-31T12:00:00+00:00``)."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -13,20 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle
-from anydepth_deploy.bundle.session import PRECISIONS, Session, choose_artifacts
-from anydepth_deploy.clock import utc_now
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
+from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
+from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.images import load_image, prepare_batch
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import (
-    graph_targets,
-    made_for,
-    rounds_to_half,
-    runs_on,
-    runtime_computes,
-)
+from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
 
 __all__ = [
     "Accuracy",
@@ -191,7 +187,7 @@ def precisions_of(
     }
     if "fp32" in found:
         found |= set(runtime_computes(runtime))
-    return [precision for precision in PRECISIONS if precision in found]
+    return [precision for precision in SESSION_PRECISIONS if precision in found]
 
 
 def check_precisions(
@@ -208,7 +204,7 @@ def check_precisions(
     if list(precisions) == ["all"]:
         return precisions_of(bundle, layout, runtime, target)
     if not precisions:
-        raise UsageError(f"no precision is given: expected {', '.join(PRECISIONS)}, or all")
+        raise UsageError(f"no precision is given: expected {', '.join(SESSION_PRECISIONS)}, or all")
     for name in precisions:
         choose_artifacts(bundle, layout, name, weights, target, runtime)
     return list(dict.fromkeys(precisions))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,6 +38,8 @@ __all__ = [
     "Target",
     "Verification",
     "depth_rows",
+    "made_for",
+    "rounds_to_half",
 ]
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -257,6 +259,17 @@ class Artifact(_Model):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     built_with: dict[str, str]
     build_seconds: float
+
+
+def made_for(artifact: Artifact, targets: Sequence[str]) -> bool:
+    """Whether ``artifact`` is quantised for one of ``targets``, or not quantised."""
+    return artifact.quantisation is None or artifact.quantisation.target in targets
+
+
+def rounds_to_half(artifact: Artifact) -> bool:
+    """Whether the body of ``artifact`` is FP16."""
+    scheme = artifact.quantisation
+    return artifact.precision == "fp16" or (scheme is not None and scheme.target == "tensorrt")
 
 
 class Manifest(_Model):

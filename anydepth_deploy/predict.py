@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.pictures.draw import draw_detections, enlargement

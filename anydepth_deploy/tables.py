@@ -10,7 +10,7 @@ from anydepth_deploy.errors import shorten
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
     from anydepth_deploy.building.build import BuildReport
-    from anydepth_deploy.bundle.files import Bundle
+    from anydepth_deploy.bundle.bundle import Bundle
     from anydepth_deploy.calibration.report import JoinRow, StageRow
     from anydepth_deploy.evaluation import Accuracy
     from anydepth_deploy.verifying.engines import EngineParity, EngineReport

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anydepth_deploy.building.build import build_bundle
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.console import bar
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anydepth_deploy.bench.timing.interleave import interleave, median_ratio
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.console import bar
 from anydepth_deploy.depth import Depth
@@ -43,7 +43,8 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import write_coco
-from anydepth_deploy.runtimes import Compute, EngineOptions, open_engine
+from anydepth_deploy.runtimes.engine import Compute, EngineOptions
+from anydepth_deploy.runtimes.registry import open_engine
 
 DEPTHS = ("super", "base")
 FORMS = ("static", "shared", "folded")

@@ -30,7 +30,7 @@ sys.path.append(str(ROOT))  # for triton_server, which is not installed
 
 from anydepth_deploy.bench.statistics import median  # noqa: E402
 from anydepth_deploy.bench.timing.interleave import interleave  # noqa: E402
-from anydepth_deploy.bundle.files import Bundle  # noqa: E402
+from anydepth_deploy.bundle.bundle import Bundle  # noqa: E402
 from anydepth_deploy.console import bar, print_table  # noqa: E402
 from anydepth_deploy.exporting.export import export_bundle  # noqa: E402
 from anydepth_deploy.serve.plan import ServeOptions  # noqa: E402

@@ -13,7 +13,7 @@ import torch
 from kept_exports import installed
 from once import once, shared_folder
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
 from anydepth_deploy.families.shared.randomise import randomise

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from anydepth_deploy import console
-from anydepth_deploy.clock import utc_now
+from anydepth_deploy.documents import utc_now
 
 AWKWARD = ["[/b]", "a[b]c.png", "[red]stop[/red]", ":star:", "{task.id}", "\\[x]", "100%"]
 

@@ -15,7 +15,9 @@ from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
 
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.depth import Depth, parse_ladder
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError

@@ -10,7 +10,7 @@ import pytest
 from conftest import RUNGS
 from PIL import Image
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, DepthError, ImageError, UsageError

@@ -12,13 +12,13 @@ import torch
 from conftest import ROOT
 from trained_networks import CHECKPOINTS, lowered_bundle
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
-from anydepth_deploy.runtimes import runtime_computes
+from anydepth_deploy.runtimes.registry import runtime_computes
 from anydepth_deploy.verifying.graphs import verify
 
 NOISE = 2.5

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import AnyDepthError, CheckFailedError
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.images import load_image

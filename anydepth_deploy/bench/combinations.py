@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.results import BenchResult, write_result
 from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bench.workloads.bundle import ON_DEVICE, BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
 from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bench.workloads.workload import Workload
-from anydepth_deploy.bundle.files import open_bundle
+from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import format_of
+from anydepth_deploy.runtimes.registry import format_of, on_device
 
 if TYPE_CHECKING:
     from anydepth_deploy.bench.sensors.state import Sensor
@@ -226,7 +226,7 @@ def _device(request: Request, case: _Case) -> Literal["cpu", "cuda"]:
     if case.runtime not in TORCH_MODES:
         if request.device != "auto":
             raise UsageError(f"--device is for torch: '{case.runtime}' says where it computes")
-        return "cuda" if case.runtime in ON_DEVICE else "cpu"
+        return "cuda" if on_device(case.runtime) else "cpu"
     if request.device != "auto":
         return request.device
     from anydepth_deploy.bench.workloads.checkpoint import has_cuda

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anydepth_deploy.bench.sensors.state import Device
-from anydepth_deploy.documents import write_atomically
+from anydepth_deploy.documents import Document, write_atomically
 from anydepth_deploy.errors import ResultError
 
 __all__ = [
@@ -277,34 +277,22 @@ class BenchResult(_Model):
     """The worst of any depth."""
 
 
+_DOCUMENT = Document(
+    BenchResult,
+    "result",
+    ResultError,
+    missing="result {path} does not exist: 'anydepth-deploy bench --out {path}' writes one",
+    remedy="run bench again",
+    other_version="run bench again",
+    format="anydepth-deploy bench",
+    version=VERSION,
+    title="result of 'anydepth-deploy bench'",
+)
+
+
 def read_result(path: str | Path) -> BenchResult:
     """Read and check a result file. Raises :class:`ResultError`."""
-    file = Path(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ResultError(
-            f"result {file} does not exist: 'anydepth-deploy bench --out {file}' writes one"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"result {file} cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"result {file} is not valid JSON ({error}): run bench again") from None
-    if not isinstance(content, dict) or content.get("format") != "anydepth-deploy bench":
-        raise ResultError(f"{file} is not a result of 'anydepth-deploy bench'")
-    if content.get("version") != VERSION:
-        raise ResultError(
-            f"result {file} has version {content.get('version')!r}, this anydepth-deploy reads "
-            f"version {VERSION}: run bench again, or install the version that wrote it"
-        )
-    try:
-        return BenchResult.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "result"
-        raise ResultError(
-            f"result {file} is damaged: {where}: {first['msg']}: run bench again"
-        ) from None
+    return _DOCUMENT.read(Path(path))
 
 
 def write_result(path: str | Path, result: BenchResult) -> None:

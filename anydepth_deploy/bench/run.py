@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy import __version__
 from anydepth_deploy.bench.host import (
     describe_host,
     give_back_memory,
@@ -36,10 +35,11 @@ from anydepth_deploy.bench.timing.monitor import Monitor, energy_between
 from anydepth_deploy.bench.timing.timer import BEGAN, CALL, DUE, ENDED, NUMBER, Measured, Timer
 from anydepth_deploy.bench.verdict import device_verdict, judge_latency, saturation, worst
 from anydepth_deploy.bench.workloads.workload import Workload
-from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
+from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import shorten
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.version import __version__
 
 __all__ = ["run_bench"]
 

@@ -1,4 +1,4 @@
-"""TensorRT 8.6 to 11 and TensorRT-RTX: the one place that knows what differs between them.
+"""TensorRT 8.6 to 11 and TensorRT-RTX as builders: what building differs in between versions.
 
 They share their Python interface, apart from what this module chooses by version. Names were
 checked against the bindings of TensorRT 8.6.1, 10.3.0 and 11.4.0 and of TensorRT-RTX 1.7.1; engines
@@ -12,18 +12,15 @@ a flag that is not there would silently build FP32.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from anydepth_deploy.errors import BuildError, MissingExtraError, PrecisionError, UsageError
+from anydepth_deploy.runtimes.tensorrt.module import MODULES
 
-__all__ = ["RUNTIMES", "Backend", "load"]
-
-RUNTIMES = {"tensorrt": ("tensorrt", "TensorRT"), "tensorrt-rtx": ("tensorrt_rtx", "TensorRT-RTX")}
-"""The module of each runtime, and what it is called."""
+__all__ = ["Backend", "load"]
 
 OLDEST = (8, 6)
 
@@ -47,23 +44,18 @@ def load(runtime: str) -> Backend:
     Raises :class:`UsageError` for another name, :class:`MissingExtraError` and :class:`BuildError`
     where it is not installed, broken or too old.
     """
-    if runtime not in RUNTIMES:
-        raise UsageError(f"'{runtime}' builds no engines: expected {' or '.join(RUNTIMES)}")
-    name, title = RUNTIMES[runtime]
+    if runtime not in MODULES:
+        raise UsageError(f"'{runtime}' builds no engines: expected {' or '.join(MODULES)}")
+    found = MODULES[runtime]
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise BuildError(f"{title} is installed, but without its part {error.name}") from None
+        module = found.load(f"building engines for {found.title}", BuildError)
+    except MissingExtraError:
         if runtime == "tensorrt-rtx":
-            raise MissingExtraError(name, "rtx", "building engines for TensorRT-RTX") from None
-        raise BuildError(
+            raise
+        raise BuildError(  # an extra cannot bring it
             "TensorRT is not installed for this Python: it comes with JetPack (python3-libnvinfer) "
             "or NVIDIA's package 'tensorrt'; versions 8.6 to 11 are served"
         ) from None
-    except (ImportError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BuildError(f"{title} is installed but cannot be loaded: {reason}") from None
     return Backend(runtime, module)
 
 
@@ -87,7 +79,7 @@ class Backend:
         self.name = runtime
         self.version = str(module.__version__)
         self._trt: Any = module
-        called = RUNTIMES[runtime][1]
+        called = MODULES[runtime].title
         found = tuple(int(digits) for digits in re.findall(r"\d+", self.version)[:3])
         self.title = f"{called} {'.'.join(map(str, found))}"
         rtx = runtime == "tensorrt-rtx"

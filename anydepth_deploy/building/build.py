@@ -11,13 +11,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from anydepth_deploy import __version__
 from anydepth_deploy.building.backend import Backend, load
 from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
 from anydepth_deploy.building.graphs import engine_layouts
 from anydepth_deploy.building.plan import Job, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
-from anydepth_deploy.bundle.files import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import BuildError, PrecisionError, UsageError
 from anydepth_deploy.graph.passes.contents import contents, quantised
@@ -35,12 +35,11 @@ from anydepth_deploy.manifest import (
     StagePiece,
 )
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import device_capability
+from anydepth_deploy.runtimes.registry import RUNTIMES, device_capability
+from anydepth_deploy.version import __version__
 
 __all__ = ["BuildReport", "build_bundle"]
 
-SHORT = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}
-"""What a runtime is called in the names of its engines."""
 
 SUFFIX = ".engine"
 
@@ -90,7 +89,7 @@ class _Order:
     def suffix(self) -> str:
         """Of the engines' names."""
         words = ["gather"] if self.gather else []
-        return "-".join(["", *words, SHORT[self.backend.name], *self.capabilities])
+        return "-".join(["", *words, RUNTIMES[self.backend.name].short, *self.capabilities])
 
     def settings(self, precision: Precision, float32: tuple[str, ...]) -> BuildSettings:
         return BuildSettings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import LAYOUTS, PRECISIONS, Artifact, Layout, Precision

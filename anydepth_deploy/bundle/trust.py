@@ -16,7 +16,7 @@ from anydepth_deploy.errors import BundleError, shorten
 from anydepth_deploy.manifest import Artifact
 
 if TYPE_CHECKING:
-    from anydepth_deploy.bundle.files import Bundle
+    from anydepth_deploy.bundle.files import BundleFiles
 
 __all__ = ["check_passed", "check_trust", "last_passed"]
 
@@ -48,7 +48,7 @@ def check_trust(artifacts: Sequence[Artifact]) -> None:
 
 
 def check_passed(
-    bundle: Bundle, artifacts: Sequence[Artifact], precision: str, runtime: str
+    bundle: BundleFiles, artifacts: Sequence[Artifact], precision: str, runtime: str
 ) -> None:
     """Raise :class:`BundleError` where the newest comparison of an artifact, in ``precision`` on
     ``runtime``, failed; see :attr:`Manifest.results`."""
@@ -63,7 +63,7 @@ def check_passed(
 
 
 def last_passed(
-    bundle: Bundle, artifacts: Sequence[Artifact], precision: str, runtime: str
+    bundle: BundleFiles, artifacts: Sequence[Artifact], precision: str, runtime: str
 ) -> str | None:
     """When all ``artifacts`` had passed ``verify`` in ``precision`` on ``runtime``; None where one
     never was compared, or failed."""
@@ -73,7 +73,7 @@ def last_passed(
 
 
 def _newest(
-    bundle: Bundle, artifact: Artifact, precision: str, runtime: str
+    bundle: BundleFiles, artifact: Artifact, precision: str, runtime: str
 ) -> tuple[str | None, bool]:
     """When the artifact's bytes were last compared, and whether they passed."""
     if artifact.verified is not None:

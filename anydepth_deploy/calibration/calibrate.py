@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy import __version__
-from anydepth_deploy.bundle.files import file_sha256
 from anydepth_deploy.calibration.collect import Histograms, ObservedGraph, collect, discard_state
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.calibration.graphs import depth_graph, gated_tensors, to_bytes
@@ -31,14 +29,15 @@ from anydepth_deploy.calibration.table import (
     write_table,
 )
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
+from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import CalibrationError, MissingExtraError, UsageError
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.version import __version__
 
 __all__ = ["COUNT", "PROBE", "calibrate"]
 

@@ -15,12 +15,11 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from anydepth_deploy.calibration.ranges import Method
-from anydepth_deploy.documents import write_atomically
+from anydepth_deploy.documents import Document, write_atomically
 from anydepth_deploy.errors import CalibrationError, shorten
 from anydepth_deploy.pictures.images import Preprocess
 
@@ -204,6 +203,19 @@ class RangeTable(_Model):
         return entries
 
 
+_REMEDY = "make it again with 'anydepth-deploy calibrate'"
+_DOCUMENT = Document(
+    RangeTable,
+    "range table",
+    CalibrationError,
+    missing="range table {path} does not exist; make one with 'anydepth-deploy calibrate'",
+    remedy=_REMEDY,
+    other_version=_REMEDY,
+    format=FORMAT,
+    version=VERSION,
+)
+
+
 def default_table(checkpoint: str | Path) -> Path:
     """Where the range table of ``checkpoint`` is, unless told otherwise."""
     return FOLDER / f"{Path(checkpoint).stem}.json"
@@ -211,39 +223,7 @@ def default_table(checkpoint: str | Path) -> Path:
 
 def read_table(path: str | Path) -> RangeTable:
     """Read a range table; raises :class:`CalibrationError` for anything else."""
-    path = Path(path)
-    advice = "make it again with 'anydepth-deploy calibrate'"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CalibrationError(
-            f"range table {path} does not exist; make one with 'anydepth-deploy calibrate'"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise CalibrationError(f"range table {path} cannot be read: {reason}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested too deep
-        raise CalibrationError(
-            f"range table {path} is not valid JSON ({error}): {advice}"
-        ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CalibrationError(
-            f"{path} is not a range table (its format is not '{FORMAT}'): {advice}"
-        )
-    version = content.get("version")
-    if isinstance(version, int) and version != VERSION:
-        raise CalibrationError(
-            f"range table {path} has version {version}, this anydepth-deploy reads version "
-            f"{VERSION}: {advice}, or install the version that made it"
-        )
-    try:
-        return RangeTable.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "table"
-        raise CalibrationError(
-            f"range table {path} is damaged: {shorten([where])}: {first['msg']}: {advice}"
-        ) from None
+    return _DOCUMENT.read(Path(path))
 
 
 def write_table(path: str | Path, table: RangeTable) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from anydepth_deploy import __version__
-from anydepth_deploy.bundle.files import Bundle, BundleWriter, file_sha256, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
 from anydepth_deploy.calibration.table import RangeTable, check_table, default_table, read_table
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.checkpoints.class_names import class_names
-from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth, DepthTable, names_whole_ladder, parse_ladder
+from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError
 from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.families.shared.macs import count_macs
@@ -47,6 +47,7 @@ from anydepth_deploy.manifest import (
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.suppression import Suppression
+from anydepth_deploy.version import __version__
 
 __all__ = ["export_bundle"]
 

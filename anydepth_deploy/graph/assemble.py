@@ -17,7 +17,6 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from anydepth_deploy import __version__
 from anydepth_deploy.depth import Depth, DepthTable, Predicate, variant_name
 from anydepth_deploy.families.shared.stages import DETECTIONS, POSTPROCESS, Stage
 from anydepth_deploy.graph.passes.fold import fold_batch_norms, merge_parallel_convolutions
@@ -25,6 +24,7 @@ from anydepth_deploy.graph.passes.values import new_constant, new_node
 from anydepth_deploy.graph.passes.weights import share_constants, share_slices, shared_names
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
+from anydepth_deploy.version import __version__
 
 __all__ = ["Weights", "assemble_gated", "assemble_static"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anydepth_deploy.bundle.files import file_sha256
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.pictures.images import find_images, load_image
 from anydepth_deploy.progress import Progress

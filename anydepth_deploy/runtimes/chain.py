@@ -19,7 +19,7 @@ from anydepth_deploy.errors import BundleError, InputError, shorten
 from anydepth_deploy.manifest import StagePiece
 
 if TYPE_CHECKING:  # the package imports this module
-    from anydepth_deploy.runtimes import Engine
+    from anydepth_deploy.runtimes.engine import Engine
 
 __all__ = ["SOURCE", "Chain", "HostStages", "Link", "Step", "Stepped", "check_piece"]
 

@@ -33,12 +33,10 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
-from anydepth_deploy.runtimes import Arrays, Compute, Engine, EngineOptions
+from anydepth_deploy.runtimes.engine import Arrays, Compute, Engine, EngineOptions
 
-__all__ = ["COMPUTES", "KEPT_BATCH_SIZES", "OpenVinoEngine", "computes", "open_engine"]
+__all__ = ["KEPT_BATCH_SIZES", "OpenVinoEngine", "computes_here", "open_engine"]
 
-COMPUTES = ("fp32", "bf16")
-"""What it can compute FP32 graphs in; BF16 only on CPUs that have it."""
 
 KEPT_BATCH_SIZES = 4
 """Compiled models that are kept, the latest used: each holds its own copy of the weights."""
@@ -109,7 +107,7 @@ class OpenVinoEngine:
             raise InputError(f"{self.path.name}: {_reason(error)}") from None
 
     def _check_compute(self, compute: str) -> None:
-        if compute not in computes():
+        if compute not in computes_here():
             raise UsageError("this CPU has no BF16 instructions for OpenVINO: use compute fp32")
 
     def _read(self) -> Any:
@@ -218,7 +216,7 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
     return OpenVinoEngine(path, options)
 
 
-def computes() -> tuple[Compute, ...]:
+def computes_here() -> tuple[Compute, ...]:
     """What this machine can compute FP32 graphs in. Raises :class:`MissingExtraError`."""
     capabilities = _openvino().Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anydepth_deploy import __version__
 from anydepth_deploy.serve import names
 from anydepth_deploy.serve.plan import Plan, Served
 from anydepth_deploy.serve.protocol import PREFIX, messages
 from anydepth_deploy.serve.signature import Tensor
+from anydepth_deploy.version import __version__
 
 __all__ = ["ensemble", "postprocess", "preprocess", "router", "served"]
 

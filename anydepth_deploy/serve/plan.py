@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from anydepth_deploy.bundle.files import Bundle
-from anydepth_deploy.bundle.session import DETECTION_OUTPUTS, choose_artifacts
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PRECISIONS, Artifact

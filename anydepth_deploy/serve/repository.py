@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import BundleError, CheckFailedError
 from anydepth_deploy.serve import configs, names
 from anydepth_deploy.serve.check.problem import CONFIG

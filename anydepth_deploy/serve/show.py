@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle.files import open_bundle
+from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.errors import CheckFailedError
 from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions

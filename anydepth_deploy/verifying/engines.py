@@ -29,11 +29,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle
-from anydepth_deploy.bundle.session import Session, chains, open_artifacts, other_devices
-from anydepth_deploy.clock import utc_now
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import chains, other_devices
+from anydepth_deploy.bundle.engines import open_artifacts
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import AnyDepthError, BundleError, ImageError, shorten
 from anydepth_deploy.families.shared.tolerances import (
     SLACK,
@@ -43,7 +45,7 @@ from anydepth_deploy.families.shared.tolerances import (
 )
 from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import device_capability
+from anydepth_deploy.runtimes.registry import device_capability
 from anydepth_deploy.suppression import suppress
 from anydepth_deploy.verifying.items import (
     Items,

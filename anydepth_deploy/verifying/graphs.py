@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle, file_sha256
-from anydepth_deploy.bundle.session import Session, chains, open_artifacts, stored_precision
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import chains, stored_precision
+from anydepth_deploy.bundle.engines import open_artifacts
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
-from anydepth_deploy.clock import utc_now
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
-from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes import rounds_to_half, runs_on
+from anydepth_deploy.runtimes.registry import runs_on
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched
 

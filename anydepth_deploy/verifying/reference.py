@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, MissingExtraError
-from anydepth_deploy.manifest import RAW_METADATA, Artifact
-from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine, rounds_to_half
+from anydepth_deploy.manifest import RAW_METADATA, Artifact, rounds_to_half
+from anydepth_deploy.runtimes.engine import Engine, EngineOptions
+from anydepth_deploy.runtimes.registry import open_engine
 
 __all__ = ["CHOICE", "Reference", "choose_reference"]
 

@@ -21,7 +21,7 @@ from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy import cli
 from anydepth_deploy.building.build import BuildReport, build_bundle
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.errors import BundleError, DeviceError, PrecisionError, UsageError
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile

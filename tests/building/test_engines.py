@@ -37,9 +37,11 @@ from anydepth_deploy.building import build as build_module
 from anydepth_deploy.building.backend import Backend
 from anydepth_deploy.building.build import BuildReport, build_bundle
 from anydepth_deploy.building.compile import BuildSettings, Built
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import (
     BuildError,
     BundleError,

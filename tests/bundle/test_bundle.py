@@ -18,8 +18,11 @@ import torch
 from conftest import ROOT, RUNGS, random_detr
 from handmade import LADDER, MACS, FakeGraphs, manifest, writes
 
-from anydepth_deploy.bundle import files as module
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, BundleWriter, file_sha256, open_bundle
+from anydepth_deploy.bundle import files, writer
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.bundle.writer import BundleWriter
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, UsageError
 from anydepth_deploy.exporting import export
 from anydepth_deploy.exporting.export import export_bundle
@@ -118,7 +121,7 @@ def test_results_of_a_bundle_that_cannot_be_written(
 ) -> None:
     found = open_bundle(old)
     before = (old / MANIFEST).read_bytes()
-    monkeypatch.setattr(module, "_flush", disk_full)
+    monkeypatch.setattr(files, "flush", disk_full)
     found.record("verify", {"passed": True})
     assert (old / MANIFEST).read_bytes() == before
     assert found.manifest.results["verify"] == [{"passed": True}]
@@ -137,7 +140,7 @@ def put(key: str, value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (put("version", 2), "manifest version 2, this anydepth-deploy reads version 1"),
+        (put("version", 2), "has version 2, this anydepth-deploy reads version 1"),
         (put("version", "1.0"), "version"),
         (put("format", "another bundle"), "format"),
         (put("surprise", 1), "surprise: Extra inputs are not permitted"),
@@ -375,7 +378,7 @@ def test_a_full_disk_leaves_the_old_bundle(
 ) -> None:
     before = contents(old)
     sha = "b" if force else "a"
-    flush = module._flush
+    flush = files.flush
 
     def failing(path: Path) -> None:
         if path.name == ".two.partial" and where == "flush":
@@ -384,7 +387,8 @@ def test_a_full_disk_leaves_the_old_bundle(
             disk_full()
         flush(path)
 
-    monkeypatch.setattr(module, "_flush", failing)
+    for module in (files, writer):
+        monkeypatch.setattr(module, "flush", failing)
     full_at = "two" if where == "artifact" else ""
     with pytest.raises(BundleError, match=r"cannot be written: No space left .*free space"):
         make(old, sha, force=force, full_at=full_at, two=TWO)
@@ -394,7 +398,8 @@ def test_a_full_disk_leaves_the_old_bundle(
     assert is_whole(old)
     assert all(data in (ONE, TWO) for name, data in after.items() if name.endswith(".onnx"))
 
-    monkeypatch.setattr(module, "_flush", flush)
+    for module in (files, writer):
+        monkeypatch.setattr(module, "flush", flush)
     make(old, sha, force=force, two=TWO)
     assert names(old) == (["two"] if force else ["one", "two"])
     assert is_whole(old)
@@ -430,7 +435,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from handmade import manifest, writes
-from anydepth_deploy.bundle.files import BundleWriter
+from anydepth_deploy.bundle.writer import BundleWriter
 
 path, sha, force = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "force"
 with BundleWriter(path, manifest(sha), force=force) as writer:

@@ -17,10 +17,12 @@ from conftest import RUNGS, random_images
 from numpy.typing import NDArray
 
 import anydepth_deploy.runtimes.onnxruntime.engine as runtime
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import (
     BundleError,
     DepthError,

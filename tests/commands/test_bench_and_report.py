@@ -13,7 +13,7 @@ from conftest import RUNGS
 from test_cli import Run, fails, run
 
 from anydepth_deploy.bench.results import BenchResult, read_result, write_result
-from anydepth_deploy.bundle.files import open_bundle
+from anydepth_deploy.bundle.bundle import open_bundle
 
 __all__ = ["run"]  # a fixture
 

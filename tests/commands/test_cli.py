@@ -21,13 +21,16 @@ from handmade import FakeGraphs
 from onnx import numpy_helper
 from PIL import Image
 
-from anydepth_deploy import __version__, cli, demo, train
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256
+from anydepth_deploy import cli, demo, train
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.families.detr import AnyDepthDETR
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.train.config import TrainConfig, TrainResult
+from anydepth_deploy.version import __version__
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from test_precision import (
 )
 from trained_networks import CHECKPOINTS, lowered_bundle
 
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.calibration.table import write_table
 from anydepth_deploy.pictures.shapes import write_coco
 

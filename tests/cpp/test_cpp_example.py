@@ -14,7 +14,7 @@ from conftest import ROOT
 from cpp_build import PATIENT, build, call
 from PIL import Image
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.pictures.draw import class_colour
 from anydepth_deploy.pictures.shapes import render
 from anydepth_deploy.predict import predict

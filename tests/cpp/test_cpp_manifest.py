@@ -20,9 +20,10 @@ from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import described, outcome
 from handmade import manifest
 
-from anydepth_deploy.bundle import session as session_module
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
-from anydepth_deploy.bundle.session import choose_artifacts
+from anydepth_deploy.bundle import choose as choose_module
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError
 
@@ -446,7 +447,7 @@ def names_chosen(bundle: Bundle, **given: Any) -> list[str]:
 def test_choices(
     probe: Probe, everything: Bundle, monkeypatch: pytest.MonkeyPatch, runtime: str, device: str
 ) -> None:
-    monkeypatch.setattr(session_module, "device_capability", lambda _: device)
+    monkeypatch.setattr(choose_module, "device_capability", lambda _: device)
     choices = [
         {
             "layout": layout,

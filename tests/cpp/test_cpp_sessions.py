@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from once import once
 from trained_networks import CHECKPOINTS, FAMILIES
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import AnyDepthError
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.images import prepare_batch
 from anydepth_deploy.pictures.shapes import render
-from anydepth_deploy.runtimes import runtime_computes
+from anydepth_deploy.runtimes.registry import runtime_computes
 
 pytestmark = PATIENT
 

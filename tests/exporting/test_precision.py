@@ -21,18 +21,20 @@ from test_cli import edit_artifact
 from test_session import assert_equal
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
-from anydepth_deploy.bundle.session import open_artifacts
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.engines import open_artifacts
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable, default_table, read_table, write_table
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import AnyDepthError, BundleError, CalibrationError, UsageError
 from anydepth_deploy.evaluation import CocoData, evaluate, precisions_of
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import write_coco
-from anydepth_deploy.runtimes import runtime_computes
+from anydepth_deploy.runtimes.registry import runtime_computes
 from anydepth_deploy.verifying.graphs import Parity, Report, verify
 
 SIDE = 160

@@ -14,7 +14,8 @@ import pytest
 from conftest import TRAINED, random_images
 from trained_networks import CHECKPOINTS, FAMILIES
 
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.errors import BundleError, UsageError
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.samples import verification_batches

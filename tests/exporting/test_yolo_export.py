@@ -25,7 +25,7 @@ from oracle_yolo import GATED, predictions
 from test_cli import Run, edit_artifact, fails
 from test_graph import assert_names_are_unique, graphs_of, onnx_file, quiet_session
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.errors import BundleError, DepthError, UsageError

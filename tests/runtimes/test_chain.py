@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, InputError
 from anydepth_deploy.manifest import Condition, StagePiece
-from anydepth_deploy.runtimes import EngineOptions, open_stages
 from anydepth_deploy.runtimes.chain import Chain, HostStages, Link
+from anydepth_deploy.runtimes.engine import EngineOptions
+from anydepth_deploy.runtimes.registry import open_stages
 
 TABLE = manifest().table()
 DEPTHS = TABLE.rows

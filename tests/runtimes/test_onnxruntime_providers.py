@@ -19,21 +19,23 @@ from PIL import Image
 from test_cli import Run, run  # noqa: F401 - a fixture
 from test_session import assert_equal
 
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
-from anydepth_deploy.bundle.session import choose_artifacts
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, DeviceError, InputError, UsageError
 from anydepth_deploy.evaluation import precisions_of
 from anydepth_deploy.pictures.samples import verification_batches
-from anydepth_deploy.runtimes import (
-    EngineOptions,
+from anydepth_deploy.runtimes.engine import EngineOptions
+from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
+from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING
+from anydepth_deploy.runtimes.registry import (
     format_of,
     graph_targets,
     open_engine,
     runs_on,
     runtime_targets,
 )
-from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
-from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING
 from anydepth_deploy.verifying.graphs import verify
 
 TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU"))

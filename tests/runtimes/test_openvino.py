@@ -21,12 +21,13 @@ from test_graph import onnx_file
 from test_session import assert_close
 from trained_networks import FAMILIES
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, MissingExtraError, UsageError
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.pictures.samples import verification_batches
-from anydepth_deploy.runtimes import Engine, EngineOptions, open_engine
+from anydepth_deploy.runtimes.engine import Engine, EngineOptions
+from anydepth_deploy.runtimes.registry import open_engine
 from anydepth_deploy.verifying.graphs import verify
 
 ov = pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")

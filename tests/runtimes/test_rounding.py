@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from anydepth_deploy.runtimes import EngineOptions, open_engine
+from anydepth_deploy.runtimes.engine import EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.rounding import round_to_half
+from anydepth_deploy.runtimes.registry import open_engine
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 SIZE = 8

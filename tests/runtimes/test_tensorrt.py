@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from test_chain import DEPTHS, GRAPHS, PIECES, assert_arrays, at, by_hand, pictures
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import (
     BundleError,
     DeviceError,
@@ -27,11 +27,9 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec
-from anydepth_deploy.runtimes import EngineOptions
-from anydepth_deploy.runtimes import open_engine as open_any
+from anydepth_deploy.runtimes.engine import EngineOptions
+from anydepth_deploy.runtimes.registry import open_engine as open_any
 from anydepth_deploy.runtimes.tensorrt import memory as engine_io
-from anydepth_deploy.runtimes.tensorrt import rtx as tensorrt_rtx
-from anydepth_deploy.runtimes.tensorrt import tensorrt
 from anydepth_deploy.runtimes.tensorrt.cuda import (
     CaptureError,
     DeviceMemory,
@@ -41,10 +39,11 @@ from anydepth_deploy.runtimes.tensorrt.cuda import (
     load_cuda,
 )
 from anydepth_deploy.runtimes.tensorrt.library import load_library
+from anydepth_deploy.runtimes.tensorrt.open import RTX, TENSORRT
 
 KINDS = [(name, version) for name, versions in VERSIONS.items() for version in versions]
 OUTPUTS = ("labels", "boxes", "scores")
-MODULES: dict[str, Any] = {"tensorrt": tensorrt, "tensorrt_rtx": tensorrt_rtx}
+MODULES: dict[str, Any] = {"tensorrt": TENSORRT, "tensorrt_rtx": RTX}
 FORMATS: dict[str, Any] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
@@ -607,7 +606,7 @@ def test_a_library_that_is_broken_is_not_called_missing(
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(DeviceError, match=r"TensorRT is installed but cannot be loaded: libnvinf"):
-        tensorrt.open_engine(tmp_path / "e", EngineOptions())
+        TENSORRT.open_engine(tmp_path / "e", EngineOptions())
 
 
 def test_without_cudas_bindings_the_extra_is_named(
@@ -935,8 +934,7 @@ def test_importing_touches_no_device() -> None:
     import sys
 
     code = (
-        "import sys, anydepth_deploy.runtimes.tensorrt.tensorrt\n"
-        "import anydepth_deploy.runtimes.tensorrt.rtx\n"
+        "import sys, anydepth_deploy.runtimes.tensorrt.open\n"
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('cuda', 'tensorrt', 'tensorrt_rtx', 'onnx', 'torch')])"
     )

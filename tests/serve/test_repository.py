@@ -18,7 +18,8 @@ from google.protobuf import text_format
 from triton_bundle import SIDE, bundle_of, engine, engines, graph, graphs
 from tritonclient.grpc import model_config_pb2
 
-from anydepth_deploy.bundle.files import Bundle, file_sha256
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import (
     BundleError,
     DepthError,

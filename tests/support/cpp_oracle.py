@@ -7,7 +7,7 @@ from typing import Any
 
 from cpp_build import CppError, Probe
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import AnyDepthError, BundleError, InputError
 from anydepth_deploy.manifest import StagePiece

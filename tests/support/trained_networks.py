@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from once import once
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.exporting.export import export_bundle

@@ -10,7 +10,8 @@ from typing import Any
 import handmade
 from onnx import TensorProto, helper
 
-from anydepth_deploy.bundle.files import Bundle, BundleWriter, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec, Layout, Verification
 
 SIDE = 64

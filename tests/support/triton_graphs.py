@@ -12,7 +12,7 @@ import triton_bundle
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 
 SIDE, PLACES = triton_bundle.SIDE, triton_bundle.PLACES
 GATED = 100

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
 from triton_server.environment import Environment, SetupError, ensure

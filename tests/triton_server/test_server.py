@@ -12,7 +12,7 @@ from conftest import random_images
 from numpy.typing import NDArray
 from triton_serving import PROTOCOLS, Arrays, environment, infer, serve, text, until, write
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anydepth_deploy.bundle.files import Bundle, open_bundle
-from anydepth_deploy.bundle.session import Session, open_artifacts
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.engines import open_artifacts
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, CheckpointError, ImageError

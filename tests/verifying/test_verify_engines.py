@@ -23,17 +23,19 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from trained_networks import FAMILIES, lowered_bundle
 
-from anydepth_deploy import runtimes
-from anydepth_deploy.bundle.files import MANIFEST, Bundle, file_sha256, open_bundle
-from anydepth_deploy.bundle.session import chains
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import chains
+from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.depth import Depth
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError, InputError
 from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import cut
 from anydepth_deploy.manifest import Artifact, BatchProfile, EngineSpec
 from anydepth_deploy.pictures.samples import verification_batches
-from anydepth_deploy.runtimes import EngineOptions
+from anydepth_deploy.runtimes.engine import EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
+from anydepth_deploy.runtimes.registry import RUNTIMES
 from anydepth_deploy.verifying.engines import EngineReport, batch_sizes, verify_engines
 from anydepth_deploy.verifying.reference import Reference, choose_reference
 
@@ -109,7 +111,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     module.open_engine = lambda path, options: Engine(path, options, behaviour, tmp_path)  # type: ignore[attr-defined]
     module.device_capability = lambda: behaviour.capability  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(runtimes.RUNTIMES, RUNTIME, module.__name__)
+    row = dataclasses.replace(RUNTIMES[RUNTIME], opener=module.__name__, chains=False)
+    monkeypatch.setitem(RUNTIMES, RUNTIME, row)
     monkeypatch.setattr("anydepth_deploy.verifying.engines.Reference", find_reference)
     return behaviour
 

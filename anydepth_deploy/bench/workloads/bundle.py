@@ -9,18 +9,17 @@ from anydepth_deploy.bench.results import Accuracy, Scope, Subject
 from anydepth_deploy.bench.timing.loops import Call
 from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
-from anydepth_deploy.bundle.files import Bundle
-from anydepth_deploy.bundle.session import Session, choose_artifacts
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_passed, check_trust, last_passed
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.runtimes.registry import on_device
 
-__all__ = ["ON_DEVICE", "BundleWorkload", "Choice"]
-
-ON_DEVICE = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx")
-"""Runtimes that compute on a GPU; sessions copy inputs there and results back."""
+__all__ = ["BundleWorkload", "Choice"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ class BundleWorkload:
         *,
         transfers: bool | None = None,
     ) -> None:
-        on_device = choice.runtime in ON_DEVICE
-        if transfers is not None and not (on_device and transfers):
-            where = "always timed" if on_device else "not there on a CPU"
+        copies = on_device(choice.runtime)
+        if transfers is not None and not (copies and transfers):
+            where = "always timed" if copies else "not there on a CPU"
             raise UsageError(
                 f"copies between host and device are {where} with the runtime '{choice.runtime}': "
                 "leave --transfers and --no-transfers out"
             )
-        self._transfers = True if on_device else None
+        self._transfers = True if copies else None
         self._bundle, self._choice, self._scope = bundle, choice, scope
         self.table = bundle.table
         found = choose_artifacts(
@@ -136,7 +135,7 @@ class BundleWorkload:
             config=manifest.config,
             input_size=self._bundle.size,
             runtime=choice.runtime,
-            device="cuda" if choice.runtime in ON_DEVICE else "cpu",
+            device="cuda" if on_device(choice.runtime) else "cpu",
             precision=choice.precision,
             layout=first.layout,
             weights=first.weights,

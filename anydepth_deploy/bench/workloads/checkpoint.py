@@ -12,9 +12,9 @@ from anydepth_deploy.bench.results import Accuracy, Scope, Subject
 from anydepth_deploy.bench.timing.loops import Call
 from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
-from anydepth_deploy.bundle.files import file_sha256
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.images import Preprocess

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anydepth_deploy.runtimes import Engine, EngineOptions
+from anydepth_deploy.runtimes.engine import Engine, EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.engine import CPU, CUDA, OnnxRuntimeEngine
 
 __all__ = ["open_engine"]

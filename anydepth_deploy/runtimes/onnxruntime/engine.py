@@ -25,7 +25,7 @@ from anydepth_deploy.errors import (
     shorten,
 )
 from anydepth_deploy.manifest import RAW_METADATA
-from anydepth_deploy.runtimes import Arrays, Engine, EngineOptions
+from anydepth_deploy.runtimes.engine import Arrays, Engine, EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 
 __all__ = ["CPU", "CUDA", "OnnxRuntimeEngine", "Provider", "open_engine"]

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from anydepth_deploy.runtimes import Engine, EngineOptions, rounds_to_half
+from anydepth_deploy.manifest import rounds_to_half
+from anydepth_deploy.runtimes.engine import Engine, EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.engine import CPU, CUDA, OnnxRuntimeEngine
 
 __all__ = ["CACHE_FOLDER", "open_engine"]

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind one set of calls, from version 8.6 to 11.
+"""TensorRT and TensorRT-RTX as runtimes, behind one set of calls, from version 8.6 to 11.
 
 They share their Python interface; what differs between versions is how much scratch memory an
 engine needs, how a context is given it, and which types there are.
@@ -7,7 +7,6 @@ engine needs, how a context is given it, and which types there are.
 from __future__ import annotations
 
 import functools
-import importlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -16,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from anydepth_deploy.errors import BundleError, DeviceError, MissingExtraError
+from anydepth_deploy.errors import BundleError, DeviceError
 from anydepth_deploy.runtimes.tensorrt.memory import Tensor
+from anydepth_deploy.runtimes.tensorrt.module import MODULES
 
 __all__ = ["ExecutionContext", "Library", "LoadedEngine", "OutputPlace", "load_library"]
-
-NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
 DTYPES = {
     "FLOAT": np.float32,
@@ -39,11 +36,10 @@ KEPT_MESSAGES = 20
 
 
 class Library:
-    """``tensorrt`` or ``tensorrt_rtx``, imported."""
+    """TensorRT or TensorRT-RTX, imported; ``name`` is for messages."""
 
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self.name = NAMES[module.__name__.split(".")[0]]
+    def __init__(self, module: Any, name: str) -> None:
+        self._module, self.name = module, name
         self.version = str(module.__version__)
         self._log = _logger(module)
         self._runtime: Any = None
@@ -257,17 +253,13 @@ class ExecutionContext:
 
 
 @functools.cache
-def load_library(name: str) -> Library:
-    """Import ``tensorrt`` or ``tensorrt_rtx``.
+def load_library(runtime: str) -> Library:
+    """The library of ``runtime``, ``tensorrt`` or ``tensorrt-rtx``, imported.
 
     Raises :class:`MissingExtraError`, and :class:`DeviceError` where it is there and broken.
     """
-    try:
-        return Library(importlib.import_module(name))
-    except ModuleNotFoundError:
-        raise MissingExtraError(name, EXTRAS[name], "running this engine") from None
-    except (ImportError, OSError) as error:
-        raise DeviceError(f"{NAMES[name]} is installed but cannot be loaded: {error}") from None
+    found = MODULES[runtime]
+    return Library(found.load("running this engine", DeviceError), found.title)
 
 
 def _logger(module: Any) -> Any:

@@ -1,23 +1,32 @@
-"""Opening engines of TensorRT and of TensorRT-RTX: a single one, or all pieces of a network."""
+"""Opening engines of TensorRT and of TensorRT-RTX: a single one, or all pieces of a network.
+
+Those of TensorRT, version 8.6 to 11, were built on the device they run on, those of TensorRT-RTX
+ahead of time for its compute capability: their kernels are compiled when an engine is opened and
+first run, so both take longer.
+
+Unverified on hardware: tested with stand-ins for CUDA and both libraries, which have the names of
+the bindings of TensorRT 8.6, 10.3 and 11.4.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.manifest import EngineSpec, StagePiece
-from anydepth_deploy.runtimes import EngineOptions
 from anydepth_deploy.runtimes.chain import Chain, Stepped, check_piece
+from anydepth_deploy.runtimes.engine import EngineOptions
 from anydepth_deploy.runtimes.tensorrt.cuda import load_cuda
 from anydepth_deploy.runtimes.tensorrt.library import load_library
 from anydepth_deploy.runtimes.tensorrt.memory import MemoryUse
 from anydepth_deploy.runtimes.tensorrt.pieces import Piece, Workplace
 from anydepth_deploy.runtimes.tensorrt.run import DeviceEngine
 
-__all__ = ["DeviceStages", "SingleEngine", "device_capability"]
+__all__ = ["RTX", "TENSORRT", "DeviceStages", "Opener", "SingleEngine"]
 
 NOT_WANTED = "CUDA graphs are not wanted"
 
@@ -26,10 +35,10 @@ class SingleEngine(DeviceEngine):
     """The engine of one depth, or of all depths; it owns its device memory until it is closed."""
 
     def __init__(
-        self, module: str, path: Path, options: EngineOptions, *, cuda_graphs: bool = True
+        self, runtime: str, path: Path, options: EngineOptions, *, cuda_graphs: bool = True
     ) -> None:
-        """``module``: ``tensorrt`` or ``tensorrt_rtx``. See :func:`tensorrt.open_engine`."""
-        workplace = Workplace(load_library(module))
+        """See :meth:`Opener.open_engine`."""
+        workplace = Workplace(load_library(runtime))
         self._only = Piece(workplace, path, _spec(options))
         try:
             engine = self._only.engine
@@ -70,14 +79,14 @@ class DeviceStages:
 
     def __init__(
         self,
-        module: str,
+        runtime: str,
         pieces: Sequence[tuple[Path, StagePiece, EngineOptions]],
         *,
         cuda_graphs: bool = True,
     ) -> None:
-        """``module``: ``tensorrt`` or ``tensorrt_rtx``. See :func:`tensorrt.open_stages`."""
+        """See :meth:`Opener.open_stages`."""
         self._chain = Chain([(path.name, spec) for path, spec, _ in pieces])
-        self._workplace = Workplace(load_library(module))
+        self._workplace = Workplace(load_library(runtime))
         self._pieces = [Piece(self._workplace, path, _spec(options)) for path, _, options in pieces]
         self._why_not = None if cuda_graphs else NOT_WANTED
         self._engines: dict[Depth, DeviceEngine] = {}
@@ -129,13 +138,49 @@ class DeviceStages:
             self._engines.clear()
 
 
-def device_capability(module: str) -> str:
-    """The compute capability of the GPU here (``sm87``).
+@dataclass(frozen=True)
+class Opener:
+    """Opens what was built for ``runtime``, ``tensorrt`` or ``tensorrt-rtx``."""
 
-    Raises :class:`MissingExtraError` and :class:`DeviceError`.
-    """
-    load_library(module)
-    return load_cuda().device().capability
+    runtime: str
+
+    def open_engine(
+        self, path: Path, options: EngineOptions, *, cuda_graphs: bool = True
+    ) -> SingleEngine:
+        """Open an engine and reserve its memory, for the largest batch that it takes.
+
+        Only open engines that you trust: TensorRT checks them no better than a program.
+
+        Raises :class:`MissingExtraError` without TensorRT or CUDA's bindings, :class:`DeviceError`
+        without a GPU or enough of its memory, :class:`BundleError` for a damaged file and for an
+        engine that was built for another device or with another version of TensorRT (of
+        TensorRT-RTX: another minor version).
+        """
+        return SingleEngine(self.runtime, path, options, cuda_graphs=cuda_graphs)
+
+    def open_stages(
+        self,
+        pieces: Sequence[tuple[Path, StagePiece, EngineOptions]],
+        *,
+        cuda_graphs: bool = True,
+    ) -> DeviceStages:
+        """The pieces of a network, each opened when a depth first needs it.
+
+        Raises :class:`BundleError` for pieces that are not the whole of a chain; what
+        :meth:`open_engine` raises for a file is raised when the piece is opened.
+        """
+        return DeviceStages(self.runtime, pieces, cuda_graphs=cuda_graphs)
+
+    def device_capability(self) -> str:
+        """The compute capability of the GPU here (``sm87``).
+
+        Raises :class:`MissingExtraError` and :class:`DeviceError`.
+        """
+        load_library(self.runtime)
+        return load_cuda().device().capability
+
+
+TENSORRT, RTX = Opener("tensorrt"), Opener("tensorrt-rtx")
 
 
 def _spec(options: EngineOptions) -> EngineSpec | None:

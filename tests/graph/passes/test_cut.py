@@ -19,7 +19,7 @@ from test_half import run, session
 from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, networks, odd
 from trained_networks import FAMILIES
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from test_graph import assert_names_are_unique, graphs_of
 from trained_networks import lowered_bundle
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.passes.deformable import gather_samples
 from anydepth_deploy.graph.passes.heads import add_raw_outputs

@@ -14,7 +14,7 @@ from test_graph import assert_names_are_unique, graphs_of, quiet_session
 from test_half import run, session
 from test_resolve import LAYOUTS, LOWERED, covering, gated_file, lowered, networks, odd
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.passes.flatten import flatten
 

@@ -17,7 +17,7 @@ from test_deformable import run
 from test_graph import assert_names_are_unique, graphs_of
 from trained_networks import FAMILIES, lowered_bundle
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.passes.opset import set_opset
 from anydepth_deploy.graph.passes.widen import widen

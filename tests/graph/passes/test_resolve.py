@@ -20,7 +20,7 @@ from test_graph import assert_equal_by_token, assert_names_are_unique, quiet_ses
 from test_half import run, session
 from trained_networks import FAMILIES
 
-from anydepth_deploy.bundle.files import Bundle
+from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.exporting.lower import Recipe, lower

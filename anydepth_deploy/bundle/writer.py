@@ -1,0 +1,221 @@
+"""Writing bundles: begun, added to, replaced, taken up again after whatever went wrong.
+
+The manifest is the only commit point. An artifact is written to a temporary name, flushed, renamed
+to a name that no earlier manifest uses for other bytes, and only then named by a new manifest,
+which replaces the old one in one step. Whatever happens in between, the bundle on disk is the old
+one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anydepth_deploy.errors import BundleError, shorten
+from anydepth_deploy.manifest import Artifact, Manifest
+
+if TYPE_CHECKING:
+    pass
+
+from anydepth_deploy.bundle.files import (
+    MANIFEST,
+    BundleFiles,
+    disk_error,
+    flush,
+    flush_folder,
+    locked,
+    manifest_if_any,
+    read_manifest,
+    write_manifest,
+)
+from anydepth_deploy.documents import file_sha256
+
+__all__ = ["BundleWriter"]
+
+NEXT_MANIFEST = ".manifest.next.json"
+
+
+class BundleWriter:
+    """Builds a bundle, or adds to one, artifact by artifact; see the module's promise.
+
+    A new bundle grows in a folder beside its destination and is renamed when it is whole. Adding
+    to a bundle commits each artifact as it is done. Replacing one (``force``), or filling a folder
+    that exists and is empty, grows under a second manifest inside the folder, which becomes the
+    manifest at the end. In all cases an interrupted export is taken up again where it stopped.
+    Use as a context manager; a second writer of the same bundle is refused meanwhile.
+
+    Raises :class:`BundleError` when the folder holds something else, or another export.
+    """
+
+    def __init__(self, path: str | Path, manifest: Manifest, *, force: bool = False) -> None:
+        self.path = Path(path)
+        existing = self._existing()
+        if existing is not None and not force and not _same_export(existing, manifest):
+            raise BundleError(_difference(self.path, existing, manifest))
+        if existing is not None and _same_export(existing, manifest):
+            self.folder, self._file = self.path, MANIFEST
+        elif self.path.exists():
+            self.folder, self._file = self.path, NEXT_MANIFEST
+        else:
+            self.folder = self.path.parent / f".{self.path.name}.partial"
+            self._file = MANIFEST
+        self.manifest = manifest
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.folder, wait=False))
+            begun = manifest_if_any(self.folder, self._file)
+            if begun is not None and _same_export(begun, self.manifest):
+                self.manifest = begun
+            else:
+                write_manifest(self.folder, self.manifest, self._file)
+        except OSError as error:
+            self._lock.close()
+            raise disk_error(self.folder, error) from None
+        except BaseException:
+            self._lock.close()
+            raise
+        # What earlier manifests name must keep its bytes until the end, and may go then.
+        earlier = (manifest_if_any(self.folder, file) for file in (MANIFEST, NEXT_MANIFEST))
+        self._kept = [artifact for found in earlier if found for artifact in found.artifacts]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._publish()
+            elif self.folder != self.path and not self.manifest.artifacts:
+                shutil.rmtree(self.folder, ignore_errors=True)  # begun, and nothing to go on with
+        finally:
+            self._lock.close()
+
+    def find(self, name: str) -> Artifact | None:
+        """The artifact of this name, if it is there and whole."""
+        for artifact in self.manifest.artifacts:
+            if artifact.name == name:
+                with contextlib.suppress(BundleError):
+                    BundleFiles(self.folder, self.manifest).file(artifact)
+                    return artifact
+        return None
+
+    def add(
+        self, name: str, write: Callable[[Path], Artifact], *, suffix: str = ".onnx"
+    ) -> Artifact:
+        """Write the artifact ``name`` and commit it.
+
+        ``write(path)`` makes the file ``path`` and describes it; ``file`` (``name`` and
+        ``suffix``), ``bytes`` and ``sha256`` are filled in here.
+        """
+        temporary = self.folder / f".{name}.partial"
+        try:
+            described = write(temporary)
+            flush(temporary)
+            digest = file_sha256(temporary)
+            file = self._free_name(name, suffix, digest)
+            described = described.model_copy(
+                update={"file": file, "bytes": temporary.stat().st_size, "sha256": digest}
+            )
+            temporary.replace(self.folder / file)
+            self._commit(described)
+        except OSError as error:
+            raise disk_error(self.folder, error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        return described
+
+    def _commit(self, artifact: Artifact) -> None:
+        others = [item for item in self.manifest.artifacts if item.name != artifact.name]
+        update: dict[str, Any] = {"artifacts": [*others, artifact]}
+        now = manifest_if_any(self.folder, self._file)
+        if now is not None:  # verify and eval may have recorded results meanwhile
+            update["results"] = now.results
+        self.manifest = self.manifest.model_copy(update=update)
+        write_manifest(self.folder, self.manifest, self._file)
+
+    def _free_name(self, name: str, suffix: str, digest: str) -> str:
+        """A file name that no manifest in the folder uses for other bytes."""
+        file = f"{name}{suffix}"
+        taken = {item.file: item.sha256 for item in (*self._kept, *self.manifest.artifacts)}
+        return file if taken.get(file, digest) == digest else f"{name}-{digest[:8]}{suffix}"
+
+    def _existing(self) -> Manifest | None:
+        """The manifest of the bundle to add to; None when there is nothing yet."""
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir():
+            raise BundleError(f"{self.path} is a file; expected a folder to write a bundle into")
+        if (self.path / MANIFEST).is_file():
+            return read_manifest(self.path)
+        strangers = [
+            item.name
+            for item in self.path.iterdir()
+            if not (self.path / NEXT_MANIFEST).is_file() and not item.name.endswith(".partial")
+        ]
+        if strangers:
+            raise BundleError(
+                f"folder {self.path} is not empty and not a bundle (no {MANIFEST}; it holds "
+                f"{shorten(sorted(strangers), 3)}): choose another --out"
+            )
+        return None
+
+    def _publish(self) -> None:
+        try:
+            if self._file != MANIFEST:
+                (self.folder / self._file).replace(self.folder / MANIFEST)
+            named = {artifact.file for artifact in self.manifest.artifacts}
+            for artifact in self._kept:
+                if artifact.file not in named:
+                    (self.folder / artifact.file).unlink(missing_ok=True)
+            for leftover in self.folder.glob(".*.partial"):
+                leftover.unlink(missing_ok=True)
+            (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
+            if self.folder != self.path:
+                self.folder.replace(self.path)
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+        self.folder, self._file = self.path, MANIFEST
+
+
+def _same_export(one: Manifest, other: Manifest) -> bool:
+    """Whether artifacts of both fit into one bundle."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "checkpoint": manifest.source.sha256,
+        "network": f"{manifest.family} {manifest.config}",
+        "input size": "x".join(map(str, manifest.preprocess.size)),
+        "ladder": ",".join(manifest.ladder),
+        "classes": ",".join(manifest.classes),
+        "suppression": _suppression(manifest),
+    }
+
+
+def _suppression(manifest: Manifest) -> str:
+    rule = manifest.suppression
+    if rule is None:
+        return "none needed"
+    if rule.where == "none":
+        return "none"
+    return f"{rule.where}, score {rule.score_threshold}, IoU {rule.iou_threshold}"
+
+
+def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:
+    one, other = _identity(found), _identity(wanted)
+    changed = [
+        f"{key} {str(one[key])[:40]} (now {str(other[key])[:40]})"
+        for key in one
+        if one[key] != other[key]
+    ]
+    return (
+        f"bundle {path} holds another export: {'; '.join(changed)}. Choose another --out, or "
+        "replace it with --force"
+    )

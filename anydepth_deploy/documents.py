@@ -65,6 +65,8 @@ class Document(Generic[Model]):
                 f"{path} is not a {self.title or self.what} (its format is not '{self.format}'): "
                 f"{self.remedy}"
             )
+        if self.format is not None and "version" not in found:
+            raise self.error(f"{named} is damaged: version: Field required: {self.remedy}")
         version = found.get("version", self.version)
         if isinstance(version, int) and version != self.version:
             raise self.error(

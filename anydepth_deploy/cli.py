@@ -474,7 +474,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into a bundle; makes only what is missing."""
     from anydepth_deploy import console, describe
-    from anydepth_deploy.building.graphs import engine_graphs
+    from anydepth_deploy.building.plan import engine_graphs
     from anydepth_deploy.exporting.export import export_bundle
 
     engines = None if format is Format.onnx else EngineRuntime(format.value)

@@ -13,8 +13,7 @@ import onnx_ir as ir
 
 from anydepth_deploy.building.backend import Backend, load
 from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
-from anydepth_deploy.building.graphs import engine_layouts
-from anydepth_deploy.building.plan import Job, plan
+from anydepth_deploy.building.plan import Job, engine_layouts, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.writer import BundleWriter

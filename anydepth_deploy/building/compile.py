@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import anydepth_deploy
 from anydepth_deploy.building.backend import load
 from anydepth_deploy.errors import BuildError, DeviceError, PrecisionError
 from anydepth_deploy.manifest import BatchProfile
@@ -201,7 +200,7 @@ def _ask(
 
 def _environment() -> dict[str, str]:
     """One in which the child finds this very package, even where it is not installed."""
-    source = Path(anydepth_deploy.__file__).absolute().parent.parent
+    source = Path(__file__).absolute().parents[2]
     environment = dict(os.environ)
     # A folder of installed packages must not come before the standard library.
     if source.name not in ("site-packages", "dist-packages"):

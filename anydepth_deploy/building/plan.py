@@ -1,16 +1,17 @@
-"""Which engines to build, and from which graph of the bundle each."""
+"""Which engines to build, from which graph of the bundle each, and what to export for that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.depth import Depth
+from anydepth_deploy.depth import Depth, names_whole_ladder
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import LAYOUTS, PRECISIONS, Artifact, Layout, Precision
 
-__all__ = ["Job", "plan"]
+__all__ = ["Job", "engine_graphs", "engine_layouts", "plan"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,37 @@ def _nothing(bundle: Bundle, wanted: str, precision: str) -> BundleError:
         f"bundle {bundle.path} has no graph to build engines from for {wanted}; it has: "
         f"{has or 'none'}. 'export --precision {precision}{target}' adds one"
     )
+
+
+def engine_layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
+    """The layouts to build: by default the gated engine and static ones, or of depths that were
+    chosen one by one the static ones."""
+    if layouts:
+        return list(layouts)
+    return ["gated", "set"] if names_whole_ladder(depth) else ["set"]
+
+
+def engine_graphs(
+    layouts: Sequence[str] | None, depth: str, precision: Sequence[str]
+) -> dict[str, Any]:
+    """Options of :func:`anydepth_deploy.exporting.export.export_bundle` for engines of these
+    ``layouts``.
+
+    A gated graph holds what static engines and pieces are built from, so it is all that is made
+    where whole ladders are asked for: with shared weights for the gated engine, which is small
+    then; folded for engines that own their weights. Depths that were chosen one by one come as
+    static graphs.
+    """
+    whole = names_whole_ladder(depth)
+    wanted = engine_layouts(layouts, depth)
+    weights = ["shared"] if "gated" in wanted else []
+    if "stages" in wanted or (whole and "set" in wanted):
+        weights.append("folded")
+    graphs = ["gated"] if weights else []
+    if "set" in wanted and not whole:
+        graphs.append("set")
+    return {
+        "layouts": graphs,
+        "weights": weights or ["shared"],
+        "targets": ["tensorrt"] if "int8" in precision else ["onnxruntime"],
+    }

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Sample", "read_metrics", "total"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One value of a metric."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-def read_metrics(text: str) -> Iterator[Sample]:
-    """The samples in Prometheus' text format; labels that hold quotation marks are not needed here
-    and not read."""
-    for line in text.splitlines():
-        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if found is not None:
-            name, labels, value = found.groups()
-            pairs = re.findall(r'(\w+)="([^"]*)"', labels or "")
-            yield Sample(name, dict(pairs), float(value))
+__all__ = ["total"]
 
 
 def total(text: str, name: str, **labels: str) -> float:
-    """The sum of a metric's values over all samples that have these labels; 0 without any."""
+    """The sum of a metric's values over all samples that have these labels; 0 without any.
+
+    ``text``: in Prometheus' text format; anything else raises :class:`ValueError`.
+    """
     return sum(
         sample.value
-        for sample in read_metrics(text)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     )

@@ -289,8 +289,9 @@ def test_versions_agree_with_those_of_the_project() -> None:
 
 
 def test_metrics_are_read() -> None:
-    text = '# HELP a what\na{x="1",y="b c"} 2\na{x="2"} 3.5\nb 1e3\n'
+    text = '# HELP a what\na{x="1",y="b c"} 2\na{x="2"} 3.5\nb 1e3\nd{x="\\"},y"} 4\n'
     assert prometheus.total(text, "a") == 5.5
     assert prometheus.total(text, "a", x="1") == 2
     assert prometheus.total(text, "b") == 1000
     assert prometheus.total(text, "c") == 0
+    assert prometheus.total(text, "d", x='"},y') == 4

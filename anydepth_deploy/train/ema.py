@@ -1,4 +1,9 @@
-"""Exponential moving average of a model's state: the weights that get deployed."""
+"""Exponential moving average of a model's state: the weights that get deployed.
+
+``torch.optim.swa_utils`` does the arithmetic; its ``AveragedModel`` takes the first update whole
+instead of averaging it, names the entries ``module.*`` and keeps a second copy of the network, so
+that other numbers would be written under other names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["Ema"]
 
@@ -32,7 +38,7 @@ class Ema:
     def update(self, model: nn.Module) -> None:
         """Take in the model's current state."""
         self.updates += 1
-        share = 1.0 - self.decay * (1.0 - math.exp(-self.updates / self.warmup))
+        decay = self.decay * (1.0 - math.exp(-self.updates / self.warmup))
         current = model.state_dict()
         averages: list[Tensor] = []
         values: list[Tensor] = []
@@ -42,7 +48,8 @@ class Ema:
                 values.append(current[name])
             else:
                 average.copy_(current[name])
-        torch._foreach_lerp_(averages, values, share)
+        follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        follow(averages, values, self.updates)
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Continue from stored averages; entries that ``state`` lacks keep their values."""

@@ -1,4 +1,9 @@
-"""Labels beside points, written so that they keep out of each other's way and off the lines."""
+"""Labels beside points, written so that they keep out of each other's way and off the lines.
+
+Not by adjustText: on the pages of four networks it takes many times as long, or stops where the
+machine's speed lets it, still covers marks and lines that these labels keep clear of, and cannot
+leave out a label for which there is no room.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """A processor as Linux shows it: how it is set, its clocks, heat, energy, and who else uses it.
 
-On other systems everything is unknown.
+On other systems everything is unknown. Not read by psutil: it takes clocks from ``/proc/cpuinfo``
+where it can, which is a constant in a virtual machine, shows thermal zones only where there is no
+hwmon, cannot be pointed at another ``/sys``, does not say why a reading is missing, and knows
+nothing of governors, energy, throttling or quotas.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The authors' recipe, the same for both families: zero the gradients; super pass (nothing
 skipped) against the objects, backward; base pass (everything skipped) against super's detached
 outputs, backward; the gradients of both add up; clip, step, average. What the losses are is a
-matter of the family: see ``train/detr`` and ``train/yolo``.
+matter of the family: see ``families/*/training``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clock that runs are timed with; tests bring their own."""
+"""The clock that runs are timed with, not the one that tells the day; tests bring their own."""
 
 from __future__ import annotations
 

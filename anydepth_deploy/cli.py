@@ -343,9 +343,10 @@ def calibrate(
 
     Reports how far ranges differ between depths, and what 8 bits cost each stage at each depth.
     """
-    from anydepth_deploy import console, tables
+    from anydepth_deploy import console
     from anydepth_deploy.calibration import report
     from anydepth_deploy.calibration.calibrate import calibrate as run
+    from anydepth_deploy.commands import verify as tables
 
     with console.bar("calibrate", quiet=json) as progress:
         path, table = run(
@@ -551,8 +552,9 @@ def build(
     json: Json = False,
 ) -> None:
     """Build TensorRT engines from a bundle's graphs; makes only what is missing."""
-    from anydepth_deploy import console, tables
+    from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.commands import verify as tables
 
     report = _build(
         bundle,
@@ -641,7 +643,8 @@ def verify(
 
 
 def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: Any) -> None:
-    from anydepth_deploy import console, tables
+    from anydepth_deploy import console
+    from anydepth_deploy.commands import verify as tables
     from anydepth_deploy.verifying.graphs import verify as run
 
     with console.bar("verify", quiet=json) as progress:
@@ -660,7 +663,8 @@ def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: 
 
 
 def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> None:
-    from anydepth_deploy import console, tables
+    from anydepth_deploy import console
+    from anydepth_deploy.commands import verify as tables
 
     with _without_torch("verifying engines"):
         from anydepth_deploy.verifying.engines import verify_engines
@@ -708,8 +712,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """COCO average precision of the artifact, per depth and precision."""
-    from anydepth_deploy import console, tables
+    from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.commands import verify as tables
     from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
     from anydepth_deploy.evaluation import evaluate as run
 
@@ -863,9 +868,9 @@ def bench(
     where no sensor could tell.
     """
     from anydepth_deploy import console
-    from anydepth_deploy.bench import show
     from anydepth_deploy.bench.combinations import Request, bench_all
     from anydepth_deploy.bench.options import Options, parse_mix
+    from anydepth_deploy.commands import bench as show
 
     request = Request(
         path,
@@ -1150,7 +1155,7 @@ def triton(
     json: Json = False,
 ) -> None:
     """Write a model repository for the Triton Inference Server, or check one."""
-    from anydepth_deploy.serve import show
+    from anydepth_deploy.commands import triton as show
     from anydepth_deploy.serve.plan import ServeOptions
 
     if check:
@@ -1193,7 +1198,7 @@ def demo(
 ) -> None:
     """Export, verify, evaluate and predict with the trained tiny checkpoint."""
     from anydepth_deploy import console
-    from anydepth_deploy.demo import run_demo
+    from anydepth_deploy.commands.demo import run_demo
 
     result = run_demo(
         checkpoint or Path("checkpoints") / f"{family.value}-tiny-shapes.pth",

@@ -11,11 +11,23 @@ from typing import Any
 from rich import box
 from rich import progress as rich_progress
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from anydepth_deploy.progress import Progress
 
-__all__ = ["bar", "counts", "giga", "megabytes", "print_json", "print_line", "print_table"]
+__all__ = [
+    "Table",
+    "bar",
+    "counts",
+    "giga",
+    "megabytes",
+    "print_json",
+    "print_line",
+    "print_table",
+]
+
+Table = tuple[list[str], list[list[object]]]
+"""Column names, and rows of cells."""
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -28,7 +40,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table; columns of numbers are aligned to the right. Every text is printed as it is."""
-    table = Table(
+    table = RichTable(
         title=title,
         title_justify="left",
         title_style="italic",

@@ -17,8 +17,8 @@ from pathlib import Path
 import matplotlib as mpl
 from machine import RESULTS, machine, write
 
+from anydepth_deploy.commands.demo import HELD_OUT_SEED
 from anydepth_deploy.console import bar, giga, print_line, print_table
-from anydepth_deploy.demo import HELD_OUT_SEED
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.shapes import write_coco

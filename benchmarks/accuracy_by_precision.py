@@ -24,8 +24,8 @@ from machine import RESULTS, machine, write
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.calibration.calibrate import calibrate
+from anydepth_deploy.commands.demo import HELD_OUT_SEED
 from anydepth_deploy.console import bar, print_line, print_table
-from anydepth_deploy.demo import HELD_OUT_SEED
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.shapes import write_coco

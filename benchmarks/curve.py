@@ -18,12 +18,12 @@ from pathlib import Path
 from machine import RESULTS
 from random_checkpoint import NETWORKS, write_random_checkpoint
 
-from anydepth_deploy.bench import show
 from anydepth_deploy.bench.combinations import TORCH_MODES, Request, bench_all
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.plots.page import draw
 from anydepth_deploy.bench.report.formats import print_report
 from anydepth_deploy.bench.results import BenchResult
+from anydepth_deploy.commands import bench as show
 from anydepth_deploy.console import bar, print_line
 from anydepth_deploy.exporting.export import export_bundle
 

@@ -96,7 +96,7 @@ def test_recorded_accuracy_supports_the_default_ladder(trained: Bundle, family: 
 def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    from anydepth_deploy.demo import run_demo
+    from anydepth_deploy.commands.demo import run_demo
 
     result = run_demo(checkpoint, tmp_path / "demo", pictures=20, quiet=True)
     assert result.verified

@@ -21,9 +21,10 @@ from handmade import FakeGraphs
 from onnx import numpy_helper
 from PIL import Image
 
-from anydepth_deploy import cli, demo, train
+from anydepth_deploy import cli, train
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.commands import demo
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.families.detr import AnyDepthDETR

@@ -454,7 +454,7 @@ def test_without_the_grpc_half_of_tritonclient(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     heavy = {"tritonclient", "grpc", "google", "onnx", "torch", "onnxruntime"}
     code = (
-        "import sys, anydepth_deploy.serve.repository, anydepth_deploy.serve.show\n"
+        "import sys, anydepth_deploy.serve.repository, anydepth_deploy.commands.triton\n"
         f"print(sorted({heavy!r} & {{name.split('.')[0] for name in sys.modules}}))"
     )
     found = subprocess.run(

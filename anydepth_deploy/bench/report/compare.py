@@ -16,9 +16,8 @@ from anydepth_deploy.bench.report.facts import device_name, printable
 from anydepth_deploy.bench.report.merge import interval, notes
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Estimate, Verdict
 from anydepth_deploy.bench.statistics import ratio_of_medians
-from anydepth_deploy.console import print_line, print_table
+from anydepth_deploy.console import Table, print_line, print_table
 from anydepth_deploy.errors import ResultError, UsageError, shorten
-from anydepth_deploy.tables import Table
 
 __all__ = [
     "SETTINGS",

@@ -21,9 +21,8 @@ from anydepth_deploy.bench.report.facts import (
     when,
 )
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Estimate
-from anydepth_deploy.console import giga
+from anydepth_deploy.console import Table, giga
 from anydepth_deploy.errors import ResultError, shorten
-from anydepth_deploy.tables import Table
 
 __all__ = [
     "ALWAYS",

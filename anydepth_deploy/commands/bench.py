@@ -7,8 +7,7 @@ from typing import Any
 from anydepth_deploy.bench.report.merge import interval, milliseconds
 from anydepth_deploy.bench.results import BenchResult, DepthResult
 from anydepth_deploy.bench.statistics import samples_needed
-from anydepth_deploy.console import giga, print_line, print_table
-from anydepth_deploy.tables import Table
+from anydepth_deploy.console import Table, giga, print_line, print_table
 
 __all__ = ["content", "depth_table", "show"]
 

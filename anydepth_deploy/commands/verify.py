@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from anydepth_deploy.console import counts, giga, megabytes
+from anydepth_deploy.console import Table, counts, giga, megabytes
 from anydepth_deploy.errors import shorten
 
 if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
     from anydepth_deploy.verifying.parity import Report
 
 __all__ = [
-    "Table",
     "accuracy_table",
     "engine_failure",
     "engine_parity_table",
@@ -30,9 +29,6 @@ __all__ = [
     "stage_table",
     "verdicts",
 ]
-
-Table = tuple[list[str], list[list[object]]]
-"""Column names, and rows of cells."""
 
 
 def parity_table(report: Report) -> Table:

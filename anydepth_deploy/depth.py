@@ -27,6 +27,7 @@ __all__ = [
     "DepthTable",
     "Gate",
     "Predicate",
+    "ladder_words",
     "names_whole_ladder",
     "parse_ladder",
     "variant_name",
@@ -281,6 +282,15 @@ def names_whole_ladder(text: str) -> bool:
     return bool({word.strip().lower() for word in text.split(",")} & {"all", "every"})
 
 
+def ladder_words(source: str) -> tuple[list[str], str]:
+    """The depths of a ladder that is given as :func:`parse_ladder` reads it, as text, and what to
+    call it in a message. Raises :class:`DepthError` for a file that cannot be read."""
+    path = Path(source)
+    if not _is_file(path) and ("," in source or not path.suffix):
+        return source.split(","), "the ladder"
+    return _read_ladder_file(path), f"ladder file {path}"
+
+
 def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:
     """A ladder from the command line: depths joined by commas, or a file that holds them.
 
@@ -288,13 +298,7 @@ def parse_ladder(space: DepthSpace, source: str) -> tuple[Depth, ...]:
     list, or an object with the key ``ladder``) or plain text with one depth a line (``#`` starts
     a comment). Order is from base to super. Raises :class:`DepthError`.
     """
-    path = Path(source)
-    if not _is_file(path) and ("," in source or not path.suffix):
-        words = source.split(",")
-        origin = "the ladder"
-    else:
-        words = _read_ladder_file(path)
-        origin = f"ladder file {path}"
+    words, origin = ladder_words(source)
     try:
         return DepthTable(space, tuple(space.parse(word) for word in words)).ladder
     except DepthError as error:

@@ -37,6 +37,7 @@ __all__ = [
     "StagePiece",
     "Target",
     "Verification",
+    "Weights",
     "depth_rows",
     "made_for",
     "rounds_to_half",
@@ -52,6 +53,9 @@ Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 
 Layout = Literal["gated", "set", "stages"]
 """How depths are packed: all in one graph, one graph each, or pieces to be chained."""
+
+Weights = Literal["shared", "folded"]
+"""How a gated graph stores its weights: once, or with the norms folded in."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -238,7 +242,7 @@ class Artifact(_Model):
     """Convolutions that compute in 8 bits, in all branches."""
     kept: list[Kept] = Field(default_factory=list)
     """Convolutions of an INT8 graph that do not; what of an FP16 body stays in FP32."""
-    weights: Literal["shared", "folded"]
+    weights: Weights
     deformable: Deformable | None = None
     """How deformable attention samples; None for networks without it."""
     depth: str | None = None

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from anydepth_deploy.detections import NOTHING, Detections
 
-__all__ = ["Suppression", "kept_scores", "suppress"]
+__all__ = ["Suppression", "Where", "kept_scores", "suppress"]
+
+
+Where = Literal["graph", "host", "none"]
 
 
 class Suppression(BaseModel):
@@ -27,7 +30,7 @@ class Suppression(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    where: Literal["graph", "host", "none"] = "graph"
+    where: Where = "graph"
     """In the graph; by the runtime of this project; or left to the application."""
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
     iou_threshold: float = Field(default=0.7, gt=0, le=1)

@@ -8,46 +8,17 @@ one scale, or a tensor that 8 bits resolve too badly.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from anydepth_deploy.calibration.rules import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.errors import UsageError, shorten
 from anydepth_deploy.graph.passes.quantise import Ranges
 
 __all__ = ["Keeper", "KeepingRules", "check_patterns", "table_ranges"]
-
-MAX_RATIO = 4.0
-MAX_ERROR = 0.1
-
-
-@dataclass(frozen=True)
-class KeepingRules:
-    """``max_ratio``: how far the range of a join (a tensor that enters a stage) may differ between
-    depths, for a graph that holds several. ``max_error``: relative error (RMS) that rounding may
-    make in what a convolution reads, at any depth of the graph. ``keep`` and ``quantise``:
-    patterns of names that are kept in float or quantised whatever those say; ``keep`` wins.
-
-    A pattern (``*``, ``?``) is matched with the name of a convolution (``layer1.full/Conv_3``), of
-    its stage (``layer1``) or variant (``layer1.full``), and of the tensor it reads.
-    """
-
-    max_ratio: float = MAX_RATIO
-    max_error: float = MAX_ERROR
-    keep: tuple[str, ...] = ()
-    quantise: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("max_ratio", "max_error"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise UsageError(
-                    f"{name} is {value}: expected a finite number that is not negative"
-                )
 
 
 class Keeper:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from anydepth_deploy.calibration.keeping import Keeper, KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.documents import write_atomically
-from anydepth_deploy.errors import CalibrationError, UsageError, missing_extra
+from anydepth_deploy.errors import CalibrationError, missing_extra
+from anydepth_deploy.pictures.formats import FORMATS, drawing_format
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,6 @@ __all__ = [
     "report_rows",
     "stage_rows",
 ]
-
-FORMATS = ("png", "pdf", "svg")
-"""What a report can be drawn as, by the suffix of the file."""
 
 FINE, WORSE = "#4c72b0", "#c44e52"
 """Colours of what stays in 8 bits and of what goes to float."""
@@ -131,12 +129,7 @@ def draw_report(table: RangeTable, path: str | Path, rules: KeepingRules | None 
     kind of file, and :class:`CalibrationError` when it cannot be written.
     """
     path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(
-            f"a report cannot be drawn as '{path.name}': expected a name that ends in "
-            f"{' or '.join(f'.{item}' for item in FORMATS)}"
-        )
+    kind = drawing_format(path, "a report")
     figure = _figure(table, rules or KeepingRules())
     try:
         write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))

@@ -35,6 +35,7 @@ from anydepth_deploy.checkpoints.network import (
     network_metadata,
     network_weights,
 )
+from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.errors import CheckpointError, shorten
@@ -43,7 +44,6 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
-SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
 TENSORS = (Tensor, LazyTensor, UnusableTensor)
 MAX_CLASS_NAME = 100
 
@@ -92,10 +92,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises :class:`CheckpointError` when the file is missing, truncated, not a checkpoint, holds
     objects that would have to be executed, or belongs to no known family.
     """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")
+    path = check_present(path)
     read = _read_safetensors if _is_safetensors(path) else _read_archive
     state, weights, extra = read(path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}

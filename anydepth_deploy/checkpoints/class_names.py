@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anydepth_deploy.errors import UsageError
 
-__all__ = ["COCO_CLASSES", "class_names"]
+__all__ = ["COCO_CLASSES", "class_names", "read_names"]
 
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"
@@ -23,6 +23,15 @@ COCO_CLASSES = tuple(_COCO.split(","))
 """The 80 detection classes of COCO, in the order of their category ids."""
 
 
+def read_names(file: str | Path) -> list[str]:
+    """The lines of ``file`` that are not blank. Raises :class:`UsageError`."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"class names {file} cannot be read: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def class_names(
     count: int, *, file: str | Path | None = None, stored: Sequence[str] | None = None
 ) -> list[str]:
@@ -32,11 +41,7 @@ def class_names(
     Raises :class:`UsageError` when the file cannot be read or has another number of names.
     """
     if file is not None:
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"class names {file} cannot be read: {error}") from None
-        names = [line.strip() for line in lines if line.strip()]
+        names = read_names(file)
         if len(names) != count:
             raise UsageError(
                 f"class names {file} has {len(names)} names, the network has {count} classes: "

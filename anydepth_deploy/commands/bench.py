@@ -1,17 +1,292 @@
-"""A result on the terminal, and as JSON for machines."""
+"""``bench``: latency and throughput per depth."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
+import typer
+
+from anydepth_deploy.bench.options import Options, parse_mix
 from anydepth_deploy.bench.report.merge import interval, milliseconds
-from anydepth_deploy.bench.results import BenchResult, DepthResult
+from anydepth_deploy.bench.results import BenchResult, DepthResult, Mode, Scenario, Scope
 from anydepth_deploy.bench.statistics import samples_needed
-from anydepth_deploy.console import Table, giga, print_line, print_table
+from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.options import (
+    ARTIFACTS,
+    EXECUTION,
+    PICTURES,
+    Depths,
+    Json,
+    LayoutOption,
+    TargetOption,
+    WeightsOption,
+    check_pictures,
+    one_of,
+    size_of,
+    words_of,
+)
+from anydepth_deploy.console import Table, bar, giga, print_json, print_line, print_table
+from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.torch_runtime.precisions import check_precision
 
-__all__ = ["content", "depth_table", "show"]
+__all__ = ["bench", "content", "depth_table", "show"]
 
 ABSENT = "-"
+
+LOAD = "Requests"
+TIME = "Time and statistics"
+GPU = "GPU"
+
+Device = Literal["auto", "cpu", "cuda"]
+
+MODES = tuple(sorted(get_args(Mode), key=lambda name: name != "interleaved"))
+"""The default comes first."""
+
+
+def bench(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|CKPT", help="A bundle, or a checkpoint (torch).")
+    ],
+    depth: Depths = "all",
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Bundles: onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, "
+            "openvino, tensorrt, tensorrt-rtx. Checkpoints: torch (default), torch-compile, "
+            "torch-cudagraph. Several are measured one after the other.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, fp16, int8, bf16, or several, joined by commas.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = "fp32",
+    batch: Annotated[
+        str,
+        typer.Option(help="Pictures per request, or several sizes.", rich_help_panel=LOAD),
+    ] = "1",
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Threads inside one operator, or several numbers; default: its own.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    streams: Annotated[
+        str,
+        typer.Option(
+            help="Requests at the same time, or several numbers.",
+            rich_help_panel=LOAD,
+        ),
+    ] = "1",
+    layout: LayoutOption = None,
+    weights: WeightsOption = None,
+    target: TargetOption = "onnxruntime",
+    scenario: Annotated[
+        Scenario,
+        one_of(
+            get_args(Scenario),
+            help="single: one request after the other; streams: the same on --streams; fixed-rate, "
+            "poisson: --rate requests a second, timed from when they are due; offline: throughput.",
+            rich_help_panel=LOAD,
+        ),
+    ] = "single",
+    mode: Annotated[
+        Mode | None,
+        one_of(
+            MODES,
+            help="interleaved: depths in turn (default of single); fixed: one by one (default of "
+            "the others); mixed: at random; switching: each after each, for the switch cost.",
+            rich_help_panel=LOAD,
+        ),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            help="Mode mixed: weights, e.g. base=3,super=1; default: equal.",
+            rich_help_panel=LOAD,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second.", rich_help_panel=LOAD)
+    ] = None,
+    duration: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to measure each depth for, at least.",
+            rich_help_panel=TIME,
+        ),
+    ] = 5.0,
+    count: Annotated[
+        int,
+        typer.Option(min=1, help="Requests of each depth, at least.", rich_help_panel=TIME),
+    ] = 30,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Mode fixed: stretches a depth's time is cut into.",
+            rich_help_panel=TIME,
+        ),
+    ] = 3,
+    warmup: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to warm each depth up, at least.",
+            rich_help_panel=TIME,
+        ),
+    ] = 0.5,
+    warmup_count: Annotated[
+        int, typer.Option(min=0, help="Requests, at least.", rich_help_panel=TIME)
+    ] = 3,
+    percentiles: Annotated[
+        str, typer.Option(help="Of latency.", rich_help_panel=TIME)
+    ] = "50,90,95,99,99.9",
+    scope: Annotated[
+        Scope,
+        one_of(
+            get_args(Scope),
+            help="What is timed: raw: to the network's raw outputs; detections; pictures: with "
+            "pre-processing and boxes in the picture's pixels.",
+            rich_help_panel=TIME,
+        ),
+    ] = "detections",
+    transfers: Annotated[
+        bool | None,
+        typer.Option(
+            "--transfers/--no-transfers",
+            help="torch on a GPU: with or without copies from and to the host. Default: with.",
+            rich_help_panel=TIME,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture or a folder; default: generated ones.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(min=1, help="Different pictures to run.", rich_help_panel=PICTURES),
+    ] = 8,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Of pictures, orders and arrivals.", rich_help_panel=PICTURES),
+    ] = 0,
+    device: Annotated[
+        Device,
+        one_of(
+            get_args(Device),
+            help="torch: where it computes.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "auto",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoints: input size, HEIGHTxWIDTH.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = None,
+    gpu: Annotated[
+        int | None,
+        typer.Option(min=0, help="Which GPU, as nvidia-smi counts.", rich_help_panel=GPU),
+    ] = None,
+    lock_clocks: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MHZ",
+            help="Hold the GPU's clock during the run and let go afterwards (root; Jetson: 0 for "
+            "the most its power mode allows).",
+            rich_help_panel=GPU,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for result files, or one file *.json.")] = Path(
+        "results"
+    ),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 unless the verdict is valid.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure latency and throughput per depth; every sample goes into a result file.
+
+    A verdict says whether the figures can be relied on: valid, unstable, throttled, or unknown
+    where no sensor could tell.
+    """
+    from anydepth_deploy.bench.combinations import Request, bench_all
+
+    request = Request(
+        path,
+        depth=depth,
+        runtimes=() if runtime is None else words_of(runtime),
+        precisions=words_of(precision),
+        batches=_numbers("--batch", batch),
+        threads=(None,) if threads is None else _numbers("--threads", threads),
+        streams=_numbers("--streams", streams),
+        layout=layout,
+        weights=weights,
+        target=target,
+        device=device,
+        size=size_of(size),
+        transfers=transfers,
+        images=images,
+        pictures=pictures,
+        gpu=gpu,
+        lock_clocks=lock_clocks,
+        options=Options(
+            scenario=scenario,
+            mode=mode,
+            rate=rate,
+            duration=duration,
+            count=count,
+            repeats=repeats,
+            warmup=warmup,
+            warmup_count=warmup_count,
+            seed=seed,
+            percentiles=_percentiles(percentiles),
+            scope=scope,
+            mix=None if mix is None else parse_mix(mix),
+        ),
+    )
+    if not path.is_dir():
+        check_present(path)
+        for name in request.precisions:
+            check_precision(name)
+    check_pictures(images)
+    with bar("bench", quiet=json, still=True) as progress:
+        found = bench_all(request, out, progress=progress)
+    if json:
+        print_json([{"file": str(file), **content(result)} for file, result in found])
+    for file, result in [] if json else found:
+        show(result)
+        print_line(f"result: {file}")
+    words = [result.verdict.word for _, result in found]
+    if strict and set(words) != {"valid"}:
+        raise CheckFailedError(f"--strict: the verdict is {shorten(words)}, not valid")
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    words = words_of(text)
+    if not words or not all(re.fullmatch("[1-9][0-9]{0,5}", word) for word in words):
+        raise UsageError(f"{option} '{text}' is not a list of numbers: expected e.g. 1 or 1,4,8")
+    return [int(word) for word in words]
+
+
+def _percentiles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words_of(text))
+    except ValueError:
+        raise UsageError(f"percentiles '{text}' are not numbers: expected e.g. 50,90,99") from None
 
 
 def content(result: BenchResult) -> dict[str, Any]:

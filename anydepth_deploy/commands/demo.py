@@ -5,28 +5,22 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from anydepth_deploy import console
-from anydepth_deploy.bench.options import Options
-from anydepth_deploy.bench.results import DepthResult
-from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
-from anydepth_deploy.bench.workloads.pictures import load_batches
-from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.session import Session
-from anydepth_deploy.detections import Detections
+from anydepth_deploy.commands.options import FamilyOption, Json
 from anydepth_deploy.errors import CheckFailedError, UsageError
-from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
-from anydepth_deploy.exporting.export import export_bundle
-from anydepth_deploy.pictures.draw import draw_detections, side_by_side
-from anydepth_deploy.pictures.images import load_image, prepare
-from anydepth_deploy.pictures.samples import verification_batches
-from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.verifying.graphs import verify
 
-__all__ = ["DemoResult", "run_demo"]
+if TYPE_CHECKING:  # what makes them needs torch
+    from anydepth_deploy.bench.results import DepthResult
+    from anydepth_deploy.bundle.bundle import Bundle
+    from anydepth_deploy.bundle.session import Session
+    from anydepth_deploy.evaluation import Accuracy, CocoData
+
+__all__ = ["DemoResult", "demo", "run_demo"]
 
 HELD_OUT_SEED = 1000
 """No training run uses this seed for its pictures."""
@@ -45,6 +39,30 @@ class DemoResult:
     rows: list[dict[str, Any]]
 
 
+def demo(
+    family: FamilyOption = "anydepth-detr",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A tiny network trained on shapes; default: checkpoints/FAMILY-…"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the bundle and the picture; default: engines/demo-FAMILY."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=10, help="Held-out pictures.")] = 200,
+    json: Json = False,
+) -> None:
+    """Export, verify, evaluate and predict with the trained tiny checkpoint."""
+    result = run_demo(
+        checkpoint or Path("checkpoints") / f"{family}-tiny-shapes.pth",
+        out or Path("engines") / f"demo-{family}",
+        pictures=pictures,
+        quiet=json,
+    )
+    if json:
+        console.print_json(asdict(result))
+
+
 def run_demo(
     checkpoint: str | Path, out: str | Path, *, pictures: int = 200, quiet: bool = False
 ) -> DemoResult:
@@ -58,6 +76,13 @@ def run_demo(
             f"checkpoint {checkpoint} does not exist: run the demo in a clone of the project, or "
             "name a checkpoint made by 'anydepth-deploy train' with --checkpoint"
         )
+
+    from anydepth_deploy.evaluation import CocoData, evaluate
+    from anydepth_deploy.exporting.export import export_bundle
+    from anydepth_deploy.pictures.samples import verification_batches
+    from anydepth_deploy.pictures.shapes import write_coco
+    from anydepth_deploy.verifying.graphs import verify
+
     with console.bar("1/4 export", quiet=quiet) as progress:
         bundle = export_bundle(checkpoint, out, progress=progress)
     with console.bar("2/4 verify", quiet=quiet) as progress:
@@ -82,6 +107,11 @@ def run_demo(
 
 def _latency(bundle: Bundle, progress: Progress) -> dict[str, DepthResult]:
     """Each rung measured: batch 1, one thread, rungs interleaved, generated pictures."""
+    from anydepth_deploy.bench.options import Options
+    from anydepth_deploy.bench.run import run_bench
+    from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+    from anydepth_deploy.bench.workloads.pictures import load_batches
+
     workload = BundleWorkload(
         bundle,
         Choice(layout="gated", threads=1),
@@ -103,6 +133,10 @@ def _row(row: Accuracy, measured: DepthResult) -> dict[str, Any]:
 
 def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Path:
     """The busiest held-out picture, at base and at super, side by side."""
+    from anydepth_deploy.detections import Detections
+    from anydepth_deploy.pictures.draw import draw_detections, side_by_side
+    from anydepth_deploy.pictures.images import load_image, prepare
+
     counts: dict[int, int] = {}
     for annotation in data.content["annotations"]:
         counts[annotation["image_id"]] = counts.get(annotation["image_id"], 0) + 1

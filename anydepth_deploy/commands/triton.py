@@ -1,30 +1,162 @@
-"""The command ``triton``: writes or checks a repository and prints what came of it."""
+"""``triton``: a model repository for the Triton Inference Server, written or checked."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
 
 from anydepth_deploy import console
-from anydepth_deploy.bundle.bundle import open_bundle
-from anydepth_deploy.errors import CheckFailedError
-from anydepth_deploy.serve.check.repository import check_repository
-from anydepth_deploy.serve.plan import ServeOptions
-from anydepth_deploy.serve.repository import write_repository
+from anydepth_deploy.commands.options import (
+    ARTIFACTS,
+    Json,
+    WeightsOption,
+    one_of,
+    precision_names,
+    words_of,
+)
+from anydepth_deploy.errors import CheckFailedError, UsageError
+from anydepth_deploy.serve import plan
+from anydepth_deploy.serve.names import check_name
 
-__all__ = ["check", "write"]
+__all__ = ["triton"]
+
+SERVER = "Server"
 
 
-def write(
+def triton(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A bundle; with --check, a model repository.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Model repository, new or with other models.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check a model repository, ours or any other.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the models; default: that of the bundle's folder.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="gated (one model for all depths), set (one each), or both; default: what the "
+            "bundle has.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        one_of(
+            precision_names(),
+            help="Of the artifacts: fp32, fp16 or int8.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = "fp32",
+    weights: WeightsOption = None,
+    runtime: Annotated[
+        plan.Runtime,
+        one_of(plan.RUNTIMES, help="Triton's backend.", rich_help_panel=SERVER),
+    ] = "onnxruntime",
+    device: Annotated[
+        str,
+        one_of(
+            ("auto", *get_args(plan.Device)),
+            help="auto: the GPU for engines, the CPU for graphs.",
+            rich_help_panel=SERVER,
+        ),
+    ] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Engines: those for this compute capability, e.g. sm89.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = None,
+    default_depth: Annotated[
+        str,
+        typer.Option(help="Of requests that name none.", rich_help_panel=SERVER),
+    ] = "super",
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images that a model of one depth takes at once.",
+            rich_help_panel=SERVER,
+        ),
+    ] = 8,
+    queue_delay_us: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Microseconds it waits for more of them.",
+            rich_help_panel=SERVER,
+        ),
+    ] = 0,
+    instances: Annotated[
+        int,
+        typer.Option(min=1, help="Of each model with weights.", rich_help_panel=SERVER),
+    ] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes for pre- and for postprocessing.",
+            rich_help_panel=SERVER,
+        ),
+    ] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads inside one operator.", rich_help_panel=SERVER),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace models of the same name.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a model repository for the Triton Inference Server, or check one."""
+    if check:
+        if out is not None or name is not None or force:
+            raise UsageError("--check takes no --out, --name or --force: it writes nothing")
+        _check(path, as_json=json)
+        return
+    if out is None:
+        raise UsageError("--out is missing: name the model repository to write")
+    options = plan.ServeOptions(
+        runtime=runtime,
+        device=device,
+        layouts=None if layout is None else tuple(words_of(layout)),
+        precision=precision,
+        weights=weights,
+        target=target,
+        default_depth=default_depth,
+        max_batch=max_batch,
+        queue_delay_us=queue_delay_us,
+        instances=instances,
+        workers=workers,
+        threads=threads,
+    )
+    plan.check_options(options)
+    if name is not None:
+        check_name(name)
+    _write(path, out, name=name, options=options, force=force, as_json=json)
+
+
+def _write(
     bundle: Path,
     out: Path,
     *,
     name: str | None,
-    options: ServeOptions,
+    options: plan.ServeOptions,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a repository and list its models. Raises what :func:`write_repository` does."""
+    """Write a repository and list its models. Raises what ``write_repository`` does."""
+    from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.serve.repository import write_repository
+
     found = write_repository(open_bundle(bundle), out, name=name, options=options, force=force)
     if as_json:
         console.print_json({**asdict(found), "path": str(found.path)})
@@ -46,8 +178,10 @@ def write(
     console.print_line(f"start it: tritonserver --model-repository={found.path}")
 
 
-def check(repository: Path, *, as_json: bool) -> None:
+def _check(repository: Path, *, as_json: bool) -> None:
     """Check a repository and list what is wrong. Raises :class:`CheckFailedError`."""
+    from anydepth_deploy.serve.check.repository import check_repository
+
     problems = check_repository(repository)
     if as_json:
         console.print_json(

@@ -1,34 +1,157 @@
-"""The tables that commands print: columns and rows of text."""
+"""``verify``: every artifact against its checkpoint, or engines against their graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from anydepth_deploy.console import Table, counts, giga, megabytes
-from anydepth_deploy.errors import shorten
+import typer
 
-if TYPE_CHECKING:  # what makes them needs torch or faster-coco-eval
-    from anydepth_deploy.building.build import BuildReport
-    from anydepth_deploy.bundle.bundle import Bundle
-    from anydepth_deploy.calibration.report import JoinRow, StageRow
-    from anydepth_deploy.evaluation import Accuracy
+from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.build import without_torch
+from anydepth_deploy.commands.options import (
+    ARTIFACTS,
+    BundlePath,
+    Images,
+    Json,
+    LayoutOption,
+    Runtime,
+    Threads,
+    check_pictures,
+    one_of,
+    precision_names,
+)
+from anydepth_deploy.console import Table
+from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.runtimes.registry import format_of
+
+if TYPE_CHECKING:  # needs torch or scipy
     from anydepth_deploy.verifying.engines import EngineParity, EngineReport
     from anydepth_deploy.verifying.parity import Report
 
 __all__ = [
-    "accuracy_table",
     "engine_failure",
     "engine_parity_table",
-    "engine_table",
     "failure",
-    "join_table",
     "limits",
     "parity_table",
-    "precision_table",
-    "stage_table",
     "verdicts",
+    "verify",
 ]
+
+
+def verify(
+    bundle: BundlePath,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint the bundle was made from; not for engines, which are compared "
+            "with the graphs of the bundle."
+        ),
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="Depths, as for export; by default the ladder (engines: every depth), and each "
+            "static graph's own.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--every", help="Same as --depth every.", rich_help_panel=ARTIFACTS),
+    ] = False,
+    images: Images = None,
+    layout: LayoutOption = None,
+    precision: Annotated[
+        str | None,
+        one_of(
+            precision_names(),
+            help="Only artifacts of this precision; bf16: the FP32 ones, in BF16.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = None,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.
+
+    FP32 has to be equal: largest differences are shown. Lower precisions have to be close:
+    relative errors are. Engines (--runtime tensorrt, tensorrt-rtx) are compared with the graphs
+    they were built from, on ONNX Runtime, and marked in the bundle.
+    """
+    engines = format_of(runtime) != "onnx"
+    if engines and checkpoint is not None:
+        raise UsageError(
+            "engines are compared with the graphs of their bundle: leave --checkpoint out"
+        )
+
+    from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.pictures.samples import verification_batches
+
+    opened = open_bundle(bundle)
+    if checkpoint is not None:
+        check_present(checkpoint)
+    elif not engines:
+        raise UsageError("--checkpoint is missing: name the file that the bundle was made from")
+    check_pictures(images)
+    chosen = "every" if every else depth
+    options: dict[str, Any] = {
+        "depths": None if chosen is None else opened.table.select(chosen),
+        "layout": layout,
+        "precision": precision,
+        "runtime": runtime,
+        "threads": threads,
+    }
+    batches = verification_batches(opened.manifest.preprocess, images)
+    if checkpoint is None:
+        _verify_engines(opened, batches, json, **options)
+    else:
+        _verify(opened, checkpoint, batches, json, **options)
+
+
+def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: Any) -> None:
+    from anydepth_deploy import console
+    from anydepth_deploy.verifying.graphs import verify as run
+
+    with console.bar("verify", quiet=json) as progress:
+        report = run(opened, str(checkpoint), batches, progress=progress, **options)
+    if json:
+        console.print_json(report.to_json())
+    else:
+        title = f"parity with {checkpoint.name} ({report.runtime})"
+        console.print_table(title, *parity_table(report))
+    if not report.passed:
+        raise CheckFailedError(failure(report, str(checkpoint)))
+    if not json:
+        console.print_line(f"verified: {verdicts(report)}")
+        if report.left_out:
+            console.print_line(f"not tried: {', '.join(report.left_out)}")
+
+
+def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> None:
+    from anydepth_deploy import console
+
+    with without_torch("verifying engines"):
+        from anydepth_deploy.verifying.engines import verify_engines
+
+    with without_torch("verifying engines"), console.bar("verify", quiet=json) as progress:
+        report = verify_engines(opened, batches, progress=progress, **options)
+    if json:
+        console.print_json(report.to_json())
+    else:
+        sizes = sorted({shape[0] for shape in report.batches})
+        title = f"engines of {report.runtime} and their graphs, batches of {shorten(sizes)}"
+        console.print_table(title, *engine_parity_table(report))
+    if not report.passed:
+        raise CheckFailedError(engine_failure(report))
+    if not json:
+        for line in report.notes:
+            console.print_line(line)
+        if report.left_out:
+            console.print_line(f"not tried: {', '.join(report.left_out)}")
 
 
 def parity_table(report: Report) -> Table:
@@ -117,94 +240,3 @@ def verdicts(report: Report) -> str:
         names = ", ".join(dict.fromkeys(row.precision for row in close))
         words.append(f"{len(close)} rows ({names}) are close to it")
     return ", ".join(words)
-
-
-def accuracy_table(found: Sequence[Accuracy]) -> Table:
-    """One row for each depth."""
-    columns = ["depth", "level", "multiply-adds", "AP", "AP50", "AP75", "small", "medium", "large"]
-    return columns, [
-        [
-            row.depth,
-            "-" if row.level is None else row.level,
-            giga(row.macs),
-            *(
-                _percent(value)
-                for value in (
-                    row.ap,
-                    row.ap50,
-                    row.ap75,
-                    row.ap_small,
-                    row.ap_medium,
-                    row.ap_large,
-                )
-            ),
-        ]
-        for row in found
-    ]
-
-
-def precision_table(found: Sequence[Accuracy]) -> Table:
-    """AP of each depth (rows) in each precision (columns); behind the first, what it loses."""
-    precisions = list(dict.fromkeys(row.precision for row in found))
-    by_place = {(row.depth, row.precision): row for row in found}
-    columns = ["depth", "level", "multiply-adds", *(f"AP {name}" for name in precisions)]
-    rows: list[list[object]] = []
-    for row in found:
-        if row.precision != precisions[0]:
-            continue
-        cells: list[object] = [_percent(row.ap)]
-        for name in precisions[1:]:
-            other = by_place[row.depth, name]
-            cells.append(f"{_percent(other.ap)} ({other.ap - row.ap:+.1f})")
-        level = "-" if row.level is None else row.level
-        rows.append([row.depth, level, giga(row.macs), *cells])
-    return columns, rows
-
-
-def engine_table(report: BuildReport, bundle: Bundle) -> Table:
-    """What was built, and what was there."""
-    columns = ["engine", "", "size", "built in", "computes in"]
-    rows: list[list[object]] = []
-    engines = {item.name: item for item in bundle.artifacts()}
-    for what, names in (("built", report.built), ("there", report.present)):
-        for item in (engines[name] for name in names):
-            layers = item.engine.layers if item.engine else {}
-            seconds = f"{item.build_seconds:.1f} s"
-            rows.append([item.file, what, megabytes(item.bytes), seconds, counts(layers)])
-    return columns, rows
-
-
-def stage_table(rows: Sequence[StageRow], ladder: Sequence[str]) -> Table:
-    """Relative errors of each stage (rows) at each depth of the ladder (columns)."""
-    return ["stage", *ladder], [
-        [
-            row.stage,
-            *(
-                f"{100 * row.error_merged[depth]:.2f} % ({100 * row.error_own[depth]:.2f})"
-                if depth in row.error_merged
-                else "passes on"
-                for depth in ladder
-            ),
-        ]
-        for row in rows
-    ]
-
-
-def join_table(rows: Sequence[JoinRow]) -> Table:
-    """How far the ranges of each join differ, and what rounding costs there."""
-    columns = ["join", "widest / narrowest", "own ranges", "merged", "at", "convolutions there"]
-    return columns, [
-        [
-            row.tensor,
-            f"{row.ratio:.2f}",
-            f"{100 * row.error_own:.2f} %",
-            f"{100 * row.error_merged:.2f} %",
-            row.merged_at,
-            "quantised" if row.kept is None else f"in float: {row.kept}",
-        ]
-        for row in rows
-    ]
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{value:.1f}"

@@ -16,7 +16,16 @@ from anydepth_deploy.manifest import PRECISIONS, Artifact
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
 
-__all__ = ["RUNTIMES", "Plan", "ServeOptions", "Served", "plan"]
+__all__ = [
+    "RUNTIMES",
+    "Device",
+    "Plan",
+    "Runtime",
+    "ServeOptions",
+    "Served",
+    "check_options",
+    "plan",
+]
 
 Runtime = Literal["onnxruntime", "tensorrt"]
 Device = Literal["cpu", "gpu"]
@@ -95,7 +104,7 @@ def plan(bundle: Bundle, name: str | None, options: ServeOptions) -> Plan:
     unknown depth, and :class:`BundleError` for what the bundle does not have, or may not be
     trusted.
     """
-    device = _check_options(options)
+    device = check_options(options)
     rule = bundle.manifest.suppression
     if rule is not None and rule.where == "none":
         raise BundleError(
@@ -117,8 +126,9 @@ def plan(bundle: Bundle, name: str | None, options: ServeOptions) -> Plan:
     return found
 
 
-def _check_options(options: ServeOptions) -> Device:
-    """What is asked for, and the device it is for."""
+def check_options(options: ServeOptions) -> Device:
+    """The device that is asked for. Raises :class:`UsageError` for options that do not go
+    together, whatever the bundle."""
     if options.runtime not in RUNTIMES:
         raise UsageError(
             f"Triton has no backend '{options.runtime}': expected {' or '.join(RUNTIMES)}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +24,9 @@ from anydepth_deploy.families.shared.stages import (
     Size,
     Stage,
 )
+from anydepth_deploy.torch_runtime.precisions import Precision
 
 __all__ = ["DTYPES", "Function", "Network", "Precision", "model_for", "network_at"]
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -14,7 +14,7 @@ import torch
 from handmade import InterruptedRunError, stop_after
 
 from anydepth_deploy import train as train_package
-from anydepth_deploy.cli import FamilyName
+from anydepth_deploy.commands.options import family_names
 from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
 from anydepth_deploy.families import registry
 from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
@@ -301,7 +301,7 @@ def test_unknown_model(tmp_path: Path) -> None:
 
 def test_every_family_can_be_trained() -> None:
     assert set(loop.RECIPES) == set(FAMILIES)
-    assert set(FAMILIES) == set(registry.FAMILIES) == {family.value for family in FamilyName}
+    assert set(FAMILIES) == set(registry.FAMILIES) == set(family_names())
     for family in FAMILIES:
         model = loop.make_recipe(TrainConfig(family=family, input_size=64)).model
         assert isinstance(model, AnyDepthModel)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from anydepth_deploy.bench.report.facts import device_name, printable
-from anydepth_deploy.bench.report.merge import interval, notes
+from anydepth_deploy.bench.report.merge import interval
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Estimate, Verdict
 from anydepth_deploy.bench.statistics import ratio_of_medians
-from anydepth_deploy.console import Table, print_line, print_table
+from anydepth_deploy.console import Table
 from anydepth_deploy.errors import ResultError, UsageError, shorten
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "compare",
     "comparison_notes",
     "comparison_table",
-    "print_comparison",
 ]
 
 SETTINGS = (
@@ -208,17 +207,6 @@ def comparison_notes(found: Comparison) -> list[str]:
         if result.subject.verified is None:
             lines.append(f"{name} was never verified: nothing says that it computes the same")
     return lines
-
-
-def print_comparison(found: Comparison) -> None:
-    """What A and B are, the table, and the notes, on standard output."""
-    for name, result in (("A", found.a), ("B", found.b)):
-        told = notes(result)
-        print_line(f"{name}: {told['subject']}; measured {told['measured']}")
-    columns, rows = comparison_table(found)
-    print_table("Median latency, and A over B with its 95 % interval", columns, rows)
-    for line in comparison_notes(found):
-        print_line(line)
 
 
 def _mismatches(a: BenchResult, b: BenchResult) -> list[Difference]:

@@ -18,11 +18,10 @@ from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.torch_runtime.precisions import check_precision
 from anydepth_deploy.torch_runtime.runner import TorchRunner, check_runner, open_torch_runner
 
 __all__ = ["CheckpointWorkload", "has_cuda"]
-
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def has_cuda() -> bool:
@@ -51,10 +50,7 @@ class CheckpointWorkload:
         transfers: bool | None,
         size: tuple[int, int] | None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(
-                f"torch computes a checkpoint in {', '.join(PRECISIONS)}, not in '{precision}'"
-            )
+        check_precision(precision)
         if transfers is not None and device == "cpu":
             raise UsageError("on a CPU there are no copies to leave out or in: drop --transfers")
         if transfers is False and scope == "pictures":

@@ -16,11 +16,11 @@ from anydepth_deploy.bench.report.compare import (
     compare,
     comparison_notes,
     comparison_table,
-    print_comparison,
 )
 from anydepth_deploy.bench.results import BenchResult, Estimate, Verdict
 from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.bench.statistics import ratio_of_medians
+from anydepth_deploy.commands.report import print_comparison
 from anydepth_deploy.errors import ResultError, UsageError
 
 BASE, SUPER = "TTTT-T-4", "FFFF-F-6"

@@ -1,0 +1,20 @@
+"""Whether there is a checkpoint at all; asked before torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anydepth_deploy.errors import CheckpointError
+
+__all__ = ["SUPPORTED", "check_present"]
+
+SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
+
+
+def check_present(path: str | Path) -> Path:
+    """``path``, which is a file. Raises :class:`CheckpointError` where it is none."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")
+    return path

@@ -1,0 +1,182 @@
+"""``calibrate``: ranges of activations for INT8, and how they differ between depths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from anydepth_deploy.calibration.ranges import Method
+from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.options import (
+    EXECUTION,
+    NETWORK,
+    PICTURES,
+    CheckpointPath,
+    Json,
+    LadderOption,
+    SizeOption,
+    Threads,
+    check_pictures,
+    one_of,
+    size_of,
+)
+from anydepth_deploy.console import Table
+from anydepth_deploy.depth import ladder_words
+from anydepth_deploy.errors import MissingExtraError, shorten
+from anydepth_deploy.pictures.formats import drawing_format
+
+if TYPE_CHECKING:  # needs onnx
+    from anydepth_deploy.calibration.report import JoinRow, StageRow
+
+__all__ = ["calibrate", "join_table", "stage_table"]
+
+RANGES = "Ranges"
+
+
+def calibrate(
+    checkpoint: CheckpointPath,
+    images: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of pictures like those to come.",
+            rich_help_panel=PICTURES,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The range table; default: calib/CHECKPOINT.json.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the report (.png, .pdf, .svg); default: beside the table."),
+    ] = None,
+    count: Annotated[
+        int,
+        typer.Option(min=1, help="Pictures drawn from the folder.", rich_help_panel=PICTURES),
+    ] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.", rich_help_panel=PICTURES)] = 0,
+    method: Annotated[
+        Method,
+        one_of(get_args(Method), help="How ranges are chosen.", rich_help_panel=RANGES),
+    ] = "percentile",
+    percentile: Annotated[
+        float,
+        typer.Option(
+            min=50,
+            max=100,
+            help="Per cent of the values kept.",
+            rich_help_panel=RANGES,
+        ),
+    ] = 99.99,
+    depth: Annotated[
+        str,
+        typer.Option(
+            help="Depths beside the ladder, as for export; a static graph needs its.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "all",
+    ladder: LadderOption = None,
+    size: SizeOption = None,
+    probe: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Pictures to measure the errors of stages with; 0: do not.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = 16,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures per run.", rich_help_panel=EXECUTION)
+    ] = 1,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Gather ranges of activations over pictures and depths, for INT8; resumes where it stopped.
+
+    Reports how far ranges differ between depths, and what 8 bits cost each stage at each depth.
+    """
+    input_size = size_of(size)
+    if plot is not None:
+        drawing_format(plot, "a report")
+    if ladder is not None:
+        ladder_words(ladder)
+    check_present(checkpoint)
+    check_pictures(images)
+
+    from anydepth_deploy import console
+    from anydepth_deploy.calibration import report
+    from anydepth_deploy.calibration.calibrate import calibrate as run
+
+    with console.bar("calibrate", quiet=json) as progress:
+        path, table = run(
+            checkpoint,
+            images,
+            out,
+            depth=depth,
+            ladder=ladder,
+            input_size=input_size,
+            count=count,
+            seed=seed,
+            method=method,
+            percentile=percentile,
+            probe=probe,
+            batch=batch,
+            threads=threads,
+            progress=progress,
+        )
+    picture: Path | None = plot or path.with_suffix(".png")
+    try:
+        report.draw_report(table, plot or path.with_suffix(".png"))
+    except MissingExtraError:
+        if plot is not None:
+            raise
+        picture = None
+    if json:
+        content = {"table": str(path), "sha256": table.sha256, **report.report_rows(table)}
+        console.print_json({**content, "picture": picture and str(picture)})
+        return
+    if stages := report.stage_rows(table):
+        title = "relative error at the outputs of stages, ranges merged over depths (own)"
+        console.print_table(title, *stage_table(stages, table.ladder))
+    title = "ranges of joins over depths"
+    console.print_table(title, *join_table(report.join_rows(table)))
+    further = table.depths[len(table.ladder) :]
+    console.print_line(
+        f"{table.pictures.count} pictures at {len(table.depths)} depths"
+        + (f" (beside the ladder: {shorten(further)})" if further else "")
+    )
+    console.print_line(f"ranges: {path}" + (f", picture: {picture}" if picture else ""))
+
+
+def stage_table(rows: Sequence[StageRow], ladder: Sequence[str]) -> Table:
+    """Relative errors of each stage (rows) at each depth of the ladder (columns)."""
+    return ["stage", *ladder], [
+        [
+            row.stage,
+            *(
+                f"{100 * row.error_merged[depth]:.2f} % ({100 * row.error_own[depth]:.2f})"
+                if depth in row.error_merged
+                else "passes on"
+                for depth in ladder
+            ),
+        ]
+        for row in rows
+    ]
+
+
+def join_table(rows: Sequence[JoinRow]) -> Table:
+    """How far the ranges of each join differ, and what rounding costs there."""
+    columns = ["join", "widest / narrowest", "own ranges", "merged", "at", "convolutions there"]
+    return columns, [
+        [
+            row.tensor,
+            f"{row.ratio:.2f}",
+            f"{100 * row.error_own:.2f} %",
+            f"{100 * row.error_merged:.2f} %",
+            row.merged_at,
+            "quantised" if row.kept is None else f"in float: {row.kept}",
+        ]
+        for row in rows
+    ]

@@ -1,0 +1,159 @@
+"""``eval``: COCO average precision per depth and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anydepth_deploy.commands.options import (
+    ARTIFACTS,
+    EXECUTION,
+    BundlePath,
+    Depths,
+    Json,
+    LayoutOption,
+    Runtime,
+    TargetOption,
+    Threads,
+    WeightsOption,
+    words_of,
+)
+from anydepth_deploy.console import Table, giga
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.runtimes.registry import format_of
+
+if TYPE_CHECKING:
+    from anydepth_deploy.evaluation import Accuracy
+
+__all__ = ["accuracy_table", "evaluate", "precision_table"]
+
+
+def evaluate(
+    bundle: BundlePath,
+    data: Annotated[Path, typer.Option(help="Annotations in COCO format (JSON).")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; by default where the annotations are."),
+    ] = None,
+    depth: Depths = "all",
+    layout: LayoutOption = None,
+    weights: WeightsOption = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, fp16, int8, bf16 (OpenVINO), several joined by commas, or all.",
+            rich_help_panel=ARTIFACTS,
+        ),
+    ] = "fp32",
+    target: TargetOption = "onnxruntime",
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures per call.", rich_help_panel=EXECUTION)
+    ] = 8,
+    ladder_out: Annotated[
+        Path | None,
+        typer.Option(help="Write the ladder that the measured accuracy supports (JSON)."),
+    ] = None,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """COCO average precision of the artifact, per depth and precision."""
+    format_of(runtime)  # refuses an unknown one
+
+    from anydepth_deploy import console
+    from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
+    from anydepth_deploy.evaluation import evaluate as run
+
+    opened = open_bundle(bundle)
+    depths = opened.table.select(depth)
+    ends = {opened.table.space.base, opened.table.space.super}
+    if ladder_out is not None and not ends <= {*depths}:
+        raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
+    chosen = check_precisions(
+        opened,
+        words_of(precision),
+        layout=layout,
+        weights=weights,
+        runtime=runtime,
+        target=target,
+    )
+    coco = CocoData(data, images)
+    rows: list[Accuracy] = []
+    for name in chosen:
+        with console.bar(f"eval {name}", quiet=json) as progress:
+            rows += run(
+                opened,
+                coco,
+                depths,
+                layout=layout,
+                weights=weights,
+                precision=name,
+                target=target,
+                runtime=runtime,
+                batch=batch,
+                threads=threads,
+                progress=progress,
+            )
+    if ladder_out is not None:
+        first = [row for row in rows if row.precision == rows[0].precision]
+        write_ladder(ladder_out, pareto_ladder(opened, first))
+    if json:
+        console.print_json({"data": str(data), "rows": [asdict(row) for row in rows]})
+        return
+    table = precision_table if len(chosen) > 1 else accuracy_table
+    console.print_table(
+        f"average precision on {data.name} ({len(coco.images)} pictures, {runtime}, "
+        f"{', '.join(chosen)})",
+        *table(rows),
+    )
+
+
+def accuracy_table(found: Sequence[Accuracy]) -> Table:
+    """One row for each depth."""
+    columns = ["depth", "level", "multiply-adds", "AP", "AP50", "AP75", "small", "medium", "large"]
+    return columns, [
+        [
+            row.depth,
+            "-" if row.level is None else row.level,
+            giga(row.macs),
+            *(
+                _percent(value)
+                for value in (
+                    row.ap,
+                    row.ap50,
+                    row.ap75,
+                    row.ap_small,
+                    row.ap_medium,
+                    row.ap_large,
+                )
+            ),
+        ]
+        for row in found
+    ]
+
+
+def precision_table(found: Sequence[Accuracy]) -> Table:
+    """AP of each depth (rows) in each precision (columns); behind the first, what it loses."""
+    precisions = list(dict.fromkeys(row.precision for row in found))
+    by_place = {(row.depth, row.precision): row for row in found}
+    columns = ["depth", "level", "multiply-adds", *(f"AP {name}" for name in precisions)]
+    rows: list[list[object]] = []
+    for row in found:
+        if row.precision != precisions[0]:
+            continue
+        cells: list[object] = [_percent(row.ap)]
+        for name in precisions[1:]:
+            other = by_place[row.depth, name]
+            cells.append(f"{_percent(other.ap)} ({other.ap - row.ap:+.1f})")
+        level = "-" if row.level is None else row.level
+        rows.append([row.depth, level, giga(row.macs), *cells])
+    return columns, rows
+
+
+def _percent(value: float) -> str:
+    return "-" if value < 0 else f"{value:.1f}"

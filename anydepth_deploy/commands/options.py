@@ -1,0 +1,248 @@
+"""What commands have in common: types of options, and what the text of a value means.
+
+Values are judged here by their text alone, so that a command can refuse them before it imports
+anything heavy. Words that are written into manifests are taken from there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.manifest import (
+    PRECISIONS,
+    BatchProfile,
+    Deformable,
+    Format,
+    Layout,
+    Target,
+    Weights,
+)
+from anydepth_deploy.runtimes.engine import Compute
+from anydepth_deploy.train.config import FAMILIES
+
+__all__ = [
+    "ARTIFACTS",
+    "ENGINES",
+    "EXECUTION",
+    "INT8",
+    "NETWORK",
+    "PICTURES",
+    "BatchOption",
+    "BundlePath",
+    "CheckpointPath",
+    "Depths",
+    "EngineRuntime",
+    "FamilyOption",
+    "Images",
+    "Json",
+    "LadderOption",
+    "LayoutOption",
+    "PrecisionOption",
+    "Runtime",
+    "SamplingOption",
+    "SizeOption",
+    "TargetOption",
+    "Threads",
+    "TimingCacheOption",
+    "WeightsOption",
+    "WorkspaceOption",
+    "batch_profile",
+    "check_pictures",
+    "family_names",
+    "memory",
+    "one_of",
+    "precision_names",
+    "size_of",
+    "words_of",
+]
+
+ARTIFACTS = "Depths and artifacts"
+NETWORK = "Network"
+PICTURES = "Pictures"
+INT8 = "INT8"
+ENGINES = "Engines"
+EXECUTION = "Execution"
+"""Headings that options are listed under."""
+
+
+def one_of(words: Sequence[str], **settings: Any) -> Any:
+    """An option that takes one of ``words``; ``settings``: as for ``typer.Option``."""
+
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, words))}.")
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    shown = f"<{'|'.join(words)}>"
+    return typer.Option(parser=read, metavar=shown, autocompletion=complete, **settings)
+
+
+def family_names() -> tuple[str, ...]:
+    """The families of networks, by the names that options take."""
+    return tuple(FAMILIES)
+
+
+def precision_names() -> tuple[str, ...]:
+    """What a session computes in: the precisions of artifacts, and those that a runtime computes
+    FP32 artifacts in."""
+    return tuple(dict.fromkeys((*PRECISIONS, *get_args(Compute))))
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+Runtime = Annotated[
+    str, typer.Option(help="What executes the artifact.", rich_help_panel=EXECUTION)
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads inside one operator.", rich_help_panel=EXECUTION),
+]
+Depths = Annotated[
+    str,
+    typer.Option(
+        help="Depths, joined by commas: FFTT-F-6, super, base, level:K, all (the ladder), every.",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+CheckpointPath = Annotated[Path, typer.Argument(metavar="CHECKPOINT")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="A picture or a folder, of which three are used; default: generated ones."),
+]
+LayoutOption = Annotated[
+    Layout | None,
+    one_of(
+        get_args(Layout),
+        help="Use only artifacts of this layout.",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+WeightsOption = Annotated[
+    Weights | None,
+    one_of(
+        get_args(Weights),
+        help="Use the gated graph with these weights.",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    one_of(
+        precision_names(),
+        help="Of the artifact; bf16: the FP32 one, computed in BF16 (OpenVINO).",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+TargetOption = Annotated[
+    Target,
+    one_of(
+        get_args(Target),
+        help="What the INT8 artifacts were made for.",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+FamilyOption = Annotated[str, one_of(family_names(), help="Of networks.")]
+EngineRuntime = Annotated[
+    str,
+    one_of(
+        [name for name in get_args(Format) if name != "onnx"],
+        help="What builds and runs the engines.",
+    ),
+]
+LadderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Rungs from base to super, joined by commas, or a file with them.",
+        rich_help_panel=NETWORK,
+    ),
+]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size, HEIGHTxWIDTH.", rich_help_panel=NETWORK)
+]
+SamplingOption = Annotated[
+    Deformable,
+    one_of(
+        get_args(Deformable),
+        help="Deformable attention with GridSample, or with gathers: some TensorRT versions get "
+        "the first wrong.",
+        rich_help_panel=ARTIFACTS,
+    ),
+]
+BatchOption = Annotated[
+    str,
+    typer.Option(
+        help="Batch sizes of engines: one, smallest,largest, or smallest,fastest,largest.",
+        rich_help_panel=ENGINES,
+    ),
+]
+WorkspaceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Engines: scratch memory of the builder at most, e.g. 2GiB.",
+        rich_help_panel=ENGINES,
+    ),
+]
+TimingCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="TensorRT: file of measured kernels; makes the next build faster.",
+        rich_help_panel=ENGINES,
+    ),
+]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a list that is joined by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Height and width from ``384x640``, or from one number for both."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+        raise UsageError(f"input size '{text}' is not HEIGHTxWIDTH, e.g. 640x640 or 384x640")
+    return int(sides[0]), int(sides[-1])
+
+
+def batch_profile(text: str) -> BatchProfile:
+    """A batch profile from one, two or three sizes."""
+    words = words_of(text)
+    if not 1 <= len(words) <= 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", word) for word in words):
+        raise UsageError(
+            f"batch '{text}' is not one to three sizes: expected e.g. 1, 1,8 or 1,4,16"
+        )
+    smallest, *middle, largest = [int(word) for word in (words if len(words) > 1 else words * 2)]
+    typical = middle[0] if middle else smallest
+    if not smallest <= typical <= largest:
+        raise UsageError(f"batch '{text}' does not rise: expected smallest,fastest,largest")
+    return BatchProfile(smallest=smallest, typical=typical, largest=largest)
+
+
+def memory(text: str | None) -> int | None:
+    """A size such as 2GiB or 512MiB in bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmg]?)i?b?", text.strip().lower())
+    size = int(float(found[1]) * 1024 ** " kmg".index(found[2] or " ")) if found else 0
+    if size <= 0:
+        raise UsageError(f"'{text}' is not an amount of memory: expected e.g. 2GiB or 512MiB")
+    return size
+
+
+def check_pictures(source: Path | None) -> None:
+    """Refuse what is neither a picture nor a folder. Raises :class:`ImageError`."""
+    if source is not None and not source.exists():
+        from anydepth_deploy.pictures.images import find_images
+
+        find_images(source)

@@ -1,0 +1,99 @@
+"""``report``: results of several runs as a table and pictures, or two of them compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anydepth_deploy.bench.report.formats import STYLES
+from anydepth_deploy.commands.options import Json, one_of, words_of
+from anydepth_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from anydepth_deploy.bench.report.compare import Comparison
+    from anydepth_deploy.bench.results import BenchResult
+
+__all__ = ["print_comparison", "report"]
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT...", help="Files that bench wrote.")
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw (.png, .pdf, .svg).")] = None,
+    figures: Annotated[
+        str,
+        typer.Option(help="speedup, accuracy, distribution, throughput, or several."),
+    ] = "speedup,accuracy",
+    format: Annotated[str, one_of(STYLES, help="Of the table.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="File for the table.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two results, depth by depth.")
+    ] = False,
+    allow: Annotated[
+        str,
+        typer.Option(help="With --compare: settings that may differ all the same, e.g. threads."),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Merge results of several devices and runtimes into a table and pictures, or compare two."""
+    if allow and not compare:
+        raise UsageError("--allow is for --compare")
+    if compare and (len(results) != 2 or plot is not None or out is not None):
+        raise UsageError("--compare takes two results and no --plot or --out")
+    if json and (format != "text" or out is not None):
+        raise UsageError("--json is a format of its own: leave --format and --out out")
+
+    from anydepth_deploy import console
+    from anydepth_deploy.bench.report import formats
+    from anydepth_deploy.bench.results import read_result
+
+    found = [read_result(path) for path in results]
+    if compare:
+        _compare(found, results, words_of(allow), json)
+        return
+    if plot is not None:
+        from anydepth_deploy.bench.plots.page import draw
+
+        draw(found, plot, words_of(figures))
+    if json:
+        content = formats.to_json(found)
+        console.print_json({**content, "picture": None if plot is None else str(plot)})
+        return
+    formats.write_report(found, format, out)
+    # A table on standard output may go to a file: what else there is to say does not belong there.
+    for file, what in ((plot, "picture"), (out, "table")):
+        if file is not None:
+            print(f"{what}: {file}", file=sys.stderr)
+
+
+def _compare(
+    found: Sequence[BenchResult], results: Sequence[Path], allow: Sequence[str], json: bool
+) -> None:
+    from anydepth_deploy import console
+    from anydepth_deploy.bench.report.compare import compare
+
+    comparison = compare(found[0], found[1], allow=allow)
+    if json:
+        console.print_json({"files": [str(path) for path in results], **comparison.to_json()})
+        return
+    print_comparison(comparison)
+
+
+def print_comparison(found: Comparison) -> None:
+    """What A and B are, the table, and the notes, on standard output."""
+    from anydepth_deploy.bench.report.compare import comparison_notes, comparison_table
+    from anydepth_deploy.bench.report.merge import notes
+    from anydepth_deploy.console import print_line, print_table
+
+    for name, result in (("A", found.a), ("B", found.b)):
+        told = notes(result)
+        print_line(f"{name}: {told['subject']}; measured {told['measured']}")
+    columns, rows = comparison_table(found)
+    print_table("Median latency, and A over B with its 95 % interval", columns, rows)
+    for line in comparison_notes(found):
+        print_line(line)

@@ -1,0 +1,97 @@
+"""``train``: a tiny network, by self-distillation on generated shapes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.options import PICTURES, FamilyOption, Json
+
+__all__ = ["train"]
+
+RUN = "Run"
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    family: FamilyOption = "anydepth-detr",
+    steps: Annotated[int, typer.Option(min=1, rich_help_panel=RUN)] = 5000,
+    seed: Annotated[int, typer.Option(min=0, rich_help_panel=RUN)] = 0,
+    data_seed: Annotated[
+        int, typer.Option(min=0, help="Which generated pictures.", rich_help_panel=PICTURES)
+    ] = 0,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="At its peak; by default what suits the family.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkpoint to start from, for a second round.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    ground_truth_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the run before distillation begins.",
+            rich_help_panel=RUN,
+        ),
+    ] = 0.1,
+    pictures: Annotated[
+        int,
+        typer.Option(min=1, help="Generated training pictures.", rich_help_panel=PICTURES),
+    ] = 16000,
+    batch: Annotated[int, typer.Option(min=1, rich_help_panel=PICTURES)] = 16,
+    threads: Annotated[
+        int, typer.Option(min=0, help="0: torch's own choice.", rich_help_panel=RUN)
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a tiny network on generated shapes by self-distillation."""
+    from anydepth_deploy import console
+    from anydepth_deploy.train.config import Progress, TrainConfig
+
+    chosen: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
+    config = TrainConfig(
+        family=family,
+        output=str(out),
+        initial="" if initial is None else str(initial),
+        steps=steps,
+        seed=seed,
+        data_seed=data_seed,
+        ground_truth_share=ground_truth_share,
+        pictures=pictures,
+        batch=batch,
+        threads=threads,
+        **chosen,
+    )
+    if initial is not None:
+        check_present(initial)
+
+    from anydepth_deploy.train import train as run
+
+    with console.bar("train", quiet=json) as progress:
+
+        def report(state: Progress) -> None:
+            losses = f"super {state.super_loss:.2f} base {state.base_loss:.2f}"
+            progress(f"{losses} {state.pictures_per_second:.0f}/s", state.step, steps)
+
+        result = run(config, progress=report, resume=resume)
+    content = {**asdict(result), "checkpoint": str(result.checkpoint)}
+    if json:
+        console.print_json(content)
+    else:
+        console.print_table("trained", list(content), [list(content.values())])

@@ -15,10 +15,11 @@ from once import once, shared_folder
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.exporting.export import export_bundle
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.randomise import randomise
-from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, parse_ladder
 from anydepth_deploy.errors import DepthError
-from anydepth_deploy.families.detr import CONFIGS
+from anydepth_deploy.families.detr.config import CONFIGS
 
 R50 = CONFIGS["r50"].depth_space
 LADDER = ("TTTT-T-4", "FFTF-F-4", "FFTF-F-6", "FFFF-F-4", "FFFF-F-5", "FFFF-F-6")

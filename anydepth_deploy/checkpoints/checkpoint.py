@@ -39,7 +39,8 @@ from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.errors import CheckpointError, shorten
-from anydepth_deploy.families.registry import Family, recognise
+from anydepth_deploy.families.family import Family
+from anydepth_deploy.families.registry import recognise
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]

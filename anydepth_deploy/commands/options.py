@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.families import registry
 from anydepth_deploy.manifest import (
     PRECISIONS,
     BatchProfile,
@@ -24,7 +25,6 @@ from anydepth_deploy.manifest import (
     Weights,
 )
 from anydepth_deploy.runtimes.engine import Compute
-from anydepth_deploy.train.config import FAMILIES
 
 __all__ = [
     "ARTIFACTS",
@@ -88,7 +88,7 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
 
 def family_names() -> tuple[str, ...]:
     """The families of networks, by the names that options take."""
-    return tuple(FAMILIES)
+    return registry.names()
 
 
 def precision_names() -> tuple[str, ...]:

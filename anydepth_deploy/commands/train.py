@@ -65,8 +65,8 @@ def train(
     from anydepth_deploy.train.config import Progress, TrainConfig
 
     chosen: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
-    config = TrainConfig(
-        family=family,
+    config = TrainConfig.for_family(
+        family,
         output=str(out),
         initial="" if initial is None else str(initial),
         steps=steps,

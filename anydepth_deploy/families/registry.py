@@ -1,72 +1,185 @@
-"""Which family, and which size of it, a state dict belongs to."""
+"""All families: those of this package, and those that other packages bring.
+
+Another package names its :class:`~anydepth_deploy.families.family.Family` in the entry-point group
+``anydepth_deploy.families``, under the family's own name::
+
+    [project.entry-points."anydepth_deploy.families"]
+    anydepth-tiny = "anydepth_tiny:FAMILY"
+
+Families are imported when they are asked for; none of this imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from anydepth_deploy.errors import CheckpointError, shorten
-from anydepth_deploy.families.detr import CONFIGS as DETR_CONFIGS
-from anydepth_deploy.families.detr import AnyDepthDETR
-from anydepth_deploy.families.detr.recognise import recognise_detr
-from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.families.yolo import AnyDepthYOLO
-from anydepth_deploy.families.yolo.recognise import recognise_yolo
+from anydepth_deploy.errors import BundleError, CheckpointError, UsageError, shorten
+from anydepth_deploy.families.family import Family, Outputs, Refusal, Shapes, Training
+from anydepth_deploy.families.shared.tolerances import EngineTolerances, Size, Tolerances
 
-__all__ = ["FAMILIES", "Family", "recognise"]
+__all__ = [
+    "BUILT_IN",
+    "GROUP",
+    "engine_tolerances",
+    "find_family",
+    "find_outputs",
+    "find_training",
+    "names",
+    "recognise",
+    "tolerances",
+]
 
-Shapes = Mapping[str, tuple[int, ...]]
+GROUP = "anydepth_deploy.families"
+"""The entry points of families."""
 
-
-@dataclass(frozen=True)
-class Family:
-    """A family of any-depth detectors.
-
-    ``recognise`` gives the configuration whose network has keys of these shapes, or None for the
-    keys of another family; it raises :class:`CheckpointError` for its own family in a size it
-    does not know.
-    """
-
-    name: str
-    description: str
-    sizes: Mapping[str, Any]
-    recognise: Callable[[Shapes], Any | None]
-    build: Callable[[Any], AnyDepthModel]
-
-
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family(
-            AnyDepthDETR.family,
-            "RT-DETR with adaptive depth",
-            DETR_CONFIGS,
-            recognise_detr,
-            AnyDepthDETR,
-        ),
-        Family(
-            AnyDepthYOLO.family,
-            "YOLOv12 with adaptive depth",
-            YOLO_CONFIGS,
-            recognise_yolo,
-            AnyDepthYOLO,
-        ),
-    )
+BUILT_IN = {
+    "anydepth-detr": "anydepth_deploy.families.detr:FAMILY",
+    "anydepth-yolo": "anydepth_deploy.families.yolo:FAMILY",
 }
+"""The families of this package, and where they are."""
+
+
+def names() -> tuple[str, ...]:
+    """The names of all families, those of this package first; imports none of them."""
+    return tuple(_known())
+
+
+def find_family(name: str) -> Family:
+    """The family called ``name``. Raises :class:`UsageError` for an unknown one, and for one whose
+    package is broken."""
+    known = _known()
+    if name not in known:
+        raise UsageError(f"unknown family {name!r}: choose one of {', '.join(known)}")
+    return _load(known[name])
+
+
+def find_outputs(name: str) -> Outputs:
+    """What the raw outputs of a bundle of the family ``name`` mean.
+
+    Raises :class:`BundleError` for a family that is not known here.
+    """
+    if name not in _known():
+        raise BundleError(
+            f"the bundle is of the family '{name}', which is not known here ({_list()}): install "
+            "the package that brings it"
+        )
+    return find_family(name).outputs
+
+
+def find_training(name: str) -> Training:
+    """How networks of the family ``name`` are trained. Raises :class:`UsageError` for an unknown
+    family, and for one that cannot be trained."""
+    found = find_family(name).training
+    if found is None:
+        able = [other for other in names() if other != name and find_family(other).training]
+        raise UsageError(f"family {name!r} cannot be trained: choose one of {', '.join(able)}")
+    return found
+
+
+def tolerances(name: str, size: Size, precision: str) -> Tolerances:
+    """Of an artifact of the family ``name`` against its checkpoint. Raises :class:`BundleError` for
+    an unknown family and a precision that it does not offer."""
+    found = find_outputs(name).tolerances(size, precision)
+    if found is None:
+        raise BundleError(
+            f"the family '{name}' has no tolerances for {precision}: what is computed in it cannot "
+            "be verified; leave it out with --precision"
+        )
+    return found
+
+
+def engine_tolerances(name: str, size: Size, precision: str) -> EngineTolerances:
+    """Of an engine against the graph that
+    :func:`anydepth_deploy.verifying.reference.choose_reference` names. Raises :class:`BundleError`
+    for a family, or a precision of it, without tolerances."""
+    if name not in _known():
+        raise BundleError(
+            f"no tolerances are known for engines of the family '{name}': expected {_list()}"
+        )
+    found = find_outputs(name).engine_tolerances(size, precision)
+    if found is None:
+        raise BundleError(
+            f"the family '{name}' has no tolerances for engines in {precision}, so they cannot be "
+            "verified; verify its graphs instead"
+        )
+    return found
 
 
 def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:
     """Family and configuration of a state dict with these shapes; ``origin`` is for messages.
 
-    Raises :class:`CheckpointError`.
+    Every family is asked before anybody's refusal counts. Raises :class:`CheckpointError` where no
+    family takes the network, or more than one does.
     """
-    for family in FAMILIES.values():
+    found: list[tuple[Family, Any]] = []
+    refused: list[str] = []
+    broken: list[str] = []
+    for name in names():
+        try:
+            family = find_family(name)
+        except UsageError as error:  # which is no reason to refuse the networks of others
+            broken.append(str(error))
+            continue
         config = family.recognise(shapes)
-        if config is not None:
-            return family, config
+        if isinstance(config, Refusal):
+            refused.append(config.reason)
+        elif config is not None:
+            found.append((family, config))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(
+            f"{origin}: the families {' and '.join(family.name for family, _ in found)} both take "
+            "this network for theirs: uninstall the package of one"
+        )
+    if refused:
+        raise CheckpointError("; ".join(refused))
     raise CheckpointError(
         f"{origin}: not the weights of a known any-depth detector (families: "
-        f"{', '.join(FAMILIES)}); its {len(shapes)} keys begin with {shorten(list(shapes), 4)}"
+        f"{', '.join(names())}); its {len(shapes)} keys begin with {shorten(list(shapes), 4)}"
+        + "".join(f"; {problem}" for problem in broken)
     )
+
+
+@functools.cache
+def _known() -> dict[str, EntryPoint]:
+    """Where each family is. Raises :class:`UsageError` for a name that two packages give."""
+    known = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if entry.name in known:
+            raise UsageError(
+                f"the family '{entry.name}' is given twice, by {_package(known[entry.name])} and "
+                f"by {_package(entry)}: uninstall one of them, or rename its family"
+            )
+        known[entry.name] = entry
+    return known
+
+
+@functools.cache
+def _load(entry: EntryPoint) -> Family:
+    """Raises :class:`UsageError` for an entry point that gives no family of its name."""
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a module of others does when it is imported
+        reason = f"{type(error).__name__}: {shorten(str(error).splitlines()[:1]) or 'no message'}"
+        raise UsageError(
+            f"the family '{entry.name}' of {_package(entry)} cannot be loaded from "
+            f"'{entry.value}' ({reason}): repair or uninstall that package"
+        ) from error
+    if not isinstance(found, Family) or found.name != entry.name:
+        what = f"the family '{found.name}'" if isinstance(found, Family) else type(found).__name__
+        raise UsageError(
+            f"the family '{entry.name}' of {_package(entry)} cannot be used: '{entry.value}' is "
+            f"{what}, expected a Family of that name"
+        )
+    return found
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "anydepth-deploy"
+
+
+def _list() -> str:
+    return " or ".join(names())

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.families.detr.attention import MultiheadAttention
 from anydepth_deploy.families.shared.stages import (
     DETECTIONS,
     POSTPROCESS,
@@ -68,15 +67,11 @@ def model_for(model: AnyDepthModel, device: str, precision: Precision) -> AnyDep
     return copied.to(device)
 
 
-def _narrow(model: nn.Module, dtype: torch.dtype) -> None:
+def _narrow(model: AnyDepthModel, dtype: torch.dtype) -> None:
     """Cast what autocast would cast at every call: it keeps no copies of weights that need no
     gradient."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(dtype)
-        elif isinstance(module, MultiheadAttention):
-            for weight in (module.in_proj_weight, module.in_proj_bias):
-                weight.data = weight.data.to(dtype)
+    for weight in model.product_weights():
+        weight.data = weight.data.to(dtype)
 
 
 def network_at(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Comparison
 
 __all__ = ["TorchSession"]
@@ -22,6 +23,7 @@ class TorchSession:
     def __init__(self, model: AnyDepthModel) -> None:
         self.model = model.eval()
         self.table = model.table
+        self.outputs = find_family(model.family).outputs
 
     @classmethod
     def open(cls, checkpoint: str | Path) -> TorchSession:
@@ -60,13 +62,8 @@ class TorchSession:
                 depth,
                 {name: torch.from_numpy(np.array(array)) for name, array in raw.items()},
             )
-        arrays = {name: tensor.numpy() for name, tensor in self.model.quantities(found.raw).items()}
-        return arrays, _detections(found.detections), found.gap
-
-    def quantities(self, raw: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """An artifact's raw outputs, taken apart as :meth:`compare` takes apart the model's."""
-        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in raw.items()}
-        return {name: tensor.numpy() for name, tensor in self.model.quantities(tensors).items()}
+        arrays = {name: tensor.numpy() for name, tensor in found.raw.items()}
+        return self.outputs.quantities(arrays), _detections(found.detections), found.gap
 
 
 def _detections(found: dict[str, torch.Tensor]) -> Detections:

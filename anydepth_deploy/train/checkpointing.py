@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.families.shared.recipe import Recipe
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.step import Recipe
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 __all__ = ["load_partial", "save_checkpoint", "save_partial"]
@@ -76,13 +76,10 @@ def save_partial(
 def load_partial(
     config: TrainConfig, recipe: Recipe[Any], ema: Ema, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float]:
-    """Continue an unfinished run: fill model, average and optimiser from ``config.partial``.
+    """Continue an unfinished run: fill model, average and optimiser from ``config.partial``; the
+    steps done and the seconds they took.
 
-    Returns:
-        The steps done and the seconds they took.
-
-    Raises:
-        CheckpointError: if the file is missing, unreadable, or of other settings.
+    Raises :class:`CheckpointError` if the file is missing, unreadable, or of other settings.
     """
     path = config.partial
     try:

@@ -2,76 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.pictures.shapes import CLASS_NAMES
 
-__all__ = ["FAMILIES", "Progress", "TrainConfig", "TrainResult", "network_size"]
-
-_OF_FAMILY: Any = None  # the default of a setting that FAMILIES fills in
-
-FAMILIES: dict[str, dict[str, Any]] = {
-    "anydepth-detr": {
-        "output": "checkpoints/anydepth-detr-tiny-shapes.pth",
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "warmup": 100,
-        "clip": 0.1,
-    },
-    "anydepth-yolo": {
-        "output": "checkpoints/anydepth-yolo-tiny-shapes.pth",
-        "learning_rate": 1e-2,
-        "weight_decay": 5e-4,
-        "warmup": 200,
-        "clip": 10.0,
-    },
-}
-"""The families that can be trained, with the defaults of the settings in which they differ."""
+__all__ = ["Progress", "TrainConfig", "TrainResult"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Every setting of a run; ``repr`` of it is the Python call that repeats the run.
 
-    Settings whose default is :data:`FAMILIES`' are filled in from ``family`` when they are not
-    given.
+    :meth:`for_family` fills in what suits a family.
 
-    Attributes:
-        family: of networks, a key of :data:`FAMILIES`.
-        output: where the checkpoint goes; ``<output>.partial`` beside it holds an unfinished
-            run.
-        model: name of a model size.
-        initial: a checkpoint of the same network to start from instead of random weights, for a
-            second round on other pictures; empty for none.
-        steps: length of the run; ignored if ``minutes`` is given.
-        minutes: wall-clock length instead. The schedule then follows the clock, so that two
-            runs are not the same; prefer ``steps``.
-        seed: of the initial weights, the order of the pictures and their augmentation.
-        input_size: side of the square pictures in pixels, a multiple of 32.
-        pictures: how many pictures are generated, in memory.
-        data_seed: which generated set.
-        batch: pictures per step.
-        learning_rate: of AdamW, at its peak; the rate of what is named ``backbone.``
-            is ``backbone_scale`` times that.
-        weight_decay: of weights; norms and biases do not decay.
-        warmup: steps of linear rise; a cosine then falls to ``final_rate`` times the peak.
-        clip: largest norm of the gradient of a step.
-        ema_decay, ema_warmup: the average's decay is ``ema_decay * (1 - exp(-n / ema_warmup))``.
-        denoising: about how many denoising queries there are; AnyDepth-DETR only.
-        ground_truth_share: share of the run in which base learns from the objects only,
-            because super has nothing to teach yet.
-        threads: for torch; 0 leaves the number as it is.
-        processes: that draw the pictures.
-        save_every: steps between two writings of the partial file, 0 for none.
-        ema_only: leave the last raw weights out of the checkpoint; it halves the file.
+    ``family``: of networks. ``output``: where the checkpoint goes; ``<output>.partial`` beside it
+    holds an unfinished run. ``model``: name of a size. ``initial``: a checkpoint of the same
+    network to start from instead of random weights, for a second round on other pictures; empty for
+    none. ``steps``: length of the run; ignored if ``minutes`` is given, a wall-clock length. The
+    schedule then follows the clock, so that two runs are not the same; prefer ``steps``. ``seed``:
+    of the initial weights, the order of the pictures and their augmentation.
+
+    ``input_size``: side of the square pictures in pixels, a multiple of 32. ``pictures``: how many
+    are generated, in memory; ``data_seed``: which set; ``batch``: how many a step sees.
+
+    ``learning_rate``: of AdamW, at its peak; the rate of what is named ``backbone.`` is
+    ``backbone_scale`` times that. ``weight_decay``: of weights; norms and biases do not decay.
+    ``warmup``: steps of linear rise; a cosine then falls to ``final_rate`` times the peak.
+    ``clip``: largest norm of the gradient of a step. ``ema_decay``, ``ema_warmup``: the average's
+    decay is ``ema_decay * (1 - exp(-n / ema_warmup))``. ``denoising``: about how many denoising
+    queries there are, in families that have such. ``ground_truth_share``: share of the run in which
+    base learns from the objects only, because super has nothing to teach yet.
+
+    ``threads``: for torch; 0 leaves the number as it is. ``processes``: that draw the pictures.
+    ``save_every``: steps between two writings of the partial file, 0 for none. ``ema_only``: leave
+    the last raw weights out of the checkpoint; it halves the file.
     """
 
-    family: str = "anydepth-detr"
-    output: str = _OF_FAMILY
+    family: str
+    output: str
     model: str = "tiny"
     initial: str = ""
     steps: int = 5000
@@ -81,12 +53,12 @@ class TrainConfig:
     pictures: int = 16000
     data_seed: int = 0
     batch: int = 16
-    learning_rate: float = _OF_FAMILY
+    learning_rate: float
     backbone_scale: float = 1.0
-    weight_decay: float = _OF_FAMILY
-    warmup: int = _OF_FAMILY
+    weight_decay: float
+    warmup: int
     final_rate: float = 0.01
-    clip: float = _OF_FAMILY
+    clip: float
     ema_decay: float = 0.998
     ema_warmup: float = 100.0
     denoising: int = 40
@@ -96,15 +68,25 @@ class TrainConfig:
     save_every: int = 250
     ema_only: bool = True
 
+    @classmethod
+    def for_family(cls, family: str = "anydepth-detr", **settings: Any) -> TrainConfig:
+        """The settings that suit ``family``, but for those that are given.
+
+        Raises :class:`UsageError` for a family that is not known or cannot be trained, and for a
+        value that no run can use.
+        """
+        training = find_training(family)
+        suiting: dict[str, Any] = {
+            "output": f"checkpoints/{family}-tiny-shapes.pth",
+            "learning_rate": training.learning_rate,
+            "weight_decay": training.weight_decay,
+            "warmup": training.warmup,
+            "clip": training.clip,
+        }
+        return cls(family=family, **{**suiting, **settings})
+
     def __post_init__(self) -> None:
-        """Raises UsageError for a value that no run can use."""
-        if self.family not in FAMILIES:
-            raise UsageError(
-                f"unknown family {self.family!r}: choose one of {', '.join(sorted(FAMILIES))}"
-            )
-        for name, default in FAMILIES[self.family].items():
-            if getattr(self, name) is _OF_FAMILY:
-                object.__setattr__(self, name, default)
+        """Raises :class:`UsageError` for a value that no run can use."""
         if self.input_size <= 0 or self.input_size % 32:
             raise UsageError(f"input_size must be a multiple of 32, found {self.input_size}")
         for name in ("steps", "pictures", "batch"):
@@ -120,23 +102,14 @@ class TrainConfig:
             )
 
     @property
+    def classes(self) -> int:
+        """How many there are in the generated pictures."""
+        return len(CLASS_NAMES)
+
+    @property
     def partial(self) -> Path:
         """Where an unfinished run is kept."""
         return Path(self.output + ".partial")
-
-
-def network_size(config: TrainConfig, sizes: Mapping[str, Any]) -> Any:
-    """The network that ``config`` names, of a family's ``sizes``, for the generated pictures.
-
-    Raises:
-        UsageError: for an unknown name.
-    """
-    if config.model not in sizes:
-        raise UsageError(
-            f"unknown model {config.model!r}: choose one of {', '.join(sorted(sizes))}"
-        )
-    size = (config.input_size, config.input_size)
-    return sizes[config.model].replace(classes=len(CLASS_NAMES), input_size=size)
 
 
 @dataclass(frozen=True)

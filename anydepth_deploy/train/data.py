@@ -36,13 +36,11 @@ class TrainingPictures:
     ) -> TrainingPictures:
         """Pad the objects of all pictures to the same number.
 
-        Args:
-            images: uint8 [n, H, W, 3]; the memory is shared, not copied.
-            boxes: per picture float32 [k, 4] as x1, y1, x2, y2 in pixels.
-            labels: per picture int64 [k].
+        ``images``: uint8 [n, H, W, 3]; the memory is shared, not copied. Per picture, ``boxes``
+        float32 [k, 4] as x1, y1, x2, y2 in pixels and ``labels`` int64 [k].
 
-        Raises:
-            ImageError: if there are no pictures, or the three do not have the same length.
+        Raises :class:`ImageError` if there are no pictures, or the three do not have the same
+        length.
         """
         if len(images) == 0:
             raise ImageError("the training set is empty: give at least one picture")
@@ -67,11 +65,8 @@ class TrainingPictures:
     def batch(
         self, indices: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Targets]:
-        """Pictures by index, augmented if a generator is given.
-
-        Returns:
-            Float32 [N, 3, H, W] in 0..1, channels last in memory, and their objects.
-        """
+        """Pictures by index, augmented if a generator is given: float32 [N, 3, H, W] in 0..1,
+        channels last in memory, and their objects."""
         images = self.images[indices]
         targets = Targets(self.targets.labels[indices], self.targets.boxes[indices])
         if generator is not None:
@@ -82,10 +77,8 @@ class TrainingPictures:
 def augment(images: Tensor, targets: Targets, generator: torch.Generator) -> tuple[Tensor, Targets]:
     """Mirror, transpose (square pictures only) and recolour each picture at random.
 
-    Args:
-        images: uint8 [N, H, W, 3].
-        targets: their objects.
-        generator: source of the choices.
+    ``images``: uint8 [N, H, W, 3]; ``targets``: their objects; ``generator``: source of the
+    choices.
     """
     count, height, width = images.shape[:3]
     boxes = targets.boxes

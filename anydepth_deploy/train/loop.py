@@ -11,39 +11,31 @@ import torch
 from torch import nn
 
 from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
-from anydepth_deploy.errors import UsageError
-from anydepth_deploy.families.detr.training.recipe import DetrRecipe
-from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
+from anydepth_deploy.errors import missing_extra
+from anydepth_deploy.families.registry import find_training
+from anydepth_deploy.families.shared.recipe import Recipe
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
-from anydepth_deploy.train.step import Recipe, StepLosses, training_step
+from anydepth_deploy.train.step import StepLosses, training_step
 from anydepth_deploy.train.weights import load_stored_state
 
-__all__ = ["RECIPES", "make_recipe", "train"]
-
-RECIPES: dict[str, Callable[[TrainConfig], Recipe[Any]]] = {
-    "anydepth-detr": DetrRecipe.from_config,
-    "anydepth-yolo": YoloRecipe.from_config,
-}
-"""What makes a recipe of each family that can be trained."""
+__all__ = ["make_recipe", "train"]
 
 
 def make_recipe(config: TrainConfig) -> Recipe[Any]:
     """The recipe of the configuration's family, with a fresh model.
 
-    Raises:
-        UsageError: for an unknown family or model name.
+    Raises :class:`UsageError` for an unknown family or model name, and :class:`MissingExtraError`
+    for a package that the family needs to train and that is not installed.
     """
-    if config.family not in RECIPES:
-        raise UsageError(
-            f"family {config.family!r} cannot be trained: choose one of "
-            f"{', '.join(sorted(RECIPES))}"
-        )
-    return RECIPES[config.family](config)
+    try:
+        return find_training(config.family).recipe(config)
+    except ModuleNotFoundError as error:
+        raise (missing_extra(error, "training", extra="train") or error) from error
 
 
 def train(
@@ -55,19 +47,13 @@ def train(
 ) -> TrainResult:
     """Train a model on generated shapes and write its checkpoint.
 
-    Args:
-        config: all settings; the same settings give the same weights on the same machine.
-        resume: continue the unfinished run at ``config.partial``.
-        progress: called after every step.
-        pictures: train on these instead of generating them.
+    The same settings give the same weights on the same machine. ``resume``: continue the unfinished
+    run at ``config.partial``. ``progress``: called after every step. ``pictures``: train on these
+    instead of generating them.
 
-    Returns:
-        Where the checkpoint is, and how the run went.
-
-    Raises:
-        UsageError: for settings that no run can use.
-        CheckpointError: if ``resume`` is set and the unfinished run is missing or does not fit,
-            or if ``config.initial`` is of another network.
+    Raises :class:`UsageError` for settings that no run can use, and :class:`CheckpointError` if
+    ``resume`` is set and the unfinished run is missing or does not fit, or if ``config.initial`` is
+    of another network.
     """
     before = torch.get_num_threads()
     if config.threads > 0:

@@ -10,13 +10,11 @@ __all__ = ["learning_rate_factor", "parameter_groups"]
 
 
 def learning_rate_factor(step: int, fraction: float, *, warmup: int, final: float) -> float:
-    """Factor on the learning rate: a linear rise, then half a cosine down to ``final``.
+    """Factor on the learning rate: a linear rise of ``warmup`` steps, then half a cosine down to
+    ``final`` at the end of the run.
 
-    Args:
-        step: steps done so far.
-        fraction: share of the run done so far, 0..1, in steps or in time.
-        warmup: steps of the rise.
-        final: factor at the end of the run.
+    ``step``: steps done so far; ``fraction``: share of the run done so far, 0..1, in steps or in
+    time.
     """
     rise = min(1.0, (step + 1) / max(1, warmup))
     fall = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))

@@ -1,64 +1,23 @@
 """One step of self-distillation: super learns from the objects, base from super.
 
-The authors' recipe, the same for both families: zero the gradients; super pass (nothing
+The authors' recipe, the same for all families: zero the gradients; super pass (nothing
 skipped) against the objects, backward; base pass (everything skipped) against super's detached
 outputs, backward; the gradients of both add up; clip, step, average. What the losses are is a
-matter of the family: see ``families/*/training``.
+matter of the family: see :class:`~anydepth_deploy.families.shared.recipe.Recipe`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from anydepth_deploy.families.shared.recipe import Recipe, Teacher, Terms, total
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.train.ema import Ema
 
-__all__ = ["Recipe", "StepLosses", "Terms", "accumulate_gradients", "total", "training_step"]
-
-Terms = dict[str, Tensor]
-"""Weighted scalar loss terms by name."""
-
-Teacher = TypeVar("Teacher")
-
-
-def total(terms: Terms) -> Tensor:
-    """Sum of all terms, a scalar."""
-    return torch.stack(list(terms.values())).sum()
-
-
-class Recipe(Protocol[Teacher]):
-    """How a network of one family is trained; ``Teacher`` is what base may see of super."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network, in training mode while it learns."""
-
-    def stores(self, name: str) -> bool:
-        """Whether a checkpoint holds the entry ``name`` of the model's state."""
-
-    def super_pass(
-        self, images: Tensor, targets: Targets, generator: torch.Generator | None
-    ) -> tuple[Terms, Teacher]:
-        """Loss of super against the objects, and its detached outputs.
-
-        Args:
-            images: float32 [N, 3, H, W] in 0..1.
-            targets: their objects.
-            generator: source of what is random in it.
-        """
-
-    def base_pass(
-        self,
-        images: Tensor,
-        targets: Targets,
-        teacher: Teacher | None,
-        generator: torch.Generator | None,
-    ) -> Terms:
-        """Loss of base against ``teacher``, or against the objects where there is none."""
+__all__ = ["StepLosses", "accumulate_gradients", "training_step"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +38,9 @@ def accumulate_gradients(
 ) -> StepLosses:
     """Run both passes forward and backward; their gradients add to those that are there.
 
-    Args:
-        recipe: of the network, which is in training mode.
-        images: float32 [N, 3, H, W] in 0..1, the same for both passes.
-        targets: their objects.
-        distill: whether base learns from super, or from the objects like super.
-        generator: source of what is random in the passes.
+    The network of ``recipe`` is in training mode. ``images``: float32 [N, 3, H, W] in 0..1, the
+    same for both passes; ``targets``: their objects. ``distill``: whether base learns from super,
+    or from the objects like super. ``generator``: source of what is random in the passes.
     """
     super_terms, teacher = recipe.super_pass(images, targets, generator)
     # Backward before base's forward: only one of the two graphs is in memory at a time.

@@ -25,8 +25,8 @@ def load_stored_state(
 ) -> None:
     """Load what a checkpoint holds into a model that may have more entries.
 
-    Raises:
-        CheckpointError: if anything that is stored is missing, unexpected or of another shape.
+    Raises :class:`CheckpointError` if anything that is stored is missing, unexpected or of another
+    shape.
     """
     try:
         # A plain dictionary has no versions, so torch fills in the counters of batches itself where

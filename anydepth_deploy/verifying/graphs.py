@@ -24,14 +24,15 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError
+from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import runs_on
 from anydepth_deploy.torch_runtime.session import TorchSession
-from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched
+from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched, depths_of
 
 __all__ = ["Parity", "Report", "verify"]
 
@@ -67,9 +68,11 @@ def verify(
         model.suppression = bundle.manifest.suppression
     reference = TorchSession(model)
     found = bundle.artifacts(layout, stored, format="onnx")
+    table = bundle.table
     plan = [
-        (chain, _depths_of(chain[0], bundle, depths) if runs_on(chain[0], runtime) else [])
+        (chain, depths_of(first, table, depths, table.ladder) if runs_on(first, runtime) else ())
         for chain in chains(found)
+        for first in chain[:1]
     ]
     total = sum(len(tried) for _, tried in plan)
     if not total:
@@ -79,7 +82,7 @@ def verify(
             f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
         )
     rows: list[Parity] = []
-    tolerances: dict[str, Tolerances] = {}
+    limits_by: dict[str, Tolerances] = {}
     for chain, tried in plan:
         if not tried:
             continue
@@ -94,7 +97,9 @@ def verify(
             rounded=rounds_to_half(artifact),
         )
         computed = "bf16" if compute == "bf16" else artifact.precision
-        limits = tolerances.setdefault(computed, model.tolerances(bundle.size, computed))
+        if computed not in limits_by:
+            limits_by[computed] = tolerances(bundle.manifest.family, bundle.size, computed)
+        limits = limits_by[computed]
         name = _name(chain)
         for depth in tried:
             if progress is not None:
@@ -104,18 +109,18 @@ def verify(
             rows.append(Parity(name, computed, str(depth), level, **compared))
     shapes = [list(batch.shape) for batch in batches]
     left_out = [item.name for chain, tried in plan if not tried for item in chain]
-    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, tolerances, rows, left_out)
+    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, limits_by, rows, left_out)
     if record:
-        bundle.record("verify", _record(report, [chain for chain, tried in plan if tried]))
+        failed = {row.artifact for row in rows if not row.passed}
+        computed_in = {row.artifact: row.precision for row in rows}
+        artifacts = [(item, _name(chain)) for chain, tried in plan if tried for item in chain]
+        bundle.record(
+            "verify",
+            report.record(
+                (item, computed_in[name], name not in failed) for item, name in artifacts
+            ),
+        )
     return report
-
-
-def _depths_of(artifact: Artifact, bundle: Bundle, depths: Sequence[Depth] | None) -> list[Depth]:
-    """The depths to try an artifact at."""
-    if artifact.depth is None:
-        return list(bundle.table.ladder if depths is None else depths)
-    own = bundle.table.find(artifact.depth)
-    return [own] if depths is None or own in depths else []
 
 
 def _name(chain: Sequence[Artifact]) -> str:
@@ -124,25 +129,6 @@ def _name(chain: Sequence[Artifact]) -> str:
     if first.piece is None:
         return first.name
     return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
-
-
-def _record(report: Report, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
-    """What the manifest keeps: no paths of the machine, but the hash of what was verified."""
-    content = report.to_json()
-    del content["bundle"], content["checkpoint"]
-    failed = {row.artifact for row in report.rows if not row.passed}
-    computed = {row.artifact: row.precision for row in report.rows}
-    tried = [
-        {
-            "name": item.name,
-            "sha256": item.sha256,
-            "precision": computed[_name(chain)],
-            "passed": _name(chain) not in failed,
-        }
-        for chain in chains
-        for item in chain
-    ]
-    return {"when": utc_now(), "artifacts": tried, **content}
 
 
 def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
@@ -174,7 +160,7 @@ def _compare(
             found, raw = session.run_both(images, depth)
         else:
             raw = session.run_raw(images, depth)
-        given = reference.quantities(raw)
+        given = reference.outputs.quantities(raw)
         expected, wanted, batch_gap = reference.compare(images, depth, raw)
         gap = max(gap, batch_gap)
         for name, array in expected.items():

@@ -1,61 +1,31 @@
-"""Raw outputs as lists of items: what an engine and its graph say about the same query or cell.
-
-Two executions of one AnyDepth-DETR may choose other queries where scores tie, and in another order;
-the encoder token that a query came from is what identifies it. The cells of an AnyDepth-YOLO stay
-where they are.
-"""
+"""Comparing items: which belong together, how good a choice was, which depth they look like."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.verifying.parity import quantities
+from anydepth_deploy.families.shared.items import Items
 
-__all__ = ["Items", "Pairs", "choice_gap", "items_of", "pair", "resemblance"]
+__all__ = [
+    "Floats",
+    "Pairs",
+    "choice_gap",
+    "pair",
+    "resemblance",
+    "resemblance_limit",
+    "same_shape",
+]
 
 Floats = NDArray[np.float64]
 
-LARGEST_PRINT = 1 << 17
-"""Numbers of a quantity that :meth:`Items.thinned` leaves."""
-
-
-@dataclass(frozen=True)
-class Items:
-    """The items of N images.
-
-    ``values``: by quantity, [N, items, numbers]; ``tokens``: int64 [N, items], the encoder token
-    of each query; None where items are cells, which need no name.
-    """
-
-    values: Mapping[str, NDArray[np.generic]]
-    tokens: NDArray[np.int64] | None = None
-
-    def images(self, index: NDArray[np.intp]) -> Items:
-        """These images, in this order."""
-        tokens = None if self.tokens is None else self.tokens[index]
-        return Items({name: array[index] for name, array in self.values.items()}, tokens)
-
-    def thinned(self) -> Items:
-        """Evenly spaced cells, few enough to be kept for every depth; queries all stay."""
-        if self.tokens is not None:
-            return self
-        widest = max(array.size for array in self.values.values())
-        step = math.ceil(widest / LARGEST_PRINT)
-        return Items({name: array[:, ::step].copy() for name, array in self.values.items()})
-
-
-def items_of(raw: Mapping[str, NDArray[np.generic]]) -> Items:
-    """Raw outputs by name, as items."""
-    if "predictions" in raw:
-        found = quantities(raw)
-        return Items({name: np.swapaxes(array, 1, 2) for name, array in found.items()})
-    values = {name: array for name, array in raw.items() if name in ("logits", "boxes")}
-    return Items(values, raw["queries"].astype(np.int64))
+STRAY, LEAST_STRAY = 0.15, 0.04
+"""By how much the share of a single pair of depths may stray from one half, and of any number of
+pairs: about three times what sound INT8 graphs do at the worst. Engines that compute all depths
+alike stray alike, so that averaging does not take everything away."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +118,12 @@ def resemblance(found: Items, own: Items, other: Items) -> float:
         if not moved.any():
             return 0.0
         return float(np.mean(distance[0, moved] > distance[1, moved]))
+
+
+def resemblance_limit(pairs: int) -> float:
+    """The share of items that may look like another depth, on average over ``pairs`` of depths.
+
+    Where two depths differ by less than the rounding, chance decides: half. Items of one picture
+    are rounded together, so that a single pair strays from it.
+    """
+    return 0.5 + max(STRAY / math.sqrt(pairs), LEAST_STRAY)

@@ -8,7 +8,7 @@ compared on devices that have no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.documents import utc_now
 from anydepth_deploy.families.shared.tolerances import Tolerances
+from anydepth_deploy.manifest import Artifact
 
 __all__ = [
     "Difference",
     "Parity",
     "Report",
     "count_unmatched",
-    "quantities",
+    "depths_of",
     "unmatched_detections",
 ]
 
@@ -76,17 +79,30 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
 
+    def record(self, tried: Iterable[tuple[Artifact, str, bool]]) -> dict[str, Any]:
+        """What the manifest keeps: no paths of the machine, but the hash of what was verified.
+        ``tried``: artifacts, what each was computed in, and whether it passed."""
+        content = self.to_json()
+        del content["bundle"], content["checkpoint"]
+        artifacts = [
+            {"name": item.name, "sha256": item.sha256, "precision": precision, "passed": passed}
+            for item, precision, passed in tried
+        ]
+        return {"when": utc_now(), "artifacts": artifacts, **content}
 
-def quantities(raw: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """Raw outputs, taken apart where one array holds quantities of different units.
 
-    ``predictions`` [N, 4 + classes, A] become ``boxes`` [N, 4, A] (cx, cy, w, h in input pixels)
-    and ``scores`` [N, classes, A].
-    """
-    if "predictions" not in raw:
-        return dict(raw)
-    predictions = raw["predictions"]
-    return {"boxes": predictions[:, :4], "scores": predictions[:, 4:]}
+def depths_of(
+    artifact: Artifact,
+    table: DepthTable,
+    depths: Sequence[Depth] | None,
+    default: Sequence[Depth],
+) -> tuple[Depth, ...]:
+    """The depths to try an artifact at: of ``depths``, those it holds; where none are given, of
+    ``default``, and of a static graph its own."""
+    if artifact.depth is None:
+        return tuple(default if depths is None else depths)
+    own = table.find(artifact.depth)
+    return (own,) if depths is None or own in depths else ()
 
 
 @dataclass

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, MissingExtraError
+from anydepth_deploy.families.registry import find_outputs
 from anydepth_deploy.manifest import RAW_METADATA, Artifact, rounds_to_half
 from anydepth_deploy.runtimes.engine import Engine, EngineOptions
 from anydepth_deploy.runtimes.registry import open_engine
@@ -96,10 +97,11 @@ class Reference:
             threads=threads, raw=True, rounded=rounds_to_half(artifact), artifact=artifact
         )
         path = bundle.file(artifact)
-        if "queries" in self._raw:
+        choice = find_outputs(bundle.manifest.family).choice
+        if choice is not None:
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder) / artifact.file
-                _name_choice(path, copy)
+                _name_choice(path, copy, choice)
                 self._engine: Engine = open_engine("onnxruntime", copy, options)
             self._raw = (*self._raw, CHOICE)
         else:
@@ -128,8 +130,9 @@ class Reference:
         }
 
 
-def _name_choice(path: Path, copy: Path) -> None:
-    """Write the graph to ``copy``, with what its queries are chosen by among the raw outputs."""
+def _name_choice(path: Path, copy: Path, choice: str) -> None:
+    """Write the graph to ``copy``, with what its queries, the raw output ``choice``, are chosen by
+    among the raw outputs."""
     try:
         import onnx
     except ImportError:
@@ -140,7 +143,7 @@ def _name_choice(path: Path, copy: Path) -> None:
         if entry.key == RAW_METADATA:
             tensors = json.loads(entry.value)
             makers = {name: node for node in model.graph.node for name in node.output}
-            node = makers.get(tensors.get("queries", ""))
+            node = makers.get(tensors.get(choice, ""))
             if node is None or node.op_type != "TopK":
                 break
             entry.value = json.dumps({**tensors, CHOICE: node.input[0]})

@@ -30,7 +30,7 @@ from anydepth_deploy.errors import (
     MissingExtraError,
     UsageError,
 )
-from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 
 SIDE = 160
 KINDS = [("gated", "shared"), ("gated", "folded"), ("set", None)]

@@ -9,10 +9,11 @@ import pytest
 
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.depth import Depth, DepthTable
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Stage
-from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 
 MODELS: dict[str, AnyDepthModel] = {}
 

@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from anydepth_deploy.checkpoints import checkpoint as module
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
-from anydepth_deploy.families.registry import FAMILIES, Family, recognise
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
+from anydepth_deploy.families.family import Family
+from anydepth_deploy.families.registry import find_family, recognise
 from anydepth_deploy.families.shared.randomise import randomise
-from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 
 State = dict[str, Tensor]
 CONV = "encoder.input_proj.0.conv.weight"
@@ -696,7 +698,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def known(shapes: dict[str, tuple[int, ...]], origin: str) -> tuple[Family, Any]:
-    return FAMILIES["anydepth-detr"], CONFIGS["tiny"]
+    return find_family("anydepth-detr"), CONFIGS["tiny"]
 
 
 @pytest.mark.parametrize("form", ["zip", "safetensors"])

@@ -27,7 +27,7 @@ from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.commands import demo
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import CheckpointError
-from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.train.config import TrainConfig, TrainResult

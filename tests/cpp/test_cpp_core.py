@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from anydepth_deploy.depth import DepthSpace, DepthTable, Gate
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import DepthError, shorten
-from anydepth_deploy.families.detr import CONFIGS
-from anydepth_deploy.families.yolo import CONFIGS as YOLO_CONFIGS
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
 from anydepth_deploy.manifest import Condition, StagePiece
 from anydepth_deploy.pictures.images import Geometry, Preprocess, prepare_batch
 from anydepth_deploy.runtimes.chain import check_piece

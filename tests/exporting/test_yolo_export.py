@@ -33,7 +33,7 @@ from anydepth_deploy.exporting import export as export_module
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.families.shared.macs import Macs, count_macs
 from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage
-from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.graph.assemble import Weights, assemble_gated
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco

@@ -19,7 +19,7 @@ from conftest import random_detr, random_images
 from test_detr import run_oracle
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.pieces import Pieces, export_pieces

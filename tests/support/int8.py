@@ -98,7 +98,7 @@ class Network:
         artifact's choice of queries."""
         found = {name.removeprefix("raw_"): array for name, array in raw.items()}
         expected, _, _ = self.oracle.compare(self.images, depth, found)
-        mine = self.oracle.quantities(found)
+        mine = self.oracle.outputs.quantities(found)
         return {
             name: relative(mine[name], array)
             for name, array in expected.items()

@@ -30,6 +30,7 @@ from anydepth_deploy.errors import (
     InputError,
     UsageError,
 )
+from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage, Variant
 from anydepth_deploy.pictures.shapes import render
 from anydepth_deploy.torch_runtime.compile import compile_function
@@ -281,7 +282,7 @@ def test_half_precision_finds_what_fp32_finds(
 ) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     runner, reference = opened(model, precision=precision), TorchSession(model)
-    limits = model.tolerances((160, 160), precision)
+    limits = tolerances(model.family, (160, 160), precision)
     seen = 0
     for depth, images in itertools.product(model.ladder, (pictures[:1], pictures[1:4])):
         found, wanted = runner.run(images, depth), reference.run(images, depth)

@@ -17,7 +17,8 @@ from anydepth_deploy import train as train_package
 from anydepth_deploy.commands.options import family_names
 from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
 from anydepth_deploy.families import registry
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.norms import is_stored, unfreeze_norms
 from anydepth_deploy.families.detr.training.recipe import DetrRecipe
 from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy
@@ -26,7 +27,7 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
-from anydepth_deploy.train.config import FAMILIES, Progress, TrainConfig
+from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.loop import train
@@ -37,7 +38,7 @@ TINY = CONFIGS["tiny"].replace(input_size=(64, 64))
 
 
 def tiny_config(folder: Path, **changes: object) -> TrainConfig:
-    config = TrainConfig(
+    config = TrainConfig.for_family(
         output=str(folder / "tiny.pth"),
         steps=4,
         input_size=64,
@@ -91,7 +92,7 @@ def test_swapping_norms_keeps_the_function_and_the_names() -> None:
 
 
 def test_loading_refuses_other_networks() -> None:
-    model = DetrRecipe.from_config(TrainConfig(input_size=64)).model
+    model = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64)).model
     state = stored_state(model.state_dict(), is_stored)
     load_stored_state(model, state, is_stored)
     without = {name: value for name, value in state.items() if name != "backbone.conv1.weight"}
@@ -116,7 +117,7 @@ def test_learning_rate_rises_then_falls() -> None:
 
 
 def test_norms_and_biases_do_not_decay() -> None:
-    model = DetrRecipe.from_config(TrainConfig(input_size=64)).model
+    model = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64)).model
     groups = parameter_groups(model, learning_rate=1.0, backbone_scale=0.1, weight_decay=0.5)
     seen = {
         id(value): (group["base_lr"], group["weight_decay"])
@@ -291,7 +292,7 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
 )
 def test_bad_settings(changes: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        TrainConfig(**changes)  # type: ignore[arg-type]
+        TrainConfig.for_family(**changes)  # type: ignore[arg-type]
 
 
 def test_unknown_model(tmp_path: Path) -> None:
@@ -300,18 +301,20 @@ def test_unknown_model(tmp_path: Path) -> None:
 
 
 def test_every_family_can_be_trained() -> None:
-    assert set(loop.RECIPES) == set(FAMILIES)
-    assert set(FAMILIES) == set(registry.FAMILIES) == set(family_names())
-    for family in FAMILIES:
-        model = loop.make_recipe(TrainConfig(family=family, input_size=64)).model
+    assert set(registry.BUILT_IN) == set(family_names())
+    for family in registry.BUILT_IN:
+        model = loop.make_recipe(TrainConfig.for_family(family=family, input_size=64)).model
         assert isinstance(model, AnyDepthModel)
         assert model.family == family
 
 
 def test_a_family_without_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "anydepth-new", FAMILIES["anydepth-yolo"])
-    with pytest.raises(UsageError, match="family 'anydepth-new' cannot be trained: choose one of"):
-        loop.make_recipe(TrainConfig(family="anydepth-new"))
+    config = TrainConfig.for_family("anydepth-yolo")
+    untrained = dataclasses.replace(registry.find_family("anydepth-yolo"), training=None)
+    monkeypatch.setattr(registry, "_load", lambda entry: untrained)
+    for make in (lambda: loop.make_recipe(config), lambda: TrainConfig.for_family("anydepth-yolo")):
+        with pytest.raises(UsageError, match="family 'anydepth-yolo' cannot be trained: choose"):
+            make()
 
 
 def test_public_names() -> None:
@@ -325,11 +328,17 @@ def test_a_missing_package_names_its_extra() -> None:
     code = (
         "import sys; sys.modules['scipy'] = None; sys.modules['scipy.optimize'] = None\n"
         "from anydepth_deploy.errors import MissingExtraError\n"
+        "from anydepth_deploy.train import TrainConfig, train\n"
+        "try:\n    train(TrainConfig.for_family('anydepth-detr'))\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+        "sys.modules['torch'] = None\n"
+        "for name in [name for name in sys.modules if name.startswith('anydepth_deploy.train')]:\n"
+        "    del sys.modules[name]\n"
         "try:\n    from anydepth_deploy.train import train\n"
         "except MissingExtraError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "anydepth-deploy[train]" in done.stdout
+    assert done.stdout.count("anydepth-deploy[train]") == 2
 
 
 def test_a_second_round_starts_from_the_first(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, CheckpointError, ImageError
-from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.model import AnyDepthDETR
+from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.tolerances import Tolerances
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.verifying import graphs as module
@@ -380,7 +381,7 @@ def test_a_worse_choice_of_queries(
 
 
 def test_tolerances_follow_from_those_of_the_heads(model: AnyDepthDETR) -> None:
-    found = model.tolerances((320, 640))
+    found = tolerances(model.family, (320, 640), "fp32")
     assert set(found.raw) == set(model.raw_outputs)
     assert (found.raw["logits"], found.raw["boxes"], found.selection) == (1e-4, 1e-5, 1e-4)
     values = np.linspace(-8, 8, 1001)

@@ -5,53 +5,79 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from conftest import random_detr, random_yolo
 
-from anydepth_deploy.families.shared import tolerances
+from anydepth_deploy.families.registry import engine_tolerances, find_outputs, tolerances
+from anydepth_deploy.families.shared.items import Items
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.families.shared.tolerances import engine_tolerances, resemblance_limit
+from anydepth_deploy.families.yolo.outputs import YoloOutputs
 from anydepth_deploy.verifying import parity
-from anydepth_deploy.verifying.items import Items, choice_gap, items_of, pair, resemblance
-from anydepth_deploy.verifying.parity import Difference, quantities
+from anydepth_deploy.verifying.items import choice_gap, pair, resemblance, resemblance_limit
+from anydepth_deploy.verifying.parity import Difference
 
 
 def test_nothing_here_needs_torch_or_onnx() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnx_ir')));"
         "import anydepth_deploy.verifying.engines, anydepth_deploy.verifying.parity;"
-        "import anydepth_deploy.families.shared.tolerances"
+        "from anydepth_deploy.families import registry;"
+        "[registry.find_family(name).outputs for name in registry.BUILT_IN]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("make", [random_detr, random_yolo])
-def test_quantities_are_those_of_the_models(make: type[AnyDepthModel]) -> None:
+def test_quantities_are_those_of_the_models(make: Callable[[], AnyDepthModel]) -> None:
     model = make()
+    outputs = find_outputs(model.family)
     with torch.inference_mode():
-        raw = model(torch.rand(2, 3, 96, 160), "base")
-    expected = model.quantities(raw)
-    found = quantities({name: tensor.numpy() for name, tensor in raw.items()})
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert np.array_equal(found[name], tensor.numpy())
+        raw = {key: x.numpy() for key, x in model(torch.rand(2, 3, 96, 160), "base").items()}
+    found = outputs.quantities(raw)
+    if isinstance(outputs, YoloOutputs):
+        assert found.keys() == {"boxes", "scores"}
+        both = np.concatenate([found["boxes"], found["scores"]], 1)
+        assert np.array_equal(both, raw["predictions"])
+    else:
+        assert found.keys() == raw.keys()
+        assert all(found[name] is array for name, array in raw.items())
+    items = outputs.items(raw)
     for precision in ("fp32", "fp16", "int8"):
         limits = engine_tolerances(model.family, (96, 160), precision)
-        assert limits.raw.keys() == found.keys() - {"queries"}
-        assert (limits.selection > 0) == ("queries" in found)
+        assert limits.raw.keys() == items.values.keys() == found.keys() - {"queries"}
+        assert (limits.selection > 0) == ("queries" in found) == (outputs.choice == "queries")
         assert limits.approximate == (precision != "fp32")
 
 
-def test_tolerances_of_models_are_those_of_the_table() -> None:
-    for model, function in (
-        (random_detr(), tolerances.detr_tolerances),
-        (random_yolo(), tolerances.yolo_tolerances),
-    ):
-        for precision in ("fp32", "fp16", "bf16", "int8"):
-            assert model.tolerances((320, 640), precision) == function((320, 640), precision)
+@pytest.mark.parametrize("make", [random_detr, random_yolo])
+def test_every_quantity_has_a_limit_at_every_precision(make: Callable[[], AnyDepthModel]) -> None:
+    model = make()
+    with torch.inference_mode():
+        raw = {key: x.numpy() for key, x in model(torch.rand(1, 3, 96, 160), "super").items()}
+    found = find_outputs(model.family).quantities(raw)
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        limits = tolerances(model.family, (320, 640), precision)
+        assert limits.raw.keys() == found.keys()
+        assert limits.approximate == (precision != "fp32")
+
+
+@pytest.mark.parametrize("make", [random_detr, random_yolo])
+def test_detections_follow_from_raw_outputs(make: Callable[[], AnyDepthModel]) -> None:
+    model = make()
+    with torch.inference_mode():
+        images = torch.rand(2, 3, 96, 160)
+        raw = {key: x.numpy() for key, x in model(images, "base").items()}
+        wanted = {key: x.numpy() for key, x in model.detect(images, "base").items()}
+    found = find_outputs(model.family).detections(
+        raw, (96, 160), model.max_detections, model.suppression
+    )
+    assert np.array_equal(found.labels, wanted["labels"])
+    assert np.allclose(found.scores, wanted["scores"], rtol=0, atol=1e-6)
+    assert np.allclose(found.boxes, wanted["boxes"], rtol=0, atol=1e-3)
 
 
 def test_differences() -> None:
@@ -91,6 +117,7 @@ def test_queries_are_paired_by_token_in_their_image() -> None:
 
 def test_cells_are_paired_where_they_are() -> None:
     predictions = np.arange(2 * 6 * 5, dtype=np.float32).reshape(2, 6, 5)
+    items_of = YoloOutputs().items
     one, other = items_of({"predictions": predictions}), items_of({"predictions": predictions + 1})
     pairs = pair(one, other)
     assert pairs.found["boxes"].shape == (10, 4)

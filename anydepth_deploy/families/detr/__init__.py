@@ -2,7 +2,41 @@
 
 from __future__ import annotations
 
-from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
-from anydepth_deploy.families.detr.model import AnyDepthDETR
+from typing import TYPE_CHECKING
 
-__all__ = ["CONFIGS", "AnyDepthDETR", "DetrConfig"]
+from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
+from anydepth_deploy.families.detr.outputs import DetrOutputs
+from anydepth_deploy.families.detr.recognise import recognise_detr
+from anydepth_deploy.families.family import Family, Training
+
+if TYPE_CHECKING:
+    from anydepth_deploy.families.detr.model import AnyDepthDETR
+    from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+    from anydepth_deploy.families.shared.recipe import TrainSettings
+
+__all__ = ["FAMILY"]
+
+
+def _build(config: DetrConfig) -> AnyDepthDETR:
+    from anydepth_deploy.families.detr.model import AnyDepthDETR
+
+    return AnyDepthDETR(config)
+
+
+def _recipe(settings: TrainSettings) -> DetrRecipe:
+    from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+
+    return DetrRecipe.from_settings(settings)
+
+
+FAMILY = Family(
+    name="anydepth-detr",
+    title="AnyDepth-DETR",
+    description="RT-DETR with adaptive depth",
+    sizes=CONFIGS,
+    recognise=recognise_detr,
+    outputs=DetrOutputs(),
+    build=_build,
+    training=Training(_recipe, learning_rate=1e-3, weight_decay=1e-4, warmup=100, clip=0.1),
+    prefix="",
+)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth, Predicate
 from anydepth_deploy.errors import InputError
+from anydepth_deploy.families.detr.attention import MultiheadAttention
 from anydepth_deploy.families.detr.backbone import Backbone, Stem
 from anydepth_deploy.families.detr.config import DetrConfig
 from anydepth_deploy.families.detr.decoder import Decoder, anchors, gather_tokens
@@ -21,7 +22,6 @@ from anydepth_deploy.families.shared.stages import (
     Stage,
     Variant,
 )
-from anydepth_deploy.families.shared.tolerances import Tolerances, detr_tolerances
 
 __all__ = ["AnyDepthDETR"]
 
@@ -77,8 +77,12 @@ class AnyDepthDETR(AnyDepthModel):
                 f"network selects {self.config.queries} queries from them: choose a larger size"
             )
 
-    def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
-        return detr_tolerances(size, precision)
+    def product_weights(self) -> Iterator[nn.Parameter]:
+        """And those of attention, which is written as plain products."""
+        yield from super().product_weights()
+        for module in self.modules():
+            if isinstance(module, MultiheadAttention):
+                yield from (module.in_proj_weight, module.in_proj_bias)
 
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
-from anydepth_deploy.families.shared.sizes import check_classes, find_size
+from anydepth_deploy.families.shared.sizes import Refusal, check_classes, find_size
 
 __all__ = ["recognise_detr"]
 
@@ -15,28 +14,29 @@ TITLE = "an AnyDepth-DETR"
 CLASSES = "decoder.enc_score_head.weight"
 
 
-def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | None:
+def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | Refusal | None:
     """The configuration with these shapes, its class count read from the heads.
 
-    None when these are not the keys of an RT-DETR. Raises :class:`CheckpointError` for a static
-    RT-DETR and for an AnyDepth-DETR of a size that is not known or without classes.
+    None when these are not the keys of an RT-DETR; a refusal for a static RT-DETR and for an
+    AnyDepth-DETR of a size that is not known or without classes.
     """
     if not any(key.startswith("backbone.") for key in shapes) or not any(
         key.startswith("decoder.decoder.layers.") for key in shapes
     ):
         return None
     if not any("_skip" in key for key in shapes):
-        raise CheckpointError(
+        return Refusal(
             "these are the weights of a static RT-DETR: no second norm sets (keys like "
             "'backbone.layer1.0.bn1_skip.weight'), so its depth cannot be chosen; expected an "
             "AnyDepth-DETR checkpoint"
         )
     config = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
+    if isinstance(config, Refusal):
+        return config
     head = shapes.get(CLASSES)
     if head:
         config = config.replace(classes=head[0])
-    check_classes(TITLE, CLASSES, config.classes)
-    return config
+    return check_classes(TITLE, CLASSES, config.classes) or config
 
 
 def _structure(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:

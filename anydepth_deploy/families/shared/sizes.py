@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
-from anydepth_deploy.errors import CheckpointError
-
-__all__ = ["check_classes", "find_size"]
+__all__ = ["Refusal", "check_classes", "find_size"]
 
 Config = TypeVar("Config")
 Structure = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a family answers to a network that is its own but cannot be deployed.
+
+    ``reason``: one line for the person with the file: what was found, what was expected.
+    """
+
+    reason: str
 
 
 def find_size(
@@ -18,22 +27,23 @@ def find_size(
     sizes: Mapping[str, Config],
     expected: Callable[[Config], Structure],
     found: Structure,
-) -> Config:
+) -> Config | Refusal:
     """The size whose ``expected`` structure was ``found``; ``title`` is "an AnyDepth-…".
 
-    Raises :class:`CheckpointError` for a size that is not known.
+    A refusal for a size that is not known.
     """
     for config in sizes.values():
         if expected(config) == found:
             return config
     known = ", ".join(f"{name} ({expected(config)})" for name, config in sizes.items())
-    raise CheckpointError(f"{title} of an unknown size: found {found}; known sizes: {known}")
+    return Refusal(f"{title} of an unknown size: found {found}; known sizes: {known}")
 
 
-def check_classes(title: str, key: str, classes: int) -> None:
-    """Raise :class:`CheckpointError` unless the head ``key`` has at least one class."""
-    if classes < 1:
-        raise CheckpointError(
-            f"{title} without classes ({key!r} has no elements): expected at least one class; "
-            "fetch the file again from its source"
-        )
+def check_classes(title: str, key: str, classes: int) -> Refusal | None:
+    """A refusal unless the head ``key`` has at least one class."""
+    if classes >= 1:
+        return None
+    return Refusal(
+        f"{title} without classes ({key!r} has no elements): expected at least one class; "
+        "fetch the file again from its source"
+    )

@@ -8,7 +8,7 @@ second place where the order of a network, or the meaning of a gate, is written 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Predicate, variant_name
 from anydepth_deploy.errors import InputError
-from anydepth_deploy.families.shared.tolerances import Tolerances
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
@@ -101,10 +100,11 @@ class Comparison:
 class AnyDepthModel(nn.Module):
     """What every family offers: gates, a default ladder, stages for an input size.
 
-    A family sets ``family``, ``space``, ``ladder`` and ``config``, and implements
-    :meth:`build_stages`. The flow starts with the tensor ``images`` (float32 [N, 3, H, W], values
-    in 0..1) and ends with ``labels``, ``detections`` and ``scores``; ``raw_outputs`` maps the
-    public names of the heads' raw outputs to tensors of the flow.
+    A family sets ``family`` (its :attr:`Family.name`), ``space``, ``ladder``, ``config``,
+    ``raw_outputs`` and ``max_detections``, and implements :meth:`build_stages`. The flow starts
+    with the tensor ``images`` (float32 [N, 3, H, W], values in 0..1) and ends with ``labels``,
+    ``detections`` and ``scores``; ``raw_outputs`` maps the public names of the heads' raw outputs
+    to tensors of the flow.
     """
 
     family: str
@@ -209,11 +209,6 @@ class AnyDepthModel(nn.Module):
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""
         return _public(DETECTIONS, self.flow(images, depth))
 
-    def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
-        """What parity means for inputs of ``size`` at ``precision`` (fp32, fp16, bf16 or int8);
-        every quantity of the raw outputs has a limit."""
-        raise NotImplementedError
-
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]
     ) -> Comparison:
@@ -225,9 +220,12 @@ class AnyDepthModel(nn.Module):
         """
         return self.comparison(self.flow(images, depth), gap=0.0)
 
-    def quantities(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Raw outputs, taken apart where one tensor holds quantities of different units."""
-        return dict(raw)
+    def product_weights(self) -> Iterator[nn.Parameter]:
+        """Parameters of convolutions and matrix products: what half precision computes in it. A
+        family adds those that it multiplies by without a module of torch's."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                yield from module.parameters(recurse=False)
 
     def after_random_weights(self) -> None:
         """Called when all weights were drawn at random: the place for what must not be."""

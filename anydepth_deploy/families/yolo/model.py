@@ -20,7 +20,6 @@ from anydepth_deploy.families.shared.stages import (
     Variant,
 )
 from anydepth_deploy.families.shared.suppress import Suppress
-from anydepth_deploy.families.shared.tolerances import Tolerances, yolo_tolerances
 from anydepth_deploy.families.yolo.blocks import A2C2f, C3k2, Conv, residual_ends
 from anydepth_deploy.families.yolo.config import ATTENTION_LAYERS, YoloConfig
 from anydepth_deploy.families.yolo.head import Detect, decode, grid
@@ -136,13 +135,6 @@ class AnyDepthYOLO(AnyDepthModel):
             scores[2].weight.mul_(CLASS_SPREAD / class_logits.std())  # type: ignore[index]
             nn.init.constant_(scores[2].bias, QUIET)  # type: ignore[index]
         self.head.dfl.reset_parameters()
-
-    def tolerances(self, size: Size, precision: str = "fp32") -> Tolerances:
-        return yolo_tolerances(size, precision)
-
-    def quantities(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        predictions = raw["predictions"]
-        return {"boxes": predictions[:, :4], "scores": predictions[:, 4:]}
 
     def compare(
         self, images: Tensor, depth: Depth | str | int, raw: Mapping[str, Tensor]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from anydepth_deploy.errors import CheckpointError
-from anydepth_deploy.families.shared.sizes import check_classes, find_size
+from anydepth_deploy.families.shared.sizes import Refusal, check_classes, find_size
 from anydepth_deploy.families.yolo.config import (
     ATTENTION_LAYERS,
     C3K2_LAYERS,
@@ -23,26 +22,27 @@ CLASSES = "model.21.cv3.0.2.bias"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def recognise_yolo(shapes: Shapes) -> YoloConfig | None:
+def recognise_yolo(shapes: Shapes) -> YoloConfig | Refusal | None:
     """The configuration with these shapes, its variants and class count read from the keys.
 
-    None when these are not the keys of a YOLO of this framework. Raises :class:`CheckpointError`
-    for a static YOLO and for an AnyDepth-YOLO of a size that is not known or without classes.
+    None when these are not the keys of a YOLO of this framework; a refusal for a static YOLO and
+    for an AnyDepth-YOLO of a size that is not known or without classes.
     """
     if "model.0.conv.weight" not in shapes or not any(
         re.match(r"model\.[0-9]{1,3}\.cv2\.0\.2\.", key) for key in shapes
     ):
         return None
     if not any(".bn_skip." in key for key in shapes):
-        raise CheckpointError(
+        return Refusal(
             "these are the weights of a static YOLO: no second norm sets (keys like "
             "'model.2.cv1.bn_skip.weight'), so its depth cannot be chosen; expected an "
             "AnyDepth-YOLO checkpoint"
         )
     size = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
+    if isinstance(size, Refusal):
+        return size
     config = _variant(size, shapes)
-    check_classes(TITLE, CLASSES, config.classes)
-    return config
+    return check_classes(TITLE, CLASSES, config.classes) or config
 
 
 def _structure(shapes: Shapes) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from anydepth_deploy.bench.report.published import Published, PublishedPoint, load_published
-from anydepth_deploy.families.registry import FAMILIES
+from anydepth_deploy.families.registry import find_family
 
 DETR_SUPER, DETR_BASE = "FFFF-F-6", "TTTT-T-4"
 YOLO_SUPER, YOLO_BASE = "FFFFFFFF", "TTTTTTTT"
@@ -119,7 +119,7 @@ def test_depths_are_depths_of_their_networks() -> None:
     for point in load_published().points:
         assert point.source
         if point.depth is not None:
-            ladder = FAMILIES[point.family].sizes[point.config].ladder
+            ladder = find_family(point.family).sizes[point.config].ladder
             assert point.depth in {str(ladder[0]), str(ladder[-1])}
 
 

@@ -10,7 +10,8 @@ from oracle_detr import detr
 from torch import nn
 
 from anydepth_deploy.errors import DepthError, InputError
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import CheckpointError, DepthError, InputError
-from anydepth_deploy.families.registry import recognise
+from anydepth_deploy.families.family import Refusal
+from anydepth_deploy.families.registry import recognise, tolerances
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.families.shared.norms import SwitchableConv
-from anydepth_deploy.families.yolo import CONFIGS, AnyDepthYOLO, YoloConfig
+from anydepth_deploy.families.yolo.config import CONFIGS, YoloConfig
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.families.yolo.recognise import recognise_yolo
 from anydepth_deploy.suppression import Suppression
 
@@ -140,7 +142,7 @@ def test_single_precision_is_good_enough() -> None:
     images = torch.from_numpy(random_images(1, 96, 160))
     for depth in ("super", "base"):
         gap = (run(model, images, depth) - run(exact, images.double(), depth)).abs()[0]
-        limits = model.tolerances((96, 160)).raw
+        limits = tolerances(model.family, (96, 160), "fp32").raw
         assert gap[:4].max() < limits["boxes"] / 3
         assert gap[4:].max() < limits["scores"] / 3
 
@@ -308,8 +310,9 @@ def test_layers_of_their_own_weights_may_be_any() -> None:
 @pytest.mark.parametrize("name", ["n", "l"])
 def test_static_networks_are_refused(name: str) -> None:
     static = {key: shape for key, shape in shapes(name).items() if "_skip" not in key}
+    assert isinstance(recognise_yolo(static), Refusal)
     with pytest.raises(CheckpointError, match="the weights of a static YOLO: no second norm sets"):
-        recognise_yolo(static)
+        recognise(static, "x")
 
 
 @pytest.mark.parametrize(
@@ -319,13 +322,13 @@ def test_static_networks_are_refused(name: str) -> None:
 def test_unknown_sizes_are_refused(changes: dict[str, Any]) -> None:
     model = meta_model(CONFIGS["s"].replace(**changes))
     with pytest.raises(CheckpointError, match=r"of an unknown size: found .* known sizes: n ") as e:
-        recognise_yolo(shapes_of(model))
+        recognise(shapes_of(model), "x")
     assert all(f"{name} (" in str(e.value) for name in CONFIGS)
 
 
 def test_other_networks_are_not_ours() -> None:
-    from anydepth_deploy.families.detr import CONFIGS as DETR_CONFIGS
-    from anydepth_deploy.families.detr import AnyDepthDETR
+    from anydepth_deploy.families.detr.config import CONFIGS as DETR_CONFIGS
+    from anydepth_deploy.families.detr.model import AnyDepthDETR
 
     with torch.device("meta"):
         other = AnyDepthDETR(DETR_CONFIGS["tiny"]).state_dict()
@@ -343,7 +346,7 @@ def test_damaged_shapes_are_refused_not_stumbled_over() -> None:
             if shape is not None:
                 damaged[key] = shape
             with pytest.raises(CheckpointError, match="unknown size"):
-                recognise_yolo(damaged)
+                recognise(damaged, "x")
 
 
 # --- depths and sizes ------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def differences(
     raw = {name.removeprefix("raw_"): array for name, array in found.items() if "raw_" in name}
     oracle = TorchSession(network.model)
     expected, _, gap = oracle.compare(network.images, depth, raw)
-    mine = oracle.quantities(raw)
+    mine = oracle.outputs.quantities(raw)
     return {
         name: float(np.abs(np.subtract(mine[name], expected[name])).max())
         for name in expected

@@ -24,9 +24,10 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.exporting.lower import Recipe, lower
-from anydepth_deploy.families.detr import AnyDepthDETR
+from anydepth_deploy.families.detr.model import AnyDepthDETR
+from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.families.yolo import AnyDepthYOLO
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.graph.passes.fold import constant
 from anydepth_deploy.graph.passes.resolve import resolve
 from anydepth_deploy.manifest import TABLE_METADATA
@@ -255,7 +256,7 @@ def test_int8_is_as_near_to_torch_as_parity_asks(
     """Its scales are those of all depths together, not those of the static graph."""
     network = networks[family]
     gated = network.lower("shared", target=target)[0].model  # type: ignore[arg-type]
-    limits = network.model.tolerances(network.pieces.size, "int8").raw
+    limits = tolerances(family, network.pieces.size, "int8").raw
     for depth in (network.rungs[0], network.rungs[-1]):
         found = run(session(resolve(gated, network.model.table.row(depth))), images=network.images)
         errors = network.errors(found, depth)

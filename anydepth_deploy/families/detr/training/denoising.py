@@ -51,18 +51,12 @@ def make_denoising(
     wanted: int,
     generator: torch.Generator | None = None,
 ) -> Denoising | None:
-    """Make denoising queries for a batch.
+    """Denoising queries for a batch; None if ``wanted`` is 0 or the batch holds no objects.
 
-    Args:
-        targets: the objects.
-        embedding: label to content, ``classes + 1`` rows; the last one stands for padding.
-        classes, queries: how many of each the model has.
-        wanted: about how many denoising queries to make; fewer come out when the pictures'
-            objects do not divide it, more when one group already needs more.
-        generator: source of the noise.
-
-    Returns:
-        None if ``wanted`` is 0 or the batch holds no objects.
+    ``targets``: the objects. ``embedding``: label to content, ``classes + 1`` rows; the last one
+    stands for padding. ``classes`` and ``queries``: how many of each the model has. ``wanted``:
+    about how many denoising queries to make; fewer come out when the pictures' objects do not
+    divide it, more when one group already needs more. ``generator``: source of the noise.
     """
     longest = int(targets.valid.sum(1).max())
     if wanted <= 0 or longest == 0:

@@ -14,8 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr import AnyDepthDETR
 from anydepth_deploy.families.detr.decoder import anchors, inverse_sigmoid
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.denoising import Denoising
 
 __all__ = ["Outputs", "training_forward"]
@@ -63,11 +63,9 @@ def training_forward(
 ) -> Outputs:
     """Run super (``skip`` false) or base (``skip`` true) with all decoder layers.
 
-    Args:
-        model: in training mode, unless norms should keep their statistics.
-        images: float32 [N, 3, H, W] in 0..1; H and W multiples of 32.
-        skip: whether every refinement of backbone and encoder is skipped.
-        denoising: queries to answer beside the matching ones.
+    ``model`` is in training mode, unless norms should keep their statistics. ``images``: float32
+    [N, 3, H, W] in 0..1; H and W multiples of 32. ``skip``: whether every refinement of backbone
+    and encoder is skipped. ``denoising``: queries to answer beside the matching ones.
     """
     maps = model.backbone(images, (skip,) * 4)
     encoded = model.encoder(maps, skip)

@@ -16,8 +16,8 @@ from torch import Tensor
 from anydepth_deploy.families.detr.training.forward import Outputs
 from anydepth_deploy.families.detr.training.matcher import Matches, match
 from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy, generalized_iou
+from anydepth_deploy.families.shared.recipe import Terms
 from anydepth_deploy.families.shared.targets import Targets
-from anydepth_deploy.train.step import Terms
 
 __all__ = ["box_losses", "detection_loss", "distillation_loss", "varifocal_loss"]
 
@@ -27,16 +27,12 @@ FEATURE_WEIGHT = 1.0
 
 
 def detection_loss(outputs: Outputs, targets: Targets, *, last_layer: bool = True) -> Terms:
-    """Loss against the objects, for every decoder layer, the encoder's choice and denoising.
+    """Loss against the objects, for every decoder layer, the encoder's choice and denoising:
+    ``class``, ``l1``, ``giou`` and, with denoising queries, the same with ``denoising_``.
 
-    Args:
-        outputs: of one training forward.
-        targets: the objects of its pictures.
-        last_layer: whether the last decoder layer's matched queries are judged, too; false
-            where distillation takes their place.
-
-    Returns:
-        ``class``, ``l1``, ``giou`` and, with denoising queries, the same with ``denoising_``.
+    ``outputs``: of one training forward; ``targets``: the objects of its pictures. ``last_layer``:
+    whether the last decoder layer's matched queries are judged, too; false where distillation takes
+    their place.
     """
     used = len(outputs.logits) if last_layer else len(outputs.logits) - 1
     logits = torch.cat([outputs.encoder_logits[None], outputs.logits[:used]]).flatten(0, 1)
@@ -74,10 +70,8 @@ def distillation_loss(student: Outputs, teacher: Outputs, targets: Targets) -> T
     and the encoder's maps follow as distributions over channels. All other outputs of the
     student (earlier layers, encoder, denoising) are judged against the objects.
 
-    Args:
-        student: outputs of the base pass.
-        teacher: outputs of the super pass, detached.
-        targets: the objects.
+    ``student``: outputs of the base pass; ``teacher``: of the super pass, detached; ``targets``:
+    the objects.
     """
     terms = detection_loss(student, targets, last_layer=False)
     ours = match(student.logits[-1], student.boxes[-1], targets)
@@ -110,11 +104,9 @@ def varifocal_loss(
 ) -> Tensor:
     """Varifocal loss (Zhang et al., 2021): a matched query's score should equal its IoU.
 
-    Args:
-        logits: [N, Q, classes]; boxes: [N, Q, 4] as cx, cy, w, h.
-        matches: pairs of query and object.
-        targets: the objects of the N pictures.
-        count: what the sum over queries and classes is divided by.
+    ``logits``: [N, Q, classes]; ``boxes``: [N, Q, 4] as cx, cy, w, h. ``matches``: pairs of query
+    and object; ``targets``: the objects of the N pictures. ``count``: what the sum over queries and
+    classes is divided by.
     """
     labels = targets.labels[matches.picture, matches.object]
     with torch.no_grad():

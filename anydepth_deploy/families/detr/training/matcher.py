@@ -38,14 +38,11 @@ class Matches:
 
 @torch.no_grad()
 def match_costs(logits: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
-    """Cost of answering for each object with each query.
+    """Cost of answering for each object with each query, float [N, Q, T]; columns without an object
+    hold numbers without meaning.
 
-    Args:
-        logits: [N, Q, classes]; boxes: [N, Q, 4] as cx, cy, w, h in 0..1.
-        targets: of the same N pictures.
-
-    Returns:
-        Float [N, Q, T]; columns without an object hold numbers without meaning.
+    ``logits``: [N, Q, classes]; ``boxes``: [N, Q, 4] as cx, cy, w, h in 0..1; ``targets``: of the
+    same N pictures.
     """
     labels = targets.labels.clamp(min=0)
     index = labels[:, None, :].expand(-1, logits.shape[1], -1)
@@ -66,8 +63,7 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
     Arguments are those of :func:`match_costs`. To match several layers in one call, join them
     along the first axis and repeat the targets.
 
-    Raises:
-        UsageError: if a picture holds more objects than there are queries.
+    Raises :class:`UsageError` if a picture holds more objects than there are queries.
     """
     counts = targets.valid.sum(1)
     if int(counts.max()) > logits.shape[1]:

@@ -17,13 +17,10 @@ _RESIDUAL_SCALE = 0.2
 
 
 def unfreeze_norms(model: nn.Module) -> list[str]:
-    """Replace every frozen norm inside ``model`` by a trainable one, in place.
+    """Replace every frozen norm inside ``model`` by a trainable one, in place; their names.
 
     Names, statistics and affine parameters stay. The new parameters only exist from here on:
     make optimisers after this.
-
-    Returns:
-        The names of the replaced modules.
     """
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)]
     for name, frozen in found:

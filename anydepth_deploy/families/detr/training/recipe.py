@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr import CONFIGS, AnyDepthDETR
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.denoising import make_denoising
 from anydepth_deploy.families.detr.training.forward import Outputs, training_forward
 from anydepth_deploy.families.detr.training.losses import detection_loss, distillation_loss
 from anydepth_deploy.families.detr.training.norms import initialize, is_stored, unfreeze_norms
+from anydepth_deploy.families.shared.recipe import Terms, TrainSettings, network_size
 from anydepth_deploy.families.shared.targets import Targets
-from anydepth_deploy.train.config import TrainConfig, network_size
-from anydepth_deploy.train.step import Terms
 
 __all__ = ["DetrRecipe"]
 
@@ -28,30 +28,29 @@ class DetrRecipe:
     denoising: int = 0
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> DetrRecipe:
+    def from_settings(cls, settings: TrainSettings) -> DetrRecipe:
         """A fresh model to train from scratch, the same for the same seed: backbone norms
         trainable, channels last in memory.
 
-        Raises:
-            UsageError: for an unknown model name.
+        Raises :class:`UsageError` for an unknown model name.
         """
-        size = network_size(config, CONFIGS)
+        size = network_size(settings, CONFIGS)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(settings.seed)
             model = AnyDepthDETR(size)
             unfreeze_norms(model.backbone)
             initialize(model)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model, config.denoising)
+        return cls(model, settings.denoising)
 
     def stores(self, name: str) -> bool:
-        """See :class:`~anydepth_deploy.train.step.Recipe`."""
+        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         return is_stored(name)
 
     def super_pass(
         self, images: Tensor, targets: Targets, generator: torch.Generator | None
     ) -> tuple[Terms, Outputs]:
-        """See :class:`~anydepth_deploy.train.step.Recipe`."""
+        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs = self._forward(images, targets, generator, skip=False)
         return detection_loss(outputs, targets), outputs.detach()
 
@@ -62,7 +61,7 @@ class DetrRecipe:
         teacher: Outputs | None,
         generator: torch.Generator | None,
     ) -> Terms:
-        """See :class:`~anydepth_deploy.train.step.Recipe`."""
+        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs = self._forward(images, targets, generator, skip=True)
         if teacher is None:
             return detection_loss(outputs, targets)

@@ -50,11 +50,9 @@ def assign(
     that several objects claim goes to the one it overlaps most. Target scores are the alignments
     of an object's cells, scaled so that the largest is the best overlap among them.
 
-    Args:
-        class_logits: [N, A, classes]; boxes: [N, A, 4] as x1, y1, x2, y2 in pixels.
-        points: [A, 2], the cells' centres in pixels.
-        targets: the objects of the N pictures.
-        wanted: their boxes [N, T, 4] as x1, y1, x2, y2 in pixels.
+    ``class_logits``: [N, A, classes]; ``boxes``: [N, A, 4] as x1, y1, x2, y2 in pixels; ``points``:
+    [A, 2], the cells' centres in pixels. ``targets``: the objects of the N pictures; ``wanted``:
+    their boxes [N, T, 4] as x1, y1, x2, y2 in pixels.
     """
     cells = points.shape[0]
     offsets = torch.cat([points - wanted[..., None, :2], wanted[..., None, 2:] - points], dim=-1)

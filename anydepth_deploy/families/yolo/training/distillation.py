@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.families.shared.boxes import complete_iou
+from anydepth_deploy.families.shared.recipe import Terms
 from anydepth_deploy.families.yolo.training.assigner import Assignment
 from anydepth_deploy.families.yolo.training.forward import Outputs
-from anydepth_deploy.train.step import Terms
 
 __all__ = ["GROUND_TRUTH_SHARE", "distillation_loss", "feature_loss"]
 
@@ -26,16 +26,12 @@ GROUND_TRUTH_SHARE = 0.2  # of base's loss once super teaches; the rest is disti
 def distillation_loss(
     student: Outputs, teacher: Outputs, ours: Assignment, theirs: Assignment
 ) -> Terms:
-    """Loss of the base pass against the super pass.
+    """Loss of the base pass against the super pass: ``distill_class`` over super's foreground;
+    ``distill_box`` and ``distill_dfl`` over the cells that both assign to the same object;
+    ``distill_features``; weighted.
 
-    Args:
-        student: outputs of the base pass.
-        teacher: outputs of the super pass, detached.
-        ours, theirs: the assignments of the student's and of the teacher's cells.
-
-    Returns:
-        ``distill_class`` over super's foreground; ``distill_box`` and ``distill_dfl`` over the
-        cells that both assign to the same object; ``distill_features``; weighted.
+    ``student``: outputs of the base pass; ``teacher``: of the super pass, detached. ``ours`` and
+    ``theirs``: the assignments of the student's and of the teacher's cells.
     """
     picture, cell = theirs.foreground.nonzero(as_tuple=True)
     divergence = F.kl_div(

@@ -12,9 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.yolo import AnyDepthYOLO
 from anydepth_deploy.families.yolo.head import BINS, distances, grid
-from anydepth_deploy.families.yolo.model import OUTPUTS
+from anydepth_deploy.families.yolo.model import OUTPUTS, AnyDepthYOLO
 
 __all__ = ["Outputs", "decode", "training_forward"]
 
@@ -53,10 +52,8 @@ class Outputs:
 def training_forward(model: AnyDepthYOLO, images: Tensor, *, skip: bool) -> Outputs:
     """Run super (``skip`` false) or base (``skip`` true: all eight blocks are skipped).
 
-    Args:
-        model: in training mode, unless norms should keep their statistics.
-        images: float32 [N, 3, H, W] in 0..1; H and W multiples of 32.
-        skip: whether every refinement is skipped.
+    ``model`` is in training mode, unless norms should keep their statistics. ``images``: float32
+    [N, 3, H, W] in 0..1; H and W multiples of 32. ``skip``: whether every refinement is skipped.
     """
     maps = model.features(images, (skip,) * 8)
     box_logits, class_logits = model.head(tuple(maps[layer] for layer in OUTPUTS))

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.families.shared.boxes import complete_iou
+from anydepth_deploy.families.shared.recipe import Terms
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.families.yolo.head import BINS
 from anydepth_deploy.families.yolo.training.assigner import Assignment
 from anydepth_deploy.families.yolo.training.forward import Outputs
-from anydepth_deploy.train.step import Terms
 
 __all__ = ["BOX_WEIGHT", "CLASS_WEIGHT", "DFL_WEIGHT", "detection_loss", "side_loss"]
 
@@ -28,16 +28,10 @@ BOX_WEIGHT, CLASS_WEIGHT, DFL_WEIGHT = 7.5, 0.5, 1.5
 def detection_loss(
     outputs: Outputs, targets: Targets, wanted: Tensor, assignment: Assignment
 ) -> Terms:
-    """Loss against the objects.
+    """Loss against the objects: ``class``, ``box`` and ``dfl``, weighted.
 
-    Args:
-        outputs: of one training forward.
-        targets: the objects of its pictures.
-        wanted: their boxes [N, T, 4] as x1, y1, x2, y2 in pixels.
-        assignment: of cells to them.
-
-    Returns:
-        ``class``, ``box`` and ``dfl``, weighted.
+    ``outputs``: of one training forward; ``targets``: the objects of its pictures; ``wanted``:
+    their boxes [N, T, 4] as x1, y1, x2, y2 in pixels; ``assignment``: of cells to them.
     """
     picture, cell = assignment.foreground.nonzero(as_tuple=True)
     number = assignment.object[picture, cell]
@@ -61,13 +55,9 @@ def detection_loss(
 
 
 def side_loss(logits: Tensor, distances: Tensor) -> Tensor:
-    """Distribution focal loss: cross-entropy to the two bins around each distance.
+    """Distribution focal loss [M, 4]: cross-entropy to the two bins around each distance.
 
-    Args:
-        logits: [M, 4, 16]; distances: [M, 4] in strides, clamped to what the bins can say.
-
-    Returns:
-        [M, 4].
+    ``logits``: [M, 4, 16]; ``distances``: [M, 4] in strides, clamped to what the bins can say.
     """
     distances = distances.clamp(0, BINS - 1 - 0.01)
     lower = distances.floor()

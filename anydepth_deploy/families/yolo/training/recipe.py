@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anydepth_deploy.families.shared.recipe import Terms, TrainSettings, network_size
 from anydepth_deploy.families.shared.targets import Targets
-from anydepth_deploy.families.yolo import CONFIGS, AnyDepthYOLO
+from anydepth_deploy.families.yolo.config import CONFIGS
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.families.yolo.training.assigner import Assignment, assign, pixel_boxes
 from anydepth_deploy.families.yolo.training.distillation import (
     GROUND_TRUTH_SHARE,
@@ -16,8 +18,6 @@ from anydepth_deploy.families.yolo.training.distillation import (
 )
 from anydepth_deploy.families.yolo.training.forward import Outputs, training_forward
 from anydepth_deploy.families.yolo.training.losses import detection_loss
-from anydepth_deploy.train.config import TrainConfig, network_size
-from anydepth_deploy.train.step import Terms
 
 __all__ = ["Teacher", "YoloRecipe"]
 
@@ -37,16 +37,15 @@ class YoloRecipe:
     model: AnyDepthYOLO
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> YoloRecipe:
+    def from_settings(cls, settings: TrainSettings) -> YoloRecipe:
         """A fresh model to train from scratch, the same for the same seed, channels last in
         memory. The network sets up its weights itself, the head excepted.
 
-        Raises:
-            UsageError: for an unknown model name.
+        Raises :class:`UsageError` for an unknown model name.
         """
-        size = network_size(config, CONFIGS)
+        size = network_size(settings, CONFIGS)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(settings.seed)
             model = AnyDepthYOLO(size)
         model.head.reset_parameters(size.input_size)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -59,7 +58,7 @@ class YoloRecipe:
     def super_pass(
         self, images: Tensor, targets: Targets, generator: torch.Generator | None
     ) -> tuple[Terms, Teacher]:
-        """See :class:`~anydepth_deploy.train.step.Recipe`."""
+        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs, wanted, assignment = self._forward(images, targets, skip=False)
         terms = detection_loss(outputs, targets, wanted, assignment)
         return terms, Teacher(outputs.detach(), assignment)
@@ -71,7 +70,7 @@ class YoloRecipe:
         teacher: Teacher | None,
         generator: torch.Generator | None,
     ) -> Terms:
-        """See :class:`~anydepth_deploy.train.step.Recipe`."""
+        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs, wanted, assignment = self._forward(images, targets, skip=True)
         terms = detection_loss(outputs, targets, wanted, assignment)
         if teacher is None:

@@ -11,25 +11,28 @@ from handmade import InterruptedRunError, stop_after
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError, UsageError
-from anydepth_deploy.families.yolo import CONFIGS, AnyDepthYOLO
+from anydepth_deploy.families.registry import BUILT_IN, find_family
+from anydepth_deploy.families.shared.recipe import total
+from anydepth_deploy.families.yolo.config import CONFIGS
 from anydepth_deploy.families.yolo.head import STRIDES, Detect, distances
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.families.yolo.training.assigner import assign, pixel_boxes
 from anydepth_deploy.families.yolo.training.distillation import distillation_loss
 from anydepth_deploy.families.yolo.training.forward import training_forward
 from anydepth_deploy.families.yolo.training.losses import detection_loss
 from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
-from anydepth_deploy.train.config import FAMILIES, Progress, TrainConfig
+from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
 from anydepth_deploy.train.loop import make_recipe, train
-from anydepth_deploy.train.step import accumulate_gradients, total
+from anydepth_deploy.train.step import accumulate_gradients
 from anydepth_deploy.train.weights import load_stored_state
 
 TINY = CONFIGS["tiny"].replace(classes=8, input_size=(64, 64))
 
 
 def tiny_config(folder: Path, **changes: object) -> TrainConfig:
-    config = TrainConfig(
+    config = TrainConfig.for_family(
         family="anydepth-yolo",
         output=str(folder / "tiny.pth"),
         steps=4,
@@ -47,7 +50,7 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture
 def recipe() -> YoloRecipe:
-    return YoloRecipe.from_config(TrainConfig(family="anydepth-yolo", input_size=64))
+    return YoloRecipe.from_settings(TrainConfig.for_family(family="anydepth-yolo", input_size=64))
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +60,25 @@ def pictures() -> TrainingPictures:
 
 
 def test_defaults_are_those_of_the_family() -> None:
-    for family, defaults in FAMILIES.items():
-        config = TrainConfig(family=family)
-        assert {name: getattr(config, name) for name in defaults} == defaults
+    for family in BUILT_IN:
+        training = find_family(family).training
+        assert training is not None
+        config = TrainConfig.for_family(family)
+        for name in ("learning_rate", "weight_decay", "warmup", "clip"):
+            assert getattr(config, name) == getattr(training, name)
+        assert config.output == f"checkpoints/{family}-tiny-shapes.pth"
         assert eval(repr(config)) == config
-    assert TrainConfig(family="anydepth-yolo", clip=1.0, learning_rate=0.0).clip == 1.0
-    assert TrainConfig(family="anydepth-yolo", learning_rate=0.0).learning_rate == 0.0
+    assert TrainConfig.for_family(family="anydepth-yolo", clip=1.0, learning_rate=0.0).clip == 1.0
+    assert TrainConfig.for_family(family="anydepth-yolo", learning_rate=0.0).learning_rate == 0.0
     with pytest.raises(UsageError, match="unknown family 'yolo': choose one of anydepth-detr"):
-        TrainConfig(family="yolo")
+        TrainConfig.for_family(family="yolo")
     with pytest.raises(UsageError, match="unknown model 'huge': choose one of"):
-        make_recipe(TrainConfig(family="anydepth-yolo", model="huge"))
+        make_recipe(TrainConfig.for_family(family="anydepth-yolo", model="huge"))
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
-    one, two, other = (
-        YoloRecipe.from_config(TrainConfig(family="anydepth-yolo", seed=seed)).model.state_dict()
-        for seed in (3, 3, 4)
-    )
+    settings = [TrainConfig.for_family("anydepth-yolo", seed=seed) for seed in (3, 3, 4)]
+    one, two, other = (YoloRecipe.from_settings(item).model.state_dict() for item in settings)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert not torch.equal(one["model.0.conv.weight"], other["model.0.conv.weight"])
 

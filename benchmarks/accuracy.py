@@ -10,67 +10,64 @@ accuracy against multiply-adds, the default ladder among all depths.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from machine import RESULTS, machine, write
+from trained import TRAINED, checkpoint_of
 
 from anydepth_deploy.commands.demo import HELD_OUT_SEED
 from anydepth_deploy.console import bar, giga, print_line, print_table
+from anydepth_deploy.depth import DepthTable
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder
 from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.pictures.shapes import write_coco
 
 mpl.use("Agg")
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 
 
-@dataclass(frozen=True)
-class Split:
-    """The gates that matter most to accuracy: depths are coloured by them. ``letters`` are places
-    in the text of a depth."""
-
-    title: str
-    letters: slice
-    labels: dict[str, str]
-    record: str
+LARGE = 1 / 3
+"""Of the largest effect on AP: the share from which a gate has a colour of its own."""
 
 
-SPLITS = {
-    "anydepth-detr": Split(
-        "AnyDepth-DETR tiny",
-        slice(5, 6),
-        {"F": "encoder in full", "T": "encoder skipped"},
-        "accuracy-tiny",
-    ),
-    "anydepth-yolo": Split(
-        "AnyDepth-YOLO tiny",
-        slice(2, 4),
-        {
-            "FF": "layers 6 and 8 in full",
-            "FT": "layer 6 in full, 8 skipped",
-            "TF": "layer 6 skipped, 8 in full",
-            "TT": "layers 6 and 8 skipped",
-        },
-        "accuracy-yolo-tiny",
-    ),
-}
+def decisive(rows: list[Accuracy], table: DepthTable) -> list[int]:
+    """The gates that matter most to accuracy, two at most: depths are coloured by them."""
+    settings = np.array([table.find(row.depth).settings for row in rows])
+    ap = np.array([row.ap for row in rows])
+    skips = [index for index, gate in enumerate(table.space.gates) if not gate.layers]
+    effect = {
+        gate: abs(ap[settings[:, gate] == 0].mean() - ap[settings[:, gate] == 1].mean())
+        for gate in skips
+    }
+    ranked = sorted(skips, key=lambda gate: -effect[gate])
+    return [gate for gate in ranked[:2] if effect[gate] >= LARGE * effect[ranked[0]]]
 
 
-def draw(rows: list[Accuracy], ladder: list[str], split: Split, path: Path) -> None:
+def draw(rows: list[Accuracy], table: DepthTable, title: str, path: Path) -> None:
     """All depths as dots, the default ladder as a line."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    gates = decisive(rows, table)
     colours = ("tab:blue", "tab:orange", "tab:green", "tab:red")
-    for (letters, label), colour in zip(split.labels.items(), colours, strict=False):
-        chosen = [row for row in rows if row.depth[split.letters] == letters]
-        axes.scatter(
-            [r.macs / 1e6 for r in chosen], [r.ap for r in chosen], s=14, c=colour, label=label
+    for chosen, colour in zip(itertools.product((0, 1), repeat=len(gates)), colours, strict=False):
+        dots = [
+            row
+            for row in rows
+            if tuple(table.find(row.depth).settings[gate] for gate in gates) == chosen
+        ]
+        label = ", ".join(
+            f"{table.space.gates[gate].name} {'skipped' if skipped else 'in full'}"
+            for gate, skipped in zip(gates, chosen, strict=True)
         )
-    rungs = [row for depth in ladder for row in rows if row.depth == depth]
+        macs, ap = [row.macs / 1e6 for row in dots], [row.ap for row in dots]
+        axes.scatter(macs, ap, s=14, c=colour, label=label)
+    rungs = [row for depth in table.ladder for row in rows if row.depth == str(depth)]
     axes.plot(
         [r.macs / 1e6 for r in rungs], [r.ap for r in rungs], "k.-", lw=1, label="default ladder"
     )
@@ -82,19 +79,19 @@ def draw(rows: list[Accuracy], ladder: list[str], split: Split, path: Path) -> N
             xytext=(3, 4),
             textcoords="offset points",
         )
-    axes.set(xlabel="multiply-adds, millions", ylabel="AP", title=f"{split.title}, every depth")
+    axes.set(xlabel="multiply-adds, millions", ylabel="AP", title=f"{title}, every depth")
     axes.legend(fontsize=8, loc="best")
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", default="anydepth-detr", choices=sorted(SPLITS))
+    parser.add_argument("--family", default=TRAINED[0], choices=TRAINED)
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
-    split = SPLITS[options.family]
-    checkpoint = CHECKPOINTS / f"{options.family}-tiny-shapes.pth"
+    family = find_family(options.family)
+    checkpoint = checkpoint_of(options.family)
     found = machine("onnxruntime", "numpy", "faster-coco-eval", "pillow")
     with tempfile.TemporaryDirectory() as folder:
         with bar("export") as progress:
@@ -104,6 +101,7 @@ def main() -> None:
             rows = evaluate(bundle, data, bundle.table.rows, progress=progress, record=False)
         supported = pareto_ladder(bundle, rows)
         ladder = list(bundle.manifest.ladder)
+        table = bundle.table
         source = bundle.manifest.source.sha256
     best = sorted((row for row in rows if row.depth in {*ladder, *supported}), key=lambda r: r.macs)
     print_table(
@@ -131,8 +129,9 @@ def main() -> None:
             "supported_ladder": supported,
             "rows": [asdict(row) for row in rows],
         }
-        print_line(str(write(split.record, content)))
-        draw(rows, ladder, split, RESULTS / f"{split.record}.png")
+        record = f"accuracy-{family.prefix}tiny"
+        print_line(str(write(record, content)))
+        draw(rows, table, f"{family.title} tiny", RESULTS / f"{record}.png")
 
 
 if __name__ == "__main__":

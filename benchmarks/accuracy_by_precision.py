@@ -1,4 +1,4 @@
-"""Average precision of both trained tiny checkpoints, by rung of the ladder and precision.
+"""Average precision of the trained tiny checkpoints, by rung of the ladder and precision.
 
     python benchmarks/accuracy_by_precision.py
     python benchmarks/accuracy_by_precision.py --family anydepth-yolo
@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from machine import RESULTS, machine, write
+from trained import TRAINED, checkpoint_of
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.calibration.calibrate import calibrate
@@ -32,7 +33,6 @@ from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.runtimes.registry import runtime_computes
 
 mpl.use("Agg")
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 CALIBRATION_SEED, CALIBRATION_PICTURES = 7, 128
 
 FORMS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -106,12 +106,11 @@ def rows_of(found: dict[str, list[Accuracy]]) -> Sequence[Sequence[object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    families = ("anydepth-detr", "anydepth-yolo")
-    parser.add_argument("--family", default=families[0], choices=families)
+    parser.add_argument("--family", default=TRAINED[0], choices=TRAINED)
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
-    checkpoint = CHECKPOINTS / f"{options.family}-tiny-shapes.pth"
+    checkpoint = checkpoint_of(options.family)
     machine_found = machine("onnxruntime", "openvino", "numpy", "faster-coco-eval", "pillow")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

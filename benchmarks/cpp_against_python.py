@@ -31,6 +31,7 @@ from machine import machine, write
 from numpy.typing import NDArray
 from PIL import Image
 from random_checkpoint import write_random_checkpoint
+from trained import TRAINED, checkpoint_of
 
 from anydepth_deploy.bench.results import Scope
 from anydepth_deploy.bench.statistics import ratio_of_medians
@@ -43,10 +44,9 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.shapes import render
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAINED = ("anydepth-detr", "anydepth-yolo")
-"""Measured by default: the committed tiny checkpoints, whose calls are so short that the cost of a
-language shows most."""
 RANDOM = ("r50", "yolo-s")
+"""Beside the committed tiny checkpoints, which are measured by default: their calls are so short
+that the cost of a language shows most."""
 SCOPES: tuple[Scope, ...] = ("detections", "pictures")
 PICTURES = 4
 PICTURE_SIDE = {"tiny": 640, "r50": 1280, "s": 1280}
@@ -151,9 +151,9 @@ def _ratio(python: NDArray[np.float64], cpp: NDArray[np.float64]) -> dict[str, f
     return {name: value and round(value, 4) for name, value in found.items()}
 
 
-def checkpoint_of(network: str, folder: Path) -> Path:
+def find_checkpoint(network: str, folder: Path) -> Path:
     if network in TRAINED:
-        return ROOT / "checkpoints" / f"{network}-tiny-shapes.pth"
+        return checkpoint_of(network)
     return write_random_checkpoint(network, folder / f"{network}.pth")
 
 
@@ -185,7 +185,7 @@ def main() -> None:
         for network in options.network:
             with bar(f"export {network}") as progress:
                 bundle = export_bundle(
-                    checkpoint_of(network, folder), folder / network, progress=progress
+                    find_checkpoint(network, folder), folder / network, progress=progress
                 )
             pictures = draw_pictures(bundle, folder / f"{network}-pictures")
             for scope in SCOPES:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from machine import machine, write
+from trained import TRAINED, checkpoint_of
 
 from anydepth_deploy.bench.host import resident_memory
 from anydepth_deploy.bench.options import Options
@@ -37,8 +38,6 @@ from anydepth_deploy.console import bar, print_table
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.exporting.export import export_bundle
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
 CALLS = 150
 """In a stretch."""
 
@@ -131,10 +130,10 @@ def main() -> None:
     with context.Pool(1, maxtasksperchild=1) as pool:  # a fresh process for each
         memory = pool.map(growth, COUNTS, chunksize=1)
     with tempfile.TemporaryDirectory() as folder:
-        for family in FAMILIES:
-            checkpoint = CHECKPOINTS / f"{family}-tiny-shapes.pth"
+        for family in TRAINED:
             with bar(f"export {family}") as progress:
-                bundle = export_bundle(checkpoint, Path(folder) / family, progress=progress)
+                out = Path(folder) / family
+                bundle = export_bundle(checkpoint_of(family), out, progress=progress)
             rows.append(compare(bundle, options.pairs))
     print_table(
         "median of the harness over that of a bare loop",

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from anydepth_deploy.families.registry import FAMILIES
+from anydepth_deploy.families.registry import find_family, names
 from anydepth_deploy.families.shared.randomise import randomise
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 NETWORKS = {
-    f"{prefix}{name}": (family, name)
-    for family, prefix in (("anydepth-detr", ""), ("anydepth-yolo", "yolo-"))
-    for name in FAMILIES[family].sizes
+    listed: (family, size)
+    for family in names()
+    for listed, size in find_family(family).size_names.items()
 }
 """Family and size by the name used here."""
 
@@ -29,7 +29,8 @@ NETWORKS = {
 def random_network(name: str, seed: int = 0) -> AnyDepthModel:
     """A network of :data:`NETWORKS` with random weights."""
     family, size = NETWORKS[name]
-    return randomise(FAMILIES[family].build(FAMILIES[family].sizes[size]), seed)
+    found = find_family(family)
+    return randomise(found.build(found.sizes[size]), seed)
 
 
 def write_random_checkpoint(name: str, path: Path, seed: int = 0) -> Path:

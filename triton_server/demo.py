@@ -20,6 +20,7 @@ from anydepth_deploy import console
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import AnyDepthError, CheckFailedError
 from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.registry import names
 from anydepth_deploy.pictures.images import load_image
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.serve.plan import ServeOptions
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    families = ("anydepth-detr", "anydepth-yolo")
+    families = names()
     parser.add_argument("--family", choices=families, default=families[0])
     parser.add_argument(
         "--out", type=Path, default=ROOT / "engines" / "demo-triton", help="folder to write into"

@@ -17,6 +17,7 @@ __all__ = [
     "LAYOUTS",
     "PIECE_METADATA",
     "PRECISIONS",
+    "PREDICTIONS",
     "RAW_METADATA",
     "TABLE_METADATA",
     "Artifact",
@@ -65,6 +66,10 @@ Deformable = Literal["gridsample", "gather"]
 
 RAW_METADATA = "anydepth.raw_outputs"
 """ONNX metadata: public names of the raw outputs and the tensors of the graph that hold them."""
+
+PREDICTIONS = "predictions"
+"""The raw output that suppression outside a graph works on: float32 [N, 4 + classes, A], cx, cy, w,
+h in input pixels, then scores."""
 
 PIECE_METADATA = "anydepth.piece"
 """ONNX metadata: which link of a chain a graph is, a :class:`StagePiece` in JSON."""
@@ -328,8 +333,8 @@ class Manifest(_Model):
         """What is not in the graph works on predictions, which the graph must give."""
         if self.suppression is None or self.suppression.where == "graph":
             return
-        if "predictions" not in self.raw_outputs:
-            raise ValueError("suppression outside the graph needs the raw output 'predictions'")
+        if PREDICTIONS not in self.raw_outputs:
+            raise ValueError(f"suppression outside the graph needs the raw output '{PREDICTIONS}'")
         for artifact in self.artifacts:
             if not artifact.raw:
                 raise ValueError(

@@ -14,7 +14,7 @@ from anydepth_deploy.bundle.session import Engines, Finish, Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, UsageError, shorten
-from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.manifest import PREDICTIONS, Artifact
 from anydepth_deploy.runtimes.engine import Compute, Engine, EngineOptions, Stages
 from anydepth_deploy.runtimes.registry import (
     format_of,
@@ -183,7 +183,7 @@ def _finish(bundle: BundleFiles, artifacts: Sequence[Artifact]) -> Finish | None
         return None
 
     def finish(raw: dict[str, NDArray[np.generic]]) -> Detections:
-        predictions = raw["predictions"].astype(np.float32, copy=False)
+        predictions = raw[PREDICTIONS].astype(np.float32, copy=False)
         return suppress(predictions, rule, bundle.manifest.max_detections)
 
     return finish

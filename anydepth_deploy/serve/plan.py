@@ -12,7 +12,7 @@ from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
-from anydepth_deploy.manifest import PRECISIONS, Artifact
+from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
 
@@ -256,7 +256,7 @@ def _raw_output(bundle: Bundle, chosen: dict[str, list[Artifact]]) -> str:
             f"some engines of bundle {bundle.path} end with detections, others before suppression: "
             "build them again together, with --force"
         )
-    return "raw_predictions" if raw == {True} else ""
+    return f"raw_{PREDICTIONS}" if raw == {True} else ""
 
 
 def _check_outputs(found: Plan) -> None:

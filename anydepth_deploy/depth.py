@@ -2,8 +2,9 @@
 
 A *gate* is one run-time choice. A *depth* is a full setting of all gates of a model, written as
 text: ``FFTT-F-6`` (groups of gates joined by dashes, ``F`` = runs in full, ``T`` = refinement
-skipped, a number = that many layers run). A *ladder* is an ordered tuple of depths from ``base``
-(everything skipped) to ``super`` (nothing skipped); each rung is a *level*.
+skipped, a number = that many layers run). Where all gates count layers, numbers get a letter,
+``L3``: digits alone are a row of a table, everywhere. A *ladder* is an ordered tuple of depths from
+``base`` (everything skipped) to ``super`` (nothing skipped); each rung is a *level*.
 
 Nothing here knows a model family: a family describes its gates as a :class:`DepthSpace`.
 """
@@ -162,9 +163,9 @@ class DepthSpace:
         settings: list[int] = []
         for letters, members in zip(groups, gates, strict=True):
             if members[0].layers:
-                if not re.fullmatch(r"[0-9]{1,3}", letters):
+                if not re.fullmatch(self._counted + r"[0-9]{1,3}", letters):
                     raise problem
-                settings.append(int(letters))
+                settings.append(int(letters.removeprefix(self._counted)))
             elif len(letters) == len(members) and set(letters) <= {"F", "T"}:
                 settings.extend("FT".index(letter) for letter in letters)
             else:
@@ -174,11 +175,19 @@ class DepthSpace:
         except DepthError as error:
             raise DepthError(f"unknown depth '{text}': {error}") from None
 
+    @property
+    def _counted(self) -> str:
+        """What stands before a number of layers: a letter where nothing else tells it from a
+        row."""
+        return "L" if all(gate.layers for gate in self.gates) else ""
+
     def _format(self, settings: tuple[int, ...]) -> str:
         pairs = zip(self.gates, settings, strict=True)
         groups = itertools.groupby(pairs, lambda pair: pair[0].group)
         return "-".join(
-            "".join(gate.letter(setting) for gate, setting in members) for _, members in groups
+            self._counted * bool(members[0][0].layers)
+            + "".join(gate.letter(setting) for gate, setting in members)
+            for members in (list(members) for _, members in groups)
         )
 
 
@@ -222,7 +231,7 @@ class DepthTable:
         return self._row_of[self.find(depth)]
 
     def find(self, depth: str | int | Depth) -> Depth:
-        """The depth that a person means: text, ``level:k``, a row index or a depth.
+        """The depth that a person means: text, ``level:k``, a row (a number or digits) or a depth.
 
         Raises :class:`DepthError` when there is no such depth, for negative rows, and for values
         of any other type.
@@ -231,6 +240,8 @@ class DepthTable:
             if depth not in self._row_of:
                 raise DepthError(f"depth '{depth}' is not one of this model's {len(self.rows)}")
             return depth
+        if isinstance(depth, str) and re.fullmatch(r"-?[0-9]{1,9}", depth.strip()):
+            depth = int(depth)
         if isinstance(depth, str):
             match = re.fullmatch(r"level:(-?[0-9]{1,9})", depth.strip(), re.IGNORECASE)
             if match is None:

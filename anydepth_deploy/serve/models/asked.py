@@ -23,9 +23,9 @@ def asked_row(
 ) -> int:
     """The row of ``table`` that a request means.
 
-    ``inputs`` and ``parameters`` may each hold ``depth`` (text as :meth:`DepthTable.find` takes it,
-    digits for a row, or an integer) and ``row`` (an integer, or digits); what else they hold is
-    not looked at. ``default``: the row where nothing is said.
+    ``inputs`` and ``parameters`` may each hold ``depth`` (what :meth:`DepthTable.find` takes: text,
+    of which digits are a row, or an integer) and ``row`` (an integer, or digits); what else they
+    hold is not looked at. ``default``: the row where nothing is said.
 
     Raises :class:`DepthError` for a depth the model does not have, a value of another type, and
     places that do not agree.
@@ -56,13 +56,11 @@ def _depth(place: Place) -> str | int:
         )
     if isinstance(value, int):
         return value
-    if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
-        return int(value)
     if len(value) > 80 or not value.isprintable():  # whole in a message of one line otherwise
         raise DepthError(
             f"{where} is text of {len(value)} characters, which is no depth: {value[:40]!a}"
         )
-    if where.endswith("'row'"):
+    if where.endswith("'row'") and not re.fullmatch(r"-?[0-9]{1,9}", value.strip()):
         raise DepthError(f"{where} is '{value}': expected an integer; texts go in 'depth'")
     return value
 

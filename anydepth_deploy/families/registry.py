@@ -6,18 +6,21 @@ Another package names its :class:`~anydepth_deploy.families.family.Family` in th
     [project.entry-points."anydepth_deploy.families"]
     anydepth-tiny = "anydepth_tiny:FAMILY"
 
-Families are imported when they are asked for; none of this imports torch.
+Families are imported when they are asked for: their names cost next to nothing, which options of
+commands count on. None of this imports torch.
 """
 
 from __future__ import annotations
 
 import functools
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.errors import BundleError, CheckpointError, UsageError, shorten
-from anydepth_deploy.families.family import Family, Outputs, Refusal, Shapes, Training
-from anydepth_deploy.families.shared.tolerances import EngineTolerances, Size, Tolerances
+
+if TYPE_CHECKING:
+    from anydepth_deploy.families.family import Family, Outputs, Shapes, Training
+    from anydepth_deploy.families.shared.tolerances import EngineTolerances, Size, Tolerances
 
 __all__ = [
     "BUILT_IN",
@@ -47,12 +50,18 @@ def names() -> tuple[str, ...]:
 
 
 def find_family(name: str) -> Family:
-    """The family called ``name``. Raises :class:`UsageError` for an unknown one, and for one whose
-    package is broken."""
+    """The family called ``name``. Raises :class:`UsageError` for an unknown one, for one whose
+    package is broken, and for a name that two packages give."""
     known = _known()
     if name not in known:
         raise UsageError(f"unknown family {name!r}: choose one of {', '.join(known)}")
-    return _load(known[name])
+    entry, *others = known[name]
+    if others:
+        raise UsageError(
+            f"the family '{name}' is given twice, by {_package(entry)} and by "
+            f"{_package(others[0])}: uninstall one of them, or rename its family"
+        )
+    return _load(entry)
 
 
 def find_outputs(name: str) -> Outputs:
@@ -113,6 +122,8 @@ def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:
     Every family is asked before anybody's refusal counts. Raises :class:`CheckpointError` where no
     family takes the network, or more than one does.
     """
+    from anydepth_deploy.families.family import Refusal
+
     found: list[tuple[Family, Any]] = []
     refused: list[str] = []
     broken: list[str] = []
@@ -144,22 +155,19 @@ def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:
 
 
 @functools.cache
-def _known() -> dict[str, EntryPoint]:
-    """Where each family is. Raises :class:`UsageError` for a name that two packages give."""
-    known = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
+def _known() -> dict[str, list[EntryPoint]]:
+    """Where each family is; in several places, where packages do not know of each other."""
+    known = {name: [EntryPoint(name, value, GROUP)] for name, value in BUILT_IN.items()}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        if entry.name in known:
-            raise UsageError(
-                f"the family '{entry.name}' is given twice, by {_package(known[entry.name])} and "
-                f"by {_package(entry)}: uninstall one of them, or rename its family"
-            )
-        known[entry.name] = entry
+        known.setdefault(entry.name, []).append(entry)
     return known
 
 
 @functools.cache
 def _load(entry: EntryPoint) -> Family:
     """Raises :class:`UsageError` for an entry point that gives no family of its name."""
+    from anydepth_deploy.families.family import Family
+
     try:
         found = entry.load()
     except Exception as error:  # whatever a module of others does when it is imported

@@ -201,7 +201,7 @@ def test_a_wrong_network_is_found(bundle: Bundle, checkpoint: Path) -> None:
         assert (near, gap) == (depth == "FT", 0.0)
 
 
-def test_what_it_does_not_offer_is_refused(run: Run, bundle: Bundle, tmp_path: Path) -> None:
+def test_what_it_does_not_offer_is_refused(example: Family) -> None:
     with pytest.raises(BundleError, match=f"'{NAME}' has no tolerances for engines in fp32"):
         registry.engine_tolerances(NAME, SIZE, "fp32")
     with pytest.raises(BundleError, match=f"'{NAME}' has no tolerances for int8"):
@@ -212,6 +212,26 @@ def test_what_it_does_not_offer_is_refused(run: Run, bundle: Bundle, tmp_path: P
         TrainConfig.for_family("x")
     with pytest.raises(BundleError, match=f"engines of the family 'x': expected .* or {NAME}$"):
         registry.engine_tolerances("x", SIZE, "fp32")
+
+
+def test_options_of_commands_know_it(example: Family, tmp_path: Path) -> None:
+    """In a process of its own: options are made when a command is imported."""
+    paths = [path for path in sys.path if (Path(path) / "anydepth_example-0.1.dist-info").is_dir()]
+    code = (
+        f"import sys; sys.path[:0] = {[*paths, str(EXAMPLE)]!r}\n"
+        "from anydepth_deploy.cli import main\n"
+        "main()"
+    )
+    for family, told in (
+        (NAME, f"family '{NAME}' cannot be trained: choose one of anydepth-detr, anydepth-yolo"),
+        ("x", f"'anydepth-yolo', '{NAME}'"),
+    ):
+        words = ["train", "--family", family, "--out", str(tmp_path / "c.pth")]
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_its_refusals_are_told(tmp_path: Path, network: AnyDepthModel) -> None:

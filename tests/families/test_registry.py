@@ -166,13 +166,14 @@ def test_an_entry_point_gives_a_family_of_its_name(install: Install, code: str, 
 
 
 def test_a_name_is_given_once(install: Install) -> None:
-    install("anydepth-yolo = families_of_the_tests:FAMILY")
+    install("anydepth-yolo = families_of_the_tests:FAMILY", name="first-package")
+    install("mine = families_of_the_tests:FAMILY", name="second-package")
+    install("mine = families_of_the_tests:FAMILY", name="third-package")
+    assert registry.names() == (*registry.BUILT_IN, "mine")
     with pytest.raises(UsageError, match="'anydepth-yolo' is given twice, by anydepth-deploy and"):
-        registry.names()
-
-
-def test_two_packages_with_one_family(install: Install) -> None:
-    install("mine = families_of_the_tests:FAMILY")
-    install("mine = families_of_the_tests:FAMILY", name="another-package")
-    with pytest.raises(UsageError, match=r"'mine' is given twice, by .* and by .*: uninstall one"):
-        registry.find_family("anydepth-detr")
+        registry.find_family("anydepth-yolo")
+    with pytest.raises(UsageError, match=r"'mine' is given twice, by .*-package and by .*: unins"):
+        registry.find_family("mine")
+    assert registry.find_family("anydepth-detr").name == "anydepth-detr"
+    with pytest.raises(CheckpointError, match=r"known any-depth.*-yolo' is given twice.*'mine' is"):
+        registry.recognise({"a": (1,)}, "c")

@@ -49,6 +49,37 @@ def test_one_group_of_gates_needs_no_dash() -> None:
     assert len(EIGHT_STAGES.every) == 256
 
 
+@pytest.mark.parametrize("groups", [(0,), (0, 1)])
+def test_a_number_alone_is_no_depth(groups: tuple[int, ...]) -> None:
+    """Digits are a row, everywhere; so layers get a letter where all gates count them."""
+    gates = tuple(Gate(f"decoder{group}", group, layers=6) for group in groups)
+    space = DepthSpace(gates, (4,) * len(gates))
+    assert str(space.super) == "-".join(["L6"] * len(gates))
+    assert str(space.base) == "-".join(["L4"] * len(gates))
+    for depth in space.every:
+        assert space.parse(str(depth)) == space.parse(str(depth).lower()) == depth
+    table = DepthTable(space, (space.base, space.super))
+    for row, depth in enumerate(table.rows):
+        assert table.find(str(row)) == table.find(f" {row}\n") == table.find(row) == depth
+        assert table.find(str(depth)) == depth
+        assert table.select(f"{row},{depth}") == (depth,)
+    for text in ("6", "LL6", "L", "L6-6", "6L", "F", "L7"):
+        with pytest.raises(DepthError, match=f"unknown depth '{text}'"):
+            space.parse(text)
+
+
+@pytest.mark.parametrize("table", [TABLE, DepthTable(EIGHT_STAGES, EIGHT_STAGES.every[::-255])])
+def test_digits_are_a_row(table: DepthTable) -> None:
+    for row, depth in enumerate(table.rows):
+        assert table.find(f"{row}") == table.find(f" 0{row} ") == depth
+        assert table.row(f"{row}") == row
+    for text in ("-1", str(len(table.rows)), "999999999"):
+        with pytest.raises(DepthError, match=f"unknown depth row {text}: rows go from 0 to"):
+            table.find(text)
+    with pytest.raises(DepthError, match="written like"):
+        table.find("1" * 10)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import handmade
 import pytest
 
+from anydepth_deploy.depth import DepthSpace, DepthTable, Gate
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.serve.models.asked import asked_row
 
@@ -68,6 +69,18 @@ def test_what_is_no_depth_is_refused(
     with pytest.raises(DepthError, match=message) as refused:
         asked(inputs, parameters)
     assert "\n" not in str(refused.value)
+
+
+def test_layers_alone_have_a_letter() -> None:
+    space = DepthSpace((Gate("decoder", 0, layers=6),), (4,))
+    table = DepthTable(space, (space.base, space.super))
+    for text, row in (("L4", 0), ("l6", 1), ("4", 4), ("0", 0), ("L1", 5), ("super", 1)):
+        assert asked_row(table, {"depth": text}, {}, 0) == row
+    for wrong in ("6", "L7"):
+        with pytest.raises(DepthError, match="unknown depth"):
+            asked_row(table, {"depth": wrong}, {}, 0)
+    with pytest.raises(DepthError, match="input 'row' is 'L4': expected an integer"):
+        asked_row(table, {"row": "L4"}, {}, 0)
 
 
 def test_what_cannot_be_printed_stays_out_of_the_message() -> None:

@@ -20,7 +20,7 @@ import torch
 from conftest import ROOT, random_images
 
 from anydepth_deploy import cli
-from anydepth_deploy.bundle.files import Bundle, open_bundle
+from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import BundleError, CheckpointError, UsageError
 from anydepth_deploy.exporting.export import export_bundle

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable, check_table, default_table, read_table
 from anydepth_deploy.depth import Depth, DepthTable, names_whole_ladder
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.exporting.words import (
+    check_layouts,
+    check_precisions,
+    check_ranges,
+    check_weights,
+)
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.graph.assemble import Weights
 from anydepth_deploy.manifest import (
     LAYOUTS,
     PRECISIONS,
@@ -28,11 +33,10 @@ from anydepth_deploy.manifest import (
     Quantisation,
     StagePiece,
     Target,
+    Weights,
 )
 
 __all__ = [
-    "TARGETS",
-    "WEIGHTS",
     "Job",
     "Plan",
     "Scales",
@@ -41,12 +45,6 @@ __all__ = [
     "find_scales",
     "plan_jobs",
 ]
-
-WEIGHTS: tuple[Weights, ...] = ("shared", "folded")
-
-
-TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
-
 
 NAMED = ("tensorrt", "gather")
 """What is not the usual thing appears in the names of artifacts."""
@@ -165,13 +163,12 @@ def check_options(
 
     Raises :class:`UsageError` for words that are not known or do not go together.
     """
-    chosen = _layouts(layouts, depth)
-    _check_words("weights", weights, WEIGHTS)
-    _check_words("precision", precision, PRECISIONS)
-    _check_words("target", targets, TARGETS)
-    if "int8" not in precision and list(targets) != ["onnxruntime"]:
-        raise UsageError("--target has a meaning for --precision int8 only: leave it out")
-    return chosen
+    check_layouts(layouts, depth)
+    check_weights(weights)
+    check_precisions(precision, targets)
+    if layouts is None:
+        return ["gated"] if names_whole_ladder(depth) else ["set"]
+    return [layout for layout in LAYOUTS if layout in layouts]
 
 
 def plan_jobs(
@@ -200,18 +197,11 @@ def find_scales(
 ) -> Scales | None:
     """The table and rules that ``precision`` needs, read. Raises :class:`UsageError` and
     :class:`CalibrationError`."""
+    named = None if path is None else Path(path)
+    check_ranges(Path(checkpoint), precision, named, rules=rules is not None)
     if "int8" not in precision:
-        if path is not None or rules is not None:
-            raise UsageError(
-                "a range table, --keep and --quantise have a meaning for --precision int8 only"
-            )
         return None
-    chosen = default_table(checkpoint) if path is None else Path(path)
-    if path is None and not chosen.is_file():
-        raise UsageError(
-            f"INT8 needs a range table, and {chosen} does not exist: make it with 'anydepth-deploy "
-            f"calibrate {checkpoint} --images FOLDER', or name another with --ranges"
-        )
+    chosen = named or default_table(checkpoint)
     return Scales(read_table(chosen), chosen.name, rules or KeepingRules())
 
 
@@ -230,21 +220,6 @@ def check_scales(source: Scales, manifest: Manifest, jobs: Sequence[Job]) -> Non
     )
 
 
-def _layouts(layouts: Sequence[str] | None, depth: str) -> list[str]:
-    whole = names_whole_ladder(depth)
-    if layouts is None:
-        return ["gated"] if whole else ["set"]
-    if not layouts or (unknown := [layout for layout in layouts if layout not in LAYOUTS]):
-        named = unknown[0] if layouts else ""
-        raise UsageError(f"unknown layout '{named}': expected {' or '.join(LAYOUTS)}")
-    if "set" not in layouts and not whole:
-        raise UsageError(
-            f"a {layouts[0]} graph holds every depth, so --depth {depth} has no meaning for it: "
-            "leave --depth out, or add --layout set"
-        )
-    return [layout for layout in LAYOUTS if layout in layouts]
-
-
 def _precisions(
     precision: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[Precision, Target | None]]:
@@ -253,7 +228,7 @@ def _precisions(
         (item, None) for item in PRECISIONS if item in precision and item != "int8"
     ]
     if "int8" in precision:
-        found += [("int8", target) for target in TARGETS if target in targets]
+        found += [("int8", target) for target in get_args(Target) if target in targets]
     return found
 
 
@@ -263,18 +238,12 @@ def _graphs(
     """Graphs to make in each precision: layout, weights, and the depth of a static one."""
     graphs: list[tuple[Layout, Weights, Depth | None]] = []
     if "gated" in layouts:
-        graphs += [("gated", kind, None) for kind in WEIGHTS if kind in weights]
+        graphs += [("gated", kind, None) for kind in get_args(Weights) if kind in weights]
     if "set" in layouts:
         graphs += [("set", "folded", chosen) for chosen in table.select(depth)]
     if "stages" in layouts:
         graphs.append(("stages", "folded", None))
     return graphs
-
-
-def _check_words(what: str, words: Sequence[str], known: Sequence[str]) -> None:
-    if not words or (unknown := [item for item in words if item not in known]):
-        named = unknown[0] if words else ""
-        raise UsageError(f"unknown {what} '{named}': expected {' or '.join(known)}")
 
 
 def _numbers(scheme: Quantisation | None) -> Quantisation | None:

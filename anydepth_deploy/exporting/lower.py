@@ -16,14 +16,14 @@ from anydepth_deploy.calibration.keeping import Keeper, KeepingRules, table_rang
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
+from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.deformable import gather_samples
 from anydepth_deploy.graph.passes.half import to_half
 from anydepth_deploy.graph.passes.placement import Placement, graphs_of
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.passes.weights import align_levels, share_constants
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.manifest import Deformable, Kept, Precision, Target
+from anydepth_deploy.manifest import Deformable, Kept, Precision, Target, Weights
 
 __all__ = ["Lowered", "Recipe", "lower"]
 

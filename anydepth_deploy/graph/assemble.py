@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -23,12 +22,10 @@ from anydepth_deploy.graph.passes.fold import fold_batch_norms, merge_parallel_c
 from anydepth_deploy.graph.passes.values import new_constant, new_node
 from anydepth_deploy.graph.passes.weights import share_constants, share_slices, shared_names
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
-from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
+from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA, Weights
 from anydepth_deploy.version import __version__
 
-__all__ = ["Weights", "assemble_gated", "assemble_static"]
-
-Weights = Literal["shared", "folded"]
+__all__ = ["assemble_gated", "assemble_static"]
 
 IR_VERSION = 8
 """What opset 18 came with; every runtime that reads the opset reads this."""

@@ -34,8 +34,9 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.families.shared.macs import Macs, count_macs
 from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage
 from anydepth_deploy.families.yolo.model import AnyDepthYOLO
-from anydepth_deploy.graph.assemble import Weights, assemble_gated
+from anydepth_deploy.graph.assemble import assemble_gated
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.manifest import Weights
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.suppression import Suppression, suppress
 from anydepth_deploy.verifying.graphs import Report, verify

@@ -25,11 +25,11 @@ from trained_networks import FAMILIES, trained_pieces
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.graph.assemble import Weights, assemble_gated, assemble_static
+from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.fold import constant
 from anydepth_deploy.graph.passes.half import HalfReport, to_half
 from anydepth_deploy.graph.pieces import Pieces
-from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.manifest import RAW_METADATA, Weights
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.torch_runtime.session import TorchSession

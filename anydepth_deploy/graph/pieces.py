@@ -34,7 +34,8 @@ __all__ = ["BATCH", "OPSET", "Piece", "Pieces", "export_pieces"]
 
 OPSET = 18
 """LayerNormalization needs 17 or later; GridSample of 20 or later is misread by some TensorRT
-versions (NVIDIA/TensorRT#4646). TensorRT 8.6 reads up to 17 only and is not served yet."""
+versions (NVIDIA/TensorRT#4646). For those that read less, a pass rewrites the graph
+(:mod:`~anydepth_deploy.graph.passes.opset`)."""
 
 BATCH = "N"
 """Name of the batch dimension in every exported graph."""

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.calibration.collect import Histograms, ObservedGraph, collect, discard_state
+from anydepth_deploy.calibration.collect import (
+    Histograms,
+    ObservedGraph,
+    collect,
+    discard_state,
+    import_onnxruntime,
+)
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.calibration.graphs import depth_graph, gated_tensors, to_bytes
 from anydepth_deploy.calibration.histogram import Histogram
@@ -31,7 +37,7 @@ from anydepth_deploy.calibration.table import (
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, utc_now
-from anydepth_deploy.errors import CalibrationError, MissingExtraError, UsageError
+from anydepth_deploy.errors import CalibrationError, UsageError
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
@@ -240,13 +246,7 @@ def _versions() -> dict[str, str]:
     import PIL
     import torch
 
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError(
-            "onnxruntime", "onnxruntime", "observing the tensors of a graph"
-        ) from None
-    modules: list[Any] = [onnx, onnx_ir, onnxscript, onnxruntime, PIL, np, torch]
+    modules: list[Any] = [onnx, onnx_ir, onnxscript, import_onnxruntime(), PIL, np, torch]
     return {
         "anydepth-deploy": __version__,
         **{module.__name__: str(module.__version__) for module in modules},

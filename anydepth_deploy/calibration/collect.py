@@ -28,12 +28,21 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.progress import Progress
 
-__all__ = ["Histograms", "Observed", "ObservedGraph", "collect", "discard_state"]
+__all__ = [
+    "Histograms",
+    "Observed",
+    "ObservedGraph",
+    "collect",
+    "discard_state",
+    "import_onnxruntime",
+]
 
 log = logging.getLogger("anydepth_deploy")
 
 Histograms = dict[str, Histogram]
 """By the name of the tensor."""
+
+PURPOSE = "observing the tensors of a graph"
 
 STATE_FORMAT = "anydepth-deploy calibration state 1"
 
@@ -64,7 +73,7 @@ class ObservedGraph:
     def __init__(
         self, model: bytes | Path, tensors: Sequence[str], *, threads: int | None = None
     ) -> None:
-        onnx, ort = _onnx(), _onnxruntime()
+        onnx, ort = _onnx(), import_onnxruntime()
         what = "the graph" if isinstance(model, bytes) else str(model)
         try:
             loaded = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
@@ -310,17 +319,16 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise MissingExtraError("onnx", "export", "observing the tensors of a graph") from None
+        raise MissingExtraError("onnx", "export", PURPOSE) from None
     return onnx
 
 
-def _onnxruntime() -> Any:
+def import_onnxruntime(purpose: str = PURPOSE) -> Any:
+    """ONNX Runtime; raises :class:`MissingExtraError`, which names ``purpose``."""
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtraError(
-            "onnxruntime", "onnxruntime", "observing the tensors of a graph"
-        ) from None
+        raise MissingExtraError("onnxruntime", "onnxruntime", purpose) from None
     return onnxruntime
 
 

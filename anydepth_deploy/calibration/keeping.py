@@ -55,15 +55,7 @@ class Keeper:
 
 def table_ranges(table: RangeTable, depth: str | None) -> Ranges:
     """Ranges at ``depth``, or merged over all depths of ``table``."""
-
-    def ranges(value: ir.Value) -> tuple[float, float]:
-        name = value.name or ""
-        if depth is None:
-            return table.merged(name)
-        entry = table.at(name, depth)
-        return entry.low, entry.high
-
-    return ranges
+    return lambda value: table.bounds(value.name or "", depth)
 
 
 def check_patterns(

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.calibration.keeping import Keeper, KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
-from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import CalibrationError, missing_extra
-from anydepth_deploy.pictures.formats import FORMATS, drawing_format
+from anydepth_deploy.pictures.figures import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "FORMATS",
     "JoinRow",
     "StageRow",
     "draw_report",
@@ -128,15 +126,8 @@ def draw_report(table: RangeTable, path: str | Path, rules: KeepingRules | None 
     Raises :class:`MissingExtraError` without the extra ``plot``, :class:`UsageError` for another
     kind of file, and :class:`CalibrationError` when it cannot be written.
     """
-    path = Path(path)
-    kind = drawing_format(path, "a report")
-    figure = _figure(table, rules or KeepingRules())
-    try:
-        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))
-    except OSError as error:
-        raise CalibrationError(
-            f"report {path} cannot be written: {error.strerror or error}"
-        ) from None
+    found = rules or KeepingRules()
+    write_figure(Path(path), lambda: _figure(table, found), "report", CalibrationError)
 
 
 def _is_join(tensor: str) -> bool:

@@ -15,11 +15,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from anydepth_deploy.calibration.collect import ObservedGraph
+from anydepth_deploy.calibration.collect import ObservedGraph, import_onnxruntime
 from anydepth_deploy.calibration.graphs import StageRun, stage_runs, tensors_of, to_bytes
 from anydepth_deploy.calibration.table import RangeTable, StageError
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.errors import MissingExtraError
 from anydepth_deploy.graph.assemble import assemble_static
 from anydepth_deploy.graph.passes.placement import place
 from anydepth_deploy.graph.passes.quantise import SCHEMES, Ranges, quantise
@@ -139,27 +138,22 @@ def _cut(
         return None
     joins = dict(run.inputs)
 
-    def ranges(merged: bool) -> Ranges:
+    def ranges(at: str | None) -> Ranges:
         def of(value: ir.Value) -> tuple[float, float]:
             name = value.name or ""
-            if value.producer() is None:
-                name = joins.get(name, name)
-            if merged:
-                return table.merged(name)
-            entry = table.at(name, depth)
-            return entry.low, entry.high
+            return table.bounds(joins.get(name, name) if value.producer() is None else name, at)
 
         return of
 
     forms = []
-    for merged in (False, True):
+    for at in (depth, None):
         part = ir.Model(
             ir.convenience.extract(model.graph, inputs, outputs), ir_version=model.ir_version
         )
         (placement,) = quantise(
             part,
             SCHEMES["onnxruntime"],
-            ranges(merged),
+            ranges(at),
             lambda node, reason: reason or reasons.get(node.name),
             # An output of the cut that no graph rounds has no range.
             leaves=lambda value: value.name in table.tensors,
@@ -191,12 +185,7 @@ def _is_smooth(value: ir.Value) -> bool:
 
 
 def _session(model: bytes, threads: int | None) -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtraError(
-            "onnxruntime", "onnxruntime", "measuring what 8 bits cost"
-        ) from None
+    ort = import_onnxruntime("measuring what 8 bits cost")
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # errors reach the caller as exceptions
     if threads is not None:

@@ -175,6 +175,13 @@ class RangeTable(_Model):
             )
         return entry
 
+    def bounds(self, tensor: str, depth: str | None) -> tuple[float, float]:
+        """The range (low, high) at ``depth``, or merged over all depths; raises as they do."""
+        if depth is None:
+            return self.merged(tensor)
+        entry = self.at(tensor, depth)
+        return entry.low, entry.high
+
     def merged(self, tensor: str) -> tuple[float, float]:
         """The range (low, high) that holds those of all depths at which ``tensor`` exists.
 

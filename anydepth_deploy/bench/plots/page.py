@@ -13,17 +13,14 @@ from anydepth_deploy.bench.plots.style import Drawn, Series, handle, series_of
 from anydepth_deploy.bench.plots.tags import FAINT, INK, place_tags, plain
 from anydepth_deploy.bench.report.facts import common, facts, printable, when
 from anydepth_deploy.bench.results import BenchResult
-from anydepth_deploy.documents import write_atomically
 from anydepth_deploy.errors import ResultError, UsageError, missing_extra
+from anydepth_deploy.pictures.figures import DPI, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DEFAULT_FIGURES", "FIGURES", "FORMATS", "draw", "figure"]
-
-FORMATS = ("png", "pdf", "svg")
-"""What a page can be drawn as, by the suffix of the file."""
+__all__ = ["DEFAULT_FIGURES", "FIGURES", "draw", "figure"]
 
 FIGURES: dict[str, Callable[[Axes, Sequence[Series]], Drawn]] = {
     "speedup": draw_speedup,
@@ -35,7 +32,6 @@ FIGURES: dict[str, Callable[[Axes, Sequence[Series]], Drawn]] = {
 
 DEFAULT_FIGURES = ("speedup", "accuracy")
 
-DPI = 150
 PANEL = (5.15, 4.3)
 LEFT, BETWEEN, RIGHT = 0.85, 1.05, 0.45
 TOP, PANEL_TITLE, AXIS_NAME = 0.5, 0.35, 0.62
@@ -55,18 +51,7 @@ def draw(
     kind of file or an unknown figure, and :class:`ResultError` where there is nothing to draw or
     the picture cannot be written.
     """
-    path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(
-            f"a picture cannot be drawn as '{path.name}': expected a name that ends in "
-            f"{' or '.join(f'.{item}' for item in FORMATS)}"
-        )
-    page = figure(results, figures)
-    try:
-        write_atomically(path, lambda file: page.savefig(file, format=kind, dpi=DPI))
-    except OSError as error:
-        raise ResultError(f"picture {path} cannot be written: {error.strerror or error}") from None
+    write_figure(Path(path), lambda: figure(results, figures), "picture", ResultError)
 
 
 def figure(results: Sequence[BenchResult], figures: Sequence[str] = DEFAULT_FIGURES) -> Figure:

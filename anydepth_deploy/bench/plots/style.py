@@ -47,9 +47,6 @@ WORDS: dict[Word, str] = {
 NOT_VALID = "not valid"
 """Identifies the rings around such points."""
 
-TAG_SIZE = 7.5
-"""Points."""
-
 
 @dataclass(frozen=True)
 class Series:

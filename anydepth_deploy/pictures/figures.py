@@ -1,0 +1,41 @@
+"""Figures that matplotlib draws, written whole as the kind of file that their name says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anydepth_deploy.documents import write_atomically
+from anydepth_deploy.errors import AnyDepthError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DPI", "write_figure"]
+
+FORMATS = ("png", "pdf", "svg")
+
+DPI = 150
+"""Dots per inch of what has dots; positions of labels are found at it."""
+
+
+def write_figure(
+    path: Path, make: Callable[[], Figure], what: str, refusal: type[AnyDepthError]
+) -> None:
+    """Write what ``make`` draws, a picture or ``what`` else, into a .png, .pdf or .svg.
+
+    Raises :class:`UsageError` for another kind of file, before anything is drawn, and ``refusal``
+    when it cannot be written.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(
+            f"a {what} cannot be drawn as '{path.name}': expected a name that ends in "
+            f"{' or '.join(f'.{item}' for item in FORMATS)}"
+        )
+    figure = make()
+    try:
+        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=DPI))
+    except OSError as error:
+        raise refusal(f"{what} {path} cannot be written: {error.strerror or error}") from None

@@ -25,6 +25,12 @@ DEVFREQ = "sys/class/devfreq/17000000.gpu"
 ENDS: list[type[BaseException] | None] = [None, ValueError, KeyboardInterrupt, SystemExit]
 
 
+@pytest.fixture(params=ENDS)
+def end(request: pytest.FixtureRequest) -> type[BaseException] | None:
+    """How the ``with`` block ends."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -68,7 +74,6 @@ def test_processors_are_not_locked() -> None:
         lock_clocks("cpu", 2000)
 
 
-@pytest.mark.parametrize("end", ENDS)
 def test_a_gpu_is_unlocked(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -136,7 +141,6 @@ def test_an_interrupt_right_after_locking(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "[(990, 990)] None\n"), done.stderr
 
 
-@pytest.mark.parametrize("end", ENDS)
 def test_a_gpu_that_stays_locked_is_told(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -240,8 +244,9 @@ class Jetson:
     """A module with ``jetson_clocks`` that sets the GPU's bounds, and a kernel that refuses bounds
     the wrong way round."""
 
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch, *, uid: int = 0) -> None:
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.commands = root, list[list[str]]()
+        self.uid = 0
         self.failing: set[str] = set()
         self.writes: list[tuple[str, int]] = []
         self.cap = 1 << 40
@@ -253,11 +258,11 @@ class Jetson:
         )
         (root / DEVFREQ / "cur_freq").write_text("306000000\n")
         self.put(306000000, 624750000)
-        patch.setattr(os, "geteuid", lambda: uid)
+        patch.setattr(os, "geteuid", lambda: self.uid)
         write = Tree.write
 
         def checked(tree: Tree, path: str, text: str) -> None:
-            if uid != 0:
+            if self.uid != 0:
                 raise PermissionError(13, "Permission denied")
             name, value = path.rsplit("/", 1)[1], min(int(text), self.cap)
             self.writes.append((name, value))
@@ -267,6 +272,9 @@ class Jetson:
             write(tree, path, f"{value}\n")
 
         patch.setattr(Tree, "write", checked)
+
+    def lock(self, mhz: int | None = None) -> AbstractContextManager[str]:
+        return lock_clocks("cuda", mhz, root=self.root, run=self.run)
 
     def put(self, low: int, high: int) -> None:
         (self.root / DEVFREQ / "min_freq").write_text(f"{low}\n")
@@ -294,15 +302,15 @@ class Jetson:
         return ""
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.fixture
+def jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jetson:
+    return Jetson(tmp_path, monkeypatch)
+
+
 def test_jetson_clocks_are_restored(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    end: type[BaseException] | None,
+    jetson: Jetson, caplog: pytest.LogCaptureFixture, end: type[BaseException] | None
 ) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
-    line = use(lock_clocks("cuda", root=tmp_path, run=jetson.run), end)
+    line = use(jetson.lock(), end)
     assert [command[1:2] for command in jetson.commands] == [["--store"], [], ["--restore"]]
     assert jetson.commands[0][2] == jetson.commands[2][2]
     assert not Path(jetson.commands[0][2]).parent.exists()
@@ -313,42 +321,35 @@ def test_jetson_clocks_are_restored(
     assert errors(caplog) == []
 
 
-@pytest.mark.parametrize("end", ENDS)
 def test_jetson_clocks_that_stay_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    end: type[BaseException] | None,
+    jetson: Jetson, caplog: pytest.LogCaptureFixture, end: type[BaseException] | None
 ) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
     jetson.failing = {"--restore"}
-    use(lock_clocks("cuda", root=tmp_path, run=jetson.run), end)
+    use(jetson.lock(), end)
     stored = jetson.commands[0][2]
     assert f"sudo jetson_clocks --restore {stored}" in errors(caplog)[0]
     assert Path(stored).exists()  # or else that would be of no use
 
 
-def test_jetson_clocks_that_do_not_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
+def test_jetson_clocks_that_do_not_work(jetson: Jetson) -> None:
     jetson.failing = {"--store"}
     with pytest.raises(DeviceError, match="stay as they are"):
-        use(lock_clocks("cuda", root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(), None)
     assert len(jetson.commands) == 1
     assert not Path(jetson.commands[0][2]).parent.exists()
     jetson.failing = {"lock"}  # halfway, perhaps
     with pytest.raises(DeviceError, match="cannot be locked: lock failed"):
-        use(lock_clocks("cuda", root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(), None)
     assert jetson.commands[-1][1] == "--restore"
 
 
-def test_jetson_clocks_need_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jetson = Jetson(tmp_path, monkeypatch, uid=1000)
+def test_jetson_clocks_need_root(jetson: Jetson) -> None:
+    jetson.uid = 1000
     with pytest.raises(DeviceError, match="needs root"):
-        use(lock_clocks("cuda", root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(), None)
     assert jetson.commands == []
 
 
-@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
     ("before", "mhz", "writes"),
     [
@@ -370,18 +371,16 @@ def test_jetson_clocks_need_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ],
 )
 def test_the_clock_of_a_jetsons_gpu_is_put_back(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    jetson: Jetson,
     caplog: pytest.LogCaptureFixture,
     before: tuple[int, int],
     mhz: int,
     writes: list[tuple[str, int]],
     end: type[BaseException] | None,
 ) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
     low, high = (value * 10**6 for value in before)
     jetson.put(low, high)
-    line = use(lock_clocks("cuda", mhz, root=tmp_path, run=jetson.run), end)
+    line = use(jetson.lock(mhz), end)
     assert jetson.writes == [(name, value * 10**6) for name, value in writes]
     assert jetson.range() == (low, high)
     assert line == f"gpu clock locked at {mhz} MHz; restored afterwards"
@@ -389,53 +388,44 @@ def test_the_clock_of_a_jetsons_gpu_is_put_back(
     assert errors(caplog) == []
 
 
-def test_a_clock_between_two_megahertz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
+def test_a_clock_between_two_megahertz(jetson: Jetson) -> None:
     for mhz in (624, 625):
-        with lock_clocks("cuda", mhz, root=tmp_path, run=jetson.run) as line:
+        with jetson.lock(mhz) as line:
             assert jetson.range() == (624750000, 624750000)
         assert "624.75 MHz" in line
 
 
-def test_clocks_that_a_jetson_does_not_have(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
+def test_clocks_that_a_jetson_does_not_have(jetson: Jetson) -> None:
     words = "no clock of 600 MHz: the nearest are 510 MHz and 624.75 MHz"
     with pytest.raises(UsageError, match=words):
-        use(lock_clocks("cuda", 600, root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(600), None)
     assert jetson.writes == []
 
 
 def test_a_power_mode_that_does_not_allow_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    jetson: Jetson, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
     jetson.cap = 700_000_000
     with pytest.raises(DeviceError, match="nvpmodel"):
-        use(lock_clocks("cuda", 816, root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(816), None)
     assert jetson.range() == (306000000, 624750000)
     assert errors(caplog) == []
 
 
-def test_setting_the_clock_needs_root(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    jetson = Jetson(tmp_path, monkeypatch, uid=1000)
+def test_setting_the_clock_needs_root(jetson: Jetson, caplog: pytest.LogCaptureFixture) -> None:
+    jetson.uid = 1000
     with pytest.raises(DeviceError, match="needs root"):
-        use(lock_clocks("cuda", 510, root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(510), None)
     assert errors(caplog) == []
 
 
-@pytest.mark.parametrize("end", ENDS)
 def test_a_clock_that_stays_is_told(
+    jetson: Jetson,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     end: type[BaseException] | None,
 ) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
-    manager = lock_clocks("cuda", 510, root=tmp_path, run=jetson.run)
+    manager = jetson.lock(510)
 
     def broken(tree: Tree, path: str, text: str) -> None:
         raise OSError(5, "Input/output error")
@@ -449,8 +439,7 @@ def test_a_clock_that_stays_is_told(
     ) in text
 
 
-def test_a_jetson_without_a_gpu_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jetson = Jetson(tmp_path, monkeypatch)
+def test_a_jetson_without_a_gpu_clock(jetson: Jetson, tmp_path: Path) -> None:
     (tmp_path / DEVFREQ / "available_frequencies").unlink()
     with pytest.raises(DeviceError, match="available_frequencies"):
-        use(lock_clocks("cuda", 510, root=tmp_path, run=jetson.run), None)
+        use(jetson.lock(510), None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anydepth_deploy.bench.plots.published import draw_published
-from anydepth_deploy.bench.plots.style import Drawn, Series, handle, log_ticks, ring, tidy
+from anydepth_deploy.bench.plots.style import Drawn, Series, handle, log_axis, ring, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, Tag, drawn_points
 from anydepth_deploy.bench.report.facts import macs_ratio
 from anydepth_deploy.bench.report.published import Published, load_published
@@ -262,11 +262,8 @@ def _time_axis(axes: Axes, values: Sequence[float]) -> None:
     """Logarithmic where latencies differ by much."""
     low, high = min(values), max(values)
     if high > 3 * low:
-        axes.set_xscale("log")
         room = (high / low) ** 0.12
-        axes.set_xlim(low / room, high * room)
-        axes.set_xticks(*log_ticks(low / room, high * room))
-        axes.set_xticks([], minor=True)
+        log_axis(axes, "x", low / room, high * room)
     else:
         room = 0.15 * max(high - low, 0.1 * math.fabs(high))
         axes.set_xlim(low - room, high + room)

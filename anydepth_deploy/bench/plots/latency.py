@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anydepth_deploy.bench.plots.style import Drawn, Series, handle, lighter, log_ticks, ring, tidy
+from anydepth_deploy.bench.plots.style import Drawn, Series, handle, lighter, log_axis, ring, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, INK, Tag, top_tags
 from anydepth_deploy.bench.report.facts import device_name
 from anydepth_deploy.bench.results import BenchResult, Latency
@@ -88,10 +88,7 @@ def draw_distribution(axes: Axes, series: Sequence[Series]) -> Drawn:
         drawn.missing = "No distribution to show: the results have no samples."
         return drawn
     room = (largest / smallest) ** 0.06
-    axes.set_xscale("log")
-    axes.set_xlim(smallest / room, largest * room**1.5)
-    axes.set_xticks(*log_ticks(smallest / room, largest * room**1.5))
-    axes.set_xticks([], minor=True)
+    log_axis(axes, "x", smallest / room, largest * room**1.5)
     bottom = least / 1.7
     # The names of the depths stand above the curves.
     axes.set_ylim(bottom, bottom ** (-NAMES / (1 - NAMES)))
@@ -211,12 +208,7 @@ def _log_where_wide(axes: Axes, name: str, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     if low > 0 and high > 3 * low:
         room = (high / low) ** 0.09
-        low, high = low / room, high * room
-        axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        ticks, texts = log_ticks(low, high)
-        axis.set_ticks(ticks, texts)
-        axis.set_ticks([], minor=True)
+        log_axis(axes, name, low / room, high * room)
     else:
         room = 0.12 * max(high - low, 0.1 * high)
         axes.set(**{f"{name}lim": (low - room, high + room)})

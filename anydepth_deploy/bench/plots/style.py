@@ -26,7 +26,7 @@ __all__ = [
     "Series",
     "handle",
     "lighter",
-    "log_ticks",
+    "log_axis",
     "ring",
     "series_of",
     "tidy",
@@ -128,13 +128,16 @@ def tidy(axes: Axes, title: str, x: str, y: str) -> None:
         spine.set_color(FAINT)
 
 
-def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks at 1, 2 and 5 times powers of ten between two values, and their texts; closer ones
-    where these would be fewer than three."""
+def log_axis(axes: Axes, name: str, low: float, high: float) -> None:
+    """Make the axis ``name`` ("x" or "y") logarithmic, with ticks at 1, 2 and 5 times powers of
+    ten, or closer ones where these would be fewer than three."""
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), [1 + k / 10 for k in range(90)]):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [10.0**power * step for power in powers for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) >= 3:
             break
-    return ticks, [f"{tick:.10g}" for tick in ticks]
+    axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_ticks(ticks, [f"{tick:.10g}" for tick in ticks])
+    axis.set_ticks([], minor=True)

@@ -13,13 +13,8 @@ namespace {
 /// More rows than any network has: a list of gates that makes so many is damaged.
 constexpr std::size_t kMostRows = 1'000'000;
 
-/// The number behind `level:`; none where `word` is not such a text.
-std::optional<std::int64_t> level_number(std::string_view word) {
-  constexpr std::string_view kPrefix = "level:";
-  if (lower(word.substr(0, kPrefix.size())) != kPrefix) {
-    return std::nullopt;
-  }
-  word.remove_prefix(kPrefix.size());
+/// What `word` says in digits; none where there is anything else.
+std::optional<std::int64_t> number_of(std::string_view word) {
   const bool negative = !word.empty() && word.front() == '-';
   word.remove_prefix(negative ? 1 : 0);
   if (word.empty() || word.size() > 9) {
@@ -33,6 +28,15 @@ std::optional<std::int64_t> level_number(std::string_view word) {
     number = 10 * number + (sign - '0');
   }
   return negative ? -number : number;
+}
+
+/// The number behind `level:`; none where `word` is not such a text.
+std::optional<std::int64_t> level_number(std::string_view word) {
+  constexpr std::string_view kPrefix = "level:";
+  if (lower(word.substr(0, kPrefix.size())) != kPrefix) {
+    return std::nullopt;
+  }
+  return number_of(word.substr(kPrefix.size()));
 }
 
 }  // namespace
@@ -82,6 +86,9 @@ std::size_t DepthTable::row(const DepthName& name) const {
     return static_cast<std::size_t>(*number);
   }
   const auto& text = std::get<std::string>(name.value());
+  if (const auto number = number_of(strip(text))) {
+    return row(DepthName(*number));
+  }
   const auto level = level_number(strip(text));
   if (!level) {
     return row_of_.at(DepthSpace(gates_, base_).parse(text).text);

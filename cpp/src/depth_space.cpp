@@ -115,10 +115,12 @@ Depth DepthSpace::parse(const std::string& text) const {
     const std::string& letters = words[place];
     const auto [first, last] = members[place];
     if (gates_[first].layers != 0) {
-      if (!is_count(letters)) {
+      const auto prefix = counted();
+      if (letters.compare(0, prefix.size(), prefix) != 0 ||
+          !is_count(letters.substr(prefix.size()))) {
         throw problem();
       }
-      settings.push_back(std::stoi(letters));
+      settings.push_back(std::stoi(letters.substr(prefix.size())));
     } else if (letters.size() == last - first &&
                letters.find_first_not_of("FT") == std::string::npos) {
       for (const char letter : letters) {
@@ -185,12 +187,20 @@ std::vector<Depth> DepthSpace::every() const {
   return depths;
 }
 
+std::string DepthSpace::counted() const {
+  const bool only = std::all_of(gates_.begin(), gates_.end(),
+                                [](const Gate& gate) { return gate.layers != 0; });
+  return only ? "L" : "";
+}
+
 std::string DepthSpace::format(const std::vector<int>& settings) const {
   std::string text;
   for (std::size_t place = 0; place < gates_.size(); ++place) {
-    if (place > 0 && gates_[place].group != gates_[place - 1].group) {
+    const bool begins = place == 0 || gates_[place].group != gates_[place - 1].group;
+    if (begins && place > 0) {
       text += '-';
     }
+    text += begins ? counted() : "";
     text += gates_[place].layers == 0 ? std::string(1, "FT"[settings[place]])
                                       : std::to_string(settings[place]);
   }

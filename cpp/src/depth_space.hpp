@@ -35,6 +35,8 @@ class DepthSpace {
   std::vector<Depth> every() const;
 
  private:
+  /// What stands before a number of layers: a letter where nothing else tells it from a row.
+  std::string counted() const;
   std::string format(const std::vector<int>& settings) const;
 
   const std::vector<Gate>& gates_;

@@ -37,7 +37,7 @@ struct Depth {
 };
 
 /// A depth as a caller names it: text (`FFTT-F-6`, `super`, `base`, `level:2`) or a row of the
-/// table. Made from either without a word.
+/// table, as a number or in digits. Made from either without a word.
 class DepthName {
  public:
   DepthName(std::string text) : value_(std::move(text)) {}         // NOLINT: implicit is meant

@@ -104,8 +104,9 @@ class Family:
     """A family of any-depth detectors.
 
     ``name`` is what manifests and options say (``anydepth-detr``), ``title`` what people do
-    (``AnyDepth-DETR``), ``description`` one line for lists. ``sizes``: configurations by name; each
-    has ``name``, ``classes``, ``input_size`` (height, width) and ``ladder`` (texts of depths).
+    (``AnyDepth-DETR``), ``description`` one line for lists. ``sizes``: configurations by name,
+    frozen dataclasses that have ``name``, ``classes``, ``input_size`` (height, width) and
+    ``ladder`` (texts of depths).
 
     ``recognise`` gives the configuration whose network has keys of these shapes, None for the keys
     of another family, and a :class:`Refusal` for networks that are this family's but cannot be

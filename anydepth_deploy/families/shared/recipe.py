@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -88,4 +89,4 @@ def network_size(settings: TrainSettings, sizes: Mapping[str, Any]) -> Any:
             f"unknown model {settings.model!r}: choose one of {', '.join(sorted(sizes))}"
         )
     size = (settings.input_size, settings.input_size)
-    return sizes[settings.model].replace(classes=settings.classes, input_size=size)
+    return replace(sizes[settings.model], classes=settings.classes, input_size=size)

@@ -117,7 +117,8 @@ class AnyDepthModel(nn.Module):
     resize: Literal["stretch", "letterbox"] = "stretch"
     """How pictures of other shapes were fitted to the input in training."""
     suppression: Suppression | None = None
-    """Non-maximum suppression between predictions and detections, where the family needs it."""
+    """Non-maximum suppression between predictions and detections, where the family needs it: then
+    there is a raw output :data:`anydepth_deploy.manifest.PREDICTIONS`, which hosts work on."""
     samples_grids: bool = False
     """Whether there is deformable attention, which reads maps between their pixels."""
     optional_keys: tuple[str, ...] = ()

@@ -170,13 +170,22 @@ def _message(error: Exception) -> str | None:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "anydepth-deploy"
         line = " ".join(error.format_message().split())
-        return f"{line.rstrip('.')}: see '{where} --help'"
+        return f"{line.rstrip('.')}{_choices(error)}: see '{where} --help'"
     if isinstance(error, ModuleNotFoundError):
         friendly = missing_extra(error, "this command")
         return None if friendly is None else str(friendly)
     if isinstance(error, OSError | MemoryError):
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _choices(error: Any) -> str:
+    """What a missing option takes, where that is one of a few words."""
+    words = (
+        str(getattr(getattr(error, "param", None), "metavar", None) or "").strip("<>").split("|")
+    )
+    missing = type(error).__name__ == "MissingParameter"
+    return f". Choose from: {', '.join(words)}" if missing and len(words) > 1 else ""
 
 
 def _version(wanted: bool) -> None:

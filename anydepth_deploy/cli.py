@@ -6,6 +6,7 @@ A command lives in a module of its own, which is imported when the command is us
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from typing import Annotated, Any, NamedTuple
 
@@ -180,12 +181,11 @@ def _message(error: Exception) -> str | None:
 
 
 def _choices(error: Any) -> str:
-    """What a missing option takes, where that is one of a few words."""
-    words = (
-        str(getattr(getattr(error, "param", None), "metavar", None) or "").strip("<>").split("|")
-    )
-    missing = type(error).__name__ == "MissingParameter"
-    return f". Choose from: {', '.join(words)}" if missing and len(words) > 1 else ""
+    """What a missing option takes, where that is one of a few words: ``<first|second>``."""
+    shown = getattr(getattr(error, "param", None), "metavar", None) or ""
+    if type(error).__name__ != "MissingParameter" or not re.fullmatch(r"<.+[|].+>", shown):
+        return ""
+    return f". Choose from: {', '.join(shown[1:-1].split('|'))}"
 
 
 def _version(wanted: bool) -> None:

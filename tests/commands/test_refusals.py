@@ -131,6 +131,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "none --data none.json": NO_BUNDLE,
     },
     "bench": {
+        "": "Missing argument 'BUNDLE|CKPT': see",
         "BUNDLE --batch 0": "--batch '0' is not a list of numbers",
         "BUNDLE --threads two": "--threads 'two' is not a list of numbers",
         "BUNDLE --streams 1,1": "--streams names nothing, or something twice",

@@ -23,7 +23,7 @@ from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.plots.page import draw
 from anydepth_deploy.bench.report.formats import print_report
 from anydepth_deploy.bench.results import BenchResult
-from anydepth_deploy.commands import bench as show
+from anydepth_deploy.commands.bench import show
 from anydepth_deploy.console import bar, print_line
 from anydepth_deploy.exporting.export import export_bundle
 
@@ -72,7 +72,7 @@ def main() -> None:
         )
         with bar(network, still=True) as progress:
             ((_, result),) = bench_all(request, target / f"{network}.json", progress=progress)
-        show.show(result)
+        show(result)
         results.append(result)
     picture = target.with_suffix(".png")
     draw(results, picture, ("speedup", "accuracy"))

@@ -82,8 +82,8 @@ def find_training(name: str) -> Training:
     family, and for one that cannot be trained."""
     found = find_family(name).training
     if found is None:
-        able = [other for other in names() if other != name and find_family(other).training]
-        raise UsageError(f"family {name!r} cannot be trained: choose one of {', '.join(able)}")
+        able = ", ".join(other for other in names() if _trainable(other))
+        raise UsageError(f"family {name!r} cannot be trained: choose one of {able}")
     return found
 
 
@@ -152,6 +152,13 @@ def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:
         f"{', '.join(names())}); its {len(shapes)} keys begin with {shorten(list(shapes), 4)}"
         + "".join(f"; {problem}" for problem in broken)
     )
+
+
+def _trainable(name: str) -> bool:
+    try:
+        return find_family(name).training is not None
+    except UsageError:  # of a package that is broken
+        return False
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from anydepth_deploy.families import registry
 from anydepth_deploy.families.family import Family, Refusal, Shapes
 
 Install = Callable[..., None]
+
+NAMES = tuple(registry.BUILT_IN)
 
 
 @pytest.fixture
@@ -140,6 +143,8 @@ def test_a_package_that_cannot_be_imported(install: Install, code: str, told: st
     )
     assert told in message
     assert "\n" not in message
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        registry.find_training("mine")
     # It stands in nobody's way, but is named where nobody knows the network.
     detr = registry.find_family("anydepth-detr")
     model = detr.build(detr.sizes["tiny"])
@@ -163,6 +168,22 @@ def test_an_entry_point_gives_a_family_of_its_name(install: Install, code: str, 
     install("mine = families_of_the_tests:FAMILY", code=code)
     with pytest.raises(UsageError, match=told):
         registry.find_family("mine")
+
+
+def test_what_can_be_trained_is_told_without_what_is_broken(install: Install) -> None:
+    install("broken = families_of_the_tests:FAMILY")
+    load = registry._load
+
+    def untrained(entry: EntryPoint) -> Family:
+        found = load(entry)
+        return dataclasses.replace(found, training=None) if found.name == NAMES[1] else found
+
+    told = f"family '{NAMES[1]}' cannot be trained: choose one of {NAMES[0]}$"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_load", untrained)
+        with pytest.raises(UsageError, match=told):
+            registry.find_training(NAMES[1])
+        assert registry.find_training(NAMES[0]).clip > 0
 
 
 def test_a_name_is_given_once(install: Install) -> None:

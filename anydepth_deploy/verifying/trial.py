@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +126,7 @@ class Trial:
             selection=total.gap,
             detections=total.detections,
             unmatched=total.unmatched,
-            passed=problem is None and total.within(self.limits, self.session.detects),
+            passed=problem is None and total.within(self.limits),
             reference=self.reference.artifact.name,
             typical=total.typical,
             bias=total.bias,
@@ -194,7 +193,7 @@ class Trial:
                 shares.setdefault(gate, []).append(share)
                 most = max(most, (share, str(other)), key=lambda item: item[0])
             passed = row.passed and most[0] <= resemblance_limit(1)
-            judged.append(_with(row, resemblance=most[0], resembles=most[1], passed=passed))
+            judged.append(replace(row, resemblance=most[0], resembles=most[1], passed=passed))
         votes = []
         for gate, pairs in sorted(shares.items()):
             share = float(np.mean(pairs))
@@ -202,10 +201,6 @@ class Trial:
             name = space.gates[gate].name
             votes.append(GateVote(self.artifact.name, name, len(pairs), share, passed))
         return judged, votes
-
-
-def _with(row: EngineParity, **changes: Any) -> EngineParity:
-    return EngineParity(**{item.name: getattr(row, item.name) for item in fields(row)} | changes)
 
 
 def _neighbours(depth: Depth, bundle: Bundle) -> list[tuple[int, Depth]]:
@@ -283,7 +278,7 @@ class _Found:
                 measure(found, pairs.wanted[name]) if finite else (math.inf, math.inf)
             )
 
-    def within(self, limits: EngineTolerances, detects: bool) -> bool:
+    def within(self, limits: EngineTolerances) -> bool:
         """Whether all of it is tolerable."""
         slack = SLACK if limits.approximate else 0
         measures = (

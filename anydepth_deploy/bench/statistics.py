@@ -12,6 +12,7 @@ No sample is ever left out. What too few samples cannot say is None, never a gue
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,23 +114,19 @@ def ratio_of_medians(
     """
     if paired:
         return median(numerator / denominator, seed=seed)
-    low, high = _interval(
-        (numerator, denominator),
-        lambda picked: _median(picked[0]) / _median(picked[1]),
-        seed,
-    )
-    value = float(np.median(numerator) / np.median(denominator))
-    return Estimate(value=value, low=low, high=high)
+    return _of_medians(operator.truediv, numerator, denominator, seed)
 
 
 def difference_of_medians(one: Floats, other: Floats, *, seed: int = 0) -> Estimate:
     """Median of ``one`` less that of ``other``, with its interval."""
-    low, high = _interval(
-        (one, other),
-        lambda picked: _median(picked[0]) - _median(picked[1]),
-        seed,
-    )
-    return Estimate(value=float(np.median(one) - np.median(other)), low=low, high=high)
+    return _of_medians(operator.sub, one, other, seed)
+
+
+def _of_medians(
+    compare: Callable[[Any, Any], Any], one: Floats, other: Floats, seed: int
+) -> Estimate:
+    low, high = _interval((one, other), lambda picked: compare(*map(_median, picked)), seed)
+    return Estimate(value=float(compare(_median(one), _median(other))), low=low, high=high)
 
 
 def _median(samples: Floats) -> Floats:

@@ -151,16 +151,9 @@ class CpuSensor:
             survey.missing("temperatures", "no hwmon of a processor and no thermal zone tells")
         if "total" not in self._energy.read():
             survey.missing("energy", self._energy.reason)
-        checks: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("throttle events", self._events.read),
-            ("use by others", self._use.check),
-            ("stolen time", self._use.check_steal),
-        )
-        for name, check in checks:
-            try:
-                check()
-            except UnreadableError as error:
-                survey.missing(name, error)
+        survey.check("throttle events", self._events.read)
+        survey.check("use by others", self._use.check)
+        survey.check("stolen time", self._use.check_steal)
 
 
 def _by_cpu(tree: Tree, file: str) -> str:
@@ -217,16 +210,15 @@ def _smt(tree: Tree) -> str:
 
 def _allowed(tree: Tree) -> str:
     """The processors on which this process may run."""
-    for line in tree.text("/proc/self/status").splitlines():
-        name, _, value = line.partition(":")
-        if name == "Cpus_allowed_list":
-            return value.strip()
-    raise UnreadableError("/proc/self/status does not tell")
+    found = _field(tree, "/proc/self/status", "Cpus_allowed_list")
+    if found is None:
+        raise UnreadableError("/proc/self/status does not tell")
+    return found
 
 
 def _machine(tree: Tree) -> str:
     """``bare metal``, ``virtual machine`` or ``virtual machine: KVM``."""
-    flags = _cpuinfo(tree, "flags")
+    flags = _field(tree, "/proc/cpuinfo", "flags")
     words = []
     for path in HINTS:
         try:
@@ -248,7 +240,7 @@ def _machine(tree: Tree) -> str:
 def _name(tree: Tree) -> str:
     """The model of the processor."""
     sources: tuple[Callable[[], str | None], ...] = (
-        lambda: _cpuinfo(tree, "model name"),
+        lambda: _field(tree, "/proc/cpuinfo", "model name"),
         lambda: tree.text("/proc/device-tree/model"),
         platform.processor,
         platform.machine,
@@ -263,9 +255,9 @@ def _name(tree: Tree) -> str:
     return "unknown processor"
 
 
-def _cpuinfo(tree: Tree, key: str) -> str | None:
+def _field(tree: Tree, path: str, key: str) -> str | None:
     """The first value of ``key``; None where there is none. Raises :class:`UnreadableError`."""
-    for line in tree.text("/proc/cpuinfo").splitlines():
+    for line in tree.text(path).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
             return value.strip()

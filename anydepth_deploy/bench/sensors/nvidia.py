@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from anydepth_deploy.bench.sensors.nvml import (
     Gpu,
@@ -79,19 +80,11 @@ class NvidiaSensor:
             name = UNKNOWN_NAME
             survey.missing("name", error)
         for setting, read in _SETTINGS.items():
-            try:
-                survey.settings[setting] = read(self._gpu)
-            except UnreadableError as error:
-                survey.missing(setting, error)
+            survey.note(setting, partial(read, self._gpu))
         survey.missing("locked clocks", "NVML does not tell what was locked")
-        checks: list[tuple[str, Callable[[Gpu], object]]] = [
-            (what, read) for what, _, _, read in _READINGS
-        ]
-        for what, check in [*checks, ("throttling", _event_reasons)]:
-            try:
-                check(self._gpu)
-            except UnreadableError as error:
-                survey.missing(what, error)
+        for what, _, _, check in _READINGS:
+            survey.check(what, partial(check, self._gpu))
+        survey.check("throttling", partial(_event_reasons, self._gpu))
         return Device(kind="nvidia", name=name, settings=survey.settings, unknown=survey.unknown)
 
     def read(self, seconds: float) -> State:

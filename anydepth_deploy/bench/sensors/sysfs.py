@@ -115,6 +115,13 @@ class Survey:
         except UnreadableError as error:
             self.missing(name, error)
 
+    def check(self, name: str, read: Callable[[], object]) -> None:
+        """Put the reason why ``read`` cannot be made, where that is so, under the unknown."""
+        try:
+            read()
+        except UnreadableError as error:
+            self.missing(name, error)
+
     def missing(self, name: str, reason: object) -> None:
         self.unknown.append(f"{name} ({reason})")
 

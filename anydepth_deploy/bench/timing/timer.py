@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ class Timer:
             if self._options.mode == "fixed":
                 self._in_turn()
             else:
-                self._together()
+                self._stretch(None, 0, 1)
         rows = _joined(self._rows)
         if (np.diff(rows[:, BEGAN]) < 0).any():  # streams side by side
             rows = rows[np.argsort(rows[:, BEGAN], kind="stable")]
@@ -123,9 +124,6 @@ class Timer:
                 for number in range(self._options.warmup_count):
                     self._calls[index](number % self._items)
                 self._stretch(index, repeat * count + place, repeats * count)
-
-    def _together(self) -> None:
-        self._stretch(None, 0, 1)
 
     def _stretch(self, index: int | None, place: int, places: int) -> None:
         begin = self._monitor.read()
@@ -168,7 +166,7 @@ class Timer:
             pause = self._monitor.pause if len(logs) == 1 else _nothing
             closed_loop(self._calls, rounds, self._items, goes_on, clock, logs[stream], pause)
 
-        return [_bound(job, stream) for stream in range(len(logs))]
+        return [partial(job, stream) for stream in range(len(logs))]
 
     def _rounds(self, index: int | None, seed: int) -> Iterator[Sequence[int]]:
         if index is not None:
@@ -211,7 +209,7 @@ class Timer:
             pause = self._monitor.pause if len(logs) == 1 else _nothing
             open_loop(self._calls, chosen, due, self._items, requests(), clock, logs[stream], pause)
 
-        return [_bound(job, stream) for stream in range(len(logs))]
+        return [partial(job, stream) for stream in range(len(logs))]
 
     def _requests(self, depths: int) -> int:
         """Requests of all stretches together, for so many depths."""
@@ -263,12 +261,6 @@ def quiet() -> Iterator[None]:
 def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """One after the other; a single one as it is, since it may be large."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _bound(
-    job: Callable[[int, threading.Event], None], stream: int
-) -> Callable[[threading.Event], None]:
-    return lambda stop: job(stream, stop)
 
 
 def _nothing(slack: int | None) -> None:

@@ -13,13 +13,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo triton-demo cpp cpp-demo test lint format bench curve clean
+.PHONY: help demo triton-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
 	@echo "make triton-demo  the same network behind a real Triton server, on this machine only"
 	@echo "make cpp-demo     the same network in C++, no Python at run time"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite (about a quarter of an hour on two cores)"
+	@echo "make test-quick   what takes two minutes of it; make test-all: the slow rest as well"
+	@echo "make fuzz    random inputs, for as long as you like"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
@@ -47,9 +49,28 @@ cpp-demo: cpp
 	$(CPP)/anydepth-bench $(DEMO) --threads 1 --duration 1 --out $(DEMO)/cpp-bench.json
 
 # A file's tests stay together: what they share is made once. A process each takes about 2 GB.
-test: export OMP_NUM_THREADS = 1
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 \
+  --dist loadfile
+
+# Everything that there is to tell, at tiny sizes: every command, family, precision and runtime.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# What needs neither an exported network, nor a compiler, nor a server.
+test-quick: $(STAMP)
+	$(PYTEST) -m "not slow and not long" $(ARGS)
+
+# Published sizes, every depth, every version and long sweeps as well.
+test-all: $(STAMP)
+	$(PYTEST) $(ARGS)
+
+# What test-all has beyond test.
+test-rest: $(STAMP)
+	$(PYTEST) -m slow $(ARGS)
+
+# Random inputs, a hundred times as many and new ones each time: make fuzz ARGS="-k unpickle"
+fuzz: $(STAMP)
+	ANYDEPTH_EXAMPLES=$(or $(EXAMPLES),100) $(PYTEST) -m fuzz --timeout 0 $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

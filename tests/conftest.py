@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pace
 import pytest
 import torch
 from kept_exports import installed
@@ -47,6 +48,15 @@ def _settled() -> None:
     module begins is no longer looked through, or collecting garbage takes longer than the tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    pace.mark(items, whole=all(Path(argument) == ROOT / "tests" for argument in _asked(config)))
+
+
+def _asked(config: pytest.Config) -> list[str]:
+    """The files and folders to collect tests from."""
+    return [str(config.invocation_params.dir / argument) for argument in config.args]
 
 
 def random_detr(name: str = "tiny", seed: int = 0) -> AnyDepthDETR:

@@ -1,7 +1,7 @@
 """What several modules of tests need is made once in a run, by whichever process needs it first.
 
 Tests run in several processes, by module; a folder that the whole run shares is all they have in
-common. Nothing in it outlives the run.
+common. Nothing in it outlives the run, unless whoever starts it says so.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from pathlib import Path
 
 import pytest
 
+ARTIFACTS = "ANYDEPTH_TEST_ARTIFACTS"
+"""Environment variable: a folder, there and for this very code, to keep what is made in."""
+
 
 def shared_folder(folders: pytest.TempPathFactory) -> Path:
-    """The folder that all processes of this run share."""
+    """The folder that all processes of this run share; runs of the same code one after the other
+    share one that :data:`ARTIFACTS` names."""
+    if named := os.environ.get(ARTIFACTS):
+        return Path(named)
     base = folders.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in that of the run
         base = base.parent

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo triton-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve clean
+.PHONY: help demo triton-demo cpp cpp-demo test lint format bench curve gpu clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
+	@echo "make gpu     what needs an NVIDIA GPU, with what is installed (STEP=name FORCE=1 OUT=folder WITHIN=seconds)"
 	@echo "make clean   remove the environment and what the demo wrote"
 
 demo: $(STAMP)
@@ -96,6 +97,12 @@ bench: $(STAMP) cpp
 # On an NVIDIA GPU: make curve ARGS="--runtime torch-cudagraph --precision fp16"
 curve: $(STAMP)
 	$(BIN)/python benchmarks/curve.py $(ARGS)
+
+# No environment is made: PYTHON=... has what there is. Networks of published sizes are computed on
+# the CPU, too, by as many threads as there are cores.
+gpu:
+	@$(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(PYTHON) -m benchmarks.gpu \
+	  $(if $(STEP),--step '$(STEP)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(WITHIN),--within $(WITHIN)) $(if $(OUT),--out '$(OUT)')
 
 # torch goes first and alone, so that its version is the one that was tried and nothing drags in
 # another. Set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to spare the CUDA packages.

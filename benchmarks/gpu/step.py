@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ __all__ = ["LIMIT", "LONGEST", "Check", "Done", "OutOfTimeError", "Run", "Step",
 LIMIT = 450.0
 """Seconds a step may take unless it says otherwise."""
 
+ENDED = "ended.jsonl"
+"""In a step's folder: commands that have ended, a line each."""
+
 LONGEST = 480.0
 """No step may take longer: machines that are lent for minutes run it, too."""
+
+
+CACHE = "ORT_TENSORRT_CACHE_PATH"
+"""Where ONNX Runtime keeps what TensorRT has built, which takes minutes: the commands of a step do
+not build the same again."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +74,9 @@ class StoppedError(Exception):
 
 @dataclass
 class Run:
-    """A step under way. ``folder``: its own, kept until it has ended, so that a step that ran out
-    of time goes on. ``shared``: networks and bundles that several steps use. ``runs``: for result
-    files of ``bench``. ``deadline``: by ``clock``. ``say`` prints a line."""
+    """A step under way. ``folder``: its own; a step that ran out of time goes on in it, and what
+    had ended is not run again. ``shared``: networks and bundles that several steps use.
+    ``deadline``: by ``clock``. ``say`` prints a line."""
 
     folder: Path
     shared: Path
@@ -81,6 +90,7 @@ class Run:
 
     @property
     def runs(self) -> Path:
+        """For result files of ``bench``."""
         return self.folder / "runs"
 
     @property
@@ -105,26 +115,47 @@ class Run:
         self.figures.setdefault(kind, []).append(value)
 
     def _python(self, words: list[str], what: str, libraries: bool) -> Done:
+        if (before := self._ended.get(what)) is not None:
+            check, done = before
+            self.checks.append(check)
+            self.say(f"  rc {check.rc}, before: {check.what}")
+            return done
         left = self.deadline - self.clock()
         if left <= 0:
             raise OutOfTimeError
         log = self.folder / "logs" / f"{len(self.checks):02d}"
-        done = run_command(
+        ended = run_command(
             [sys.executable, *words],
             seconds=left,
             cwd=ROOT,
             log=log,
-            environment=environment(libraries),
+            environment={**environment(libraries), CACHE: str(self.folder / "cache")},
         )
-        check = Check(self.readable(what), done.rc, done.seconds, self.readable(done.message))
+        check = Check(self.readable(what), ended.rc, ended.seconds, self.readable(ended.message))
         self.checks.append(check)
-        word = "ok" if done.rc == 0 else f"rc {done.rc}"
-        self.say(f"  {word}, {done.seconds:.1f} s: {check.what}")
+        word = "ok" if ended.rc == 0 else f"rc {ended.rc}"
+        self.say(f"  {word}, {ended.seconds:.1f} s: {check.what}")
         if check.message:
             self.say(f"    {check.message}")
-        if done.rc == TIMED_OUT:
+        if ended.rc == TIMED_OUT:
             raise OutOfTimeError
-        return Done(done.rc == 0, _content(done))
+        done = Done(ended.rc == 0, _content(ended))
+        self._remember(what, check, done)
+        return done
+
+    @functools.cached_property
+    def _ended(self) -> dict[str, tuple[Check, Done]]:
+        """What had ended when time ran out, by command."""
+        try:
+            text = (self.folder / ENDED).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        entries = [json.loads(line) for line in text.splitlines()]
+        return {what: (Check(**check), Done(**done)) for what, check, done in entries}
+
+    def _remember(self, what: str, check: Check, done: Done) -> None:
+        with (self.folder / ENDED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([what, asdict(check), asdict(done)]) + "\n")
 
     def readable(self, text: str) -> str:
         """``text`` without the folders of this machine."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import typer
 from gpu import __main__ as entry
-from gpu import device, needs, probe, process, runner, steps, work
+from gpu import device, needs, probe, process, runner, steps, torch_parity, work
 from gpu.device import Gpu, Machine
 from gpu.needs import NEEDS, Needs
 from gpu.process import TIMED_OUT
@@ -30,6 +30,7 @@ from gpu.steps import table
 from anydepth_deploy.cli import app
 from anydepth_deploy.families.registry import FAMILIES
 from anydepth_deploy.runtimes.registry import RUNTIMES
+from anydepth_deploy.torch_runtime.runner import TorchRunner
 
 GPU = Gpu("NVIDIA Tesla T4", "580.1", "sm75", 15360, "13.0")
 MACHINE = Machine(GPU, "", "3.11.7", {"torch": "2.13"}, "code", "c0ffee", {"cores": 2})
@@ -468,7 +469,7 @@ def test_interrupted(session: Session, tmp_path: Path) -> None:
 # Commands.
 
 
-def a_run(folder: Path, seconds: float = 60.0) -> Run:
+def a_run(folder: Path, seconds: float = 300.0) -> Run:
     return Run(
         folder / "step",
         folder / "shared",
@@ -530,7 +531,7 @@ def test_a_crash_is_a_failed_check(tmp_path: Path) -> None:
 
 
 def test_time_ends_a_command_and_its_children(tmp_path: Path) -> None:
-    run = a_run(tmp_path, seconds=2.0)
+    run = a_run(tmp_path, seconds=5.0)
     file = script(
         tmp_path,
         "import subprocess, sys, time\n"
@@ -541,7 +542,7 @@ def test_time_ends_a_command_and_its_children(tmp_path: Path) -> None:
     with pytest.raises(OutOfTimeError):
         run.script(file)
     assert run.checks[0].rc == TIMED_OUT
-    assert run.checks[0].message.startswith("not done after 2 s")
+    assert run.checks[0].message.startswith("not done after 5 s")
     status = Path("/proc") / (tmp_path / "child").read_text(encoding="utf-8") / "status"
     deadline = time.monotonic() + 10
     while status.exists() and "Z (zombie)" not in status.read_text(encoding="utf-8"):
@@ -550,6 +551,30 @@ def test_time_ends_a_command_and_its_children(tmp_path: Path) -> None:
     with pytest.raises(OutOfTimeError):
         run.script(file)
     assert len(run.checks) == 1  # not begun
+
+
+def test_commands_that_had_ended_are_not_run_again(tmp_path: Path) -> None:
+    """After time ran out: what passed, failed or crashed before is taken as it was."""
+    texts = {
+        "passes": f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print('[1]')",
+        "fails": f"open({str(tmp_path / 'count')!r}, 'a').write('y'); raise SystemExit('no')",
+        "waits": "import time; time.sleep(600)",
+    }
+    files = []
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        files.append(tmp_path / f"{name}.py")
+    run = a_run(tmp_path)
+    found = [run.script(file) for file in files[:2]]
+    run.deadline = time.monotonic() + 1
+    with pytest.raises(OutOfTimeError):
+        run.script(files[2])
+    again = a_run(tmp_path)
+    assert [again.script(file) for file in files[:2]] == found == [Done(True, [1]), Done(False)]
+    assert again.checks == run.checks[:2]
+    files[2].write_text("", encoding="utf-8")
+    assert again.script(files[2]).passed
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "xy"
 
 
 def test_signals_without_a_name() -> None:
@@ -829,3 +854,41 @@ def test_make_asks_for_nothing_to_be_installed() -> None:
 
 def test_time_left_for_a_step_is_stated() -> None:
     assert 0 < runner.LEAST < LONGEST
+
+
+# A checkpoint on one device against another.
+
+
+def parity(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    checkpoint = str(next(reversed(work.families().values())))
+    words = ["--device", "cpu", "--modes", "eager", "--precisions", "fp32"]
+    monkeypatch.setattr(sys, "argv", ["torch_parity", checkpoint, *words])
+    try:
+        torch_parity.main()
+    finally:
+        rows = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def test_torch_parity(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU agrees with itself, at every rung and at a size that is not square."""
+    rows = parity(capsys, monkeypatch)
+    assert all(row["error"] is None and max(row["raw"].values()) == 0 for row in rows)
+    assert len(rows) == 2 * len({row["depth"] for row in rows})
+    assert len({tuple(row["size"]) for row in rows}) == 2
+
+
+def test_torch_parity_of_another_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared runs at base whatever it is asked for."""
+    run = TorchRunner.run
+    seen = []
+
+    def wrong(self: TorchRunner, images: Any, depth: Any) -> Any:
+        seen.append(depth)
+        return run(self, images, "base" if len(seen) % 2 else depth)
+
+    monkeypatch.setattr(TorchRunner, "run", wrong)
+    with pytest.raises(SystemExit, match="1"):
+        parity(capsys, monkeypatch)

@@ -55,7 +55,7 @@ def document(
         "versions": dict(machine.versions),
         "checks": [{**asdict(check), "seconds": round(check.seconds, 1)} for check in run.checks],
         "notes": run.notes,
-        "figures": run.figures,
+        "figures": json.loads(run.readable(json.dumps(run.figures))),
     }
 
 

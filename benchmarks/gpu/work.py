@@ -141,8 +141,11 @@ def evaluate(run: Run, bundle: Path, runtime: str, precision: str, layout: str) 
     words = ("--runtime", runtime, "--precision", precision, "--layout", layout)
     data = ("--data", pictures / "annotations.json")
     done = run.tool("eval", bundle, *words, *data, libraries=_wheels(runtime))
-    if done.content is not None:
-        run.figure("eval", {"layout": layout, "precision": precision, "found": done.content})
+    if isinstance(done.content, dict):
+        rows = [
+            {name: row[name] for name in ("depth", "ap", "ap50")} for row in done.content["rows"]
+        ]
+        run.figure("eval", {"layout": layout, "precision": precision, "depths": rows})
 
 
 def predict(run: Run, bundle: Path, runtime: str, precision: str) -> None:

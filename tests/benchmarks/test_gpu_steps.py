@@ -105,6 +105,10 @@ def session(tmp_path: Path) -> Session:
     return Session(tmp_path)
 
 
+def names_a_folder(run: Run) -> None:
+    run.figure("build", {"note": f"{run.folder}/engine was built from {run.shared}/r50"})
+
+
 def passes(run: Run) -> None:
     run.checks.append(Check("bench x", 0, 1.5))
     run.figures["answer"] = 42
@@ -288,6 +292,13 @@ def test_a_result_says_where_it_is_from(session: Session) -> None:
     assert found["checks"] == [{"what": "bench x", "rc": 0, "seconds": 1.5, "message": ""}]
     assert session.told("one") == "  one  passed, 0 s"
     assert session.said[-1] == "steps: 1 passed"
+
+
+def test_a_result_names_no_folders_of_the_machine(session: Session) -> None:
+    session.step("one", names_a_folder)
+    assert session.call() == 0
+    (found,) = session.result("one")["figures"]["build"]
+    assert found == {"note": "STEP/engine was built from SHARED/r50"}
 
 
 def test_a_step_is_not_repeated(session: Session) -> None:

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo triton-demo cpp cpp-demo test lint format bench curve gpu clean
+.PHONY: help demo triton-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"

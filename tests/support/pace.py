@@ -13,6 +13,9 @@ import pytest
 
 __all__ = ["mark", "read"]
 
+EXPORTED = {"bundle", "bundle_copy", "_exported", "yolo_bundle", "yolo_pieces"}
+"""Fixtures that export a network."""
+
 FILE = Path(__file__).resolve().parents[1] / "pace.txt"
 
 
@@ -32,6 +35,8 @@ def mark(items: Iterable[pytest.Item], *, whole: bool) -> None:
             if known in words:
                 used.add(known)
                 item.add_marker(words[known])
+        if EXPORTED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("long")
         if getattr(getattr(item, "function", None), "is_hypothesis_test", False):
             item.add_marker("fuzz")
     if whole and (lost := sorted(set(words) - used)):

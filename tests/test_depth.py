@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from fuzzing import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, parse_ladder
@@ -323,7 +324,7 @@ def almost_depths() -> st.SearchStrategy[str]:
     return st.lists(words, max_size=6).map("".join) | st.from_regex(r"level:-?[0-9]{1,30}")
 
 
-@settings(deadline=None, database=None, derandomize=True, max_examples=300)
+@examples(300)
 @given(st.text() | almost_depths())
 @example("level:" + "1" * 5000)
 def test_no_text_raises_anything_else(text: str) -> None:

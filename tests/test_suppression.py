@@ -14,7 +14,8 @@ import onnxruntime as ort
 import oracle_nms
 import pytest
 import torch
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -35,7 +36,7 @@ Kept = list[tuple[int, tuple[float, ...], float]]
 
 CLASSES, ANCHORS = 3, 12
 
-QUICK = settings(deadline=None, database=None, derandomize=True, max_examples=150)
+QUICK = examples(150)
 
 
 # --- the ways that must agree ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -853,7 +854,12 @@ def test_interrupted_main(
 def test_make_asks_for_nothing_to_be_installed() -> None:
     words = ["gpu", "PYTHON=python9", "STEP=tests", "FORCE=1", "OUT=/x", "WITHIN=540"]
     done = subprocess.run(
-        ["make", "--dry-run", *words], cwd=device.ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", *words],
+        cwd=device.ROOT,
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "pip" not in done.stdout
     assert "venv" not in done.stdout

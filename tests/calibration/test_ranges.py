@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
@@ -67,7 +68,7 @@ arrays = st.lists(finite, max_size=40).map(lambda items: np.array(items, np.floa
 # --- histograms ------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@examples(100)
 @given(arrays)
 def test_values_are_counted_exactly(values: Floats) -> None:
     found = histogram_of(values)
@@ -92,7 +93,7 @@ def test_shapes_of_activations_are_counted_exactly(shape: str) -> None:
     assert np.array_equal(found.counts, counts)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(arrays, st.randoms(use_true_random=False), st.integers(0, 40))
 def test_order_and_cuts_do_not_matter(values: Floats, random: Any, cut: int) -> None:
     shuffled = values.tolist()
@@ -357,7 +358,7 @@ def test_the_samples_oracle_is_that_of_onnx() -> None:
         assert np.abs(found - expected).max() < step * 1.01
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=30),
     st.floats(-1e3, 0),

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -45,14 +46,7 @@ from anydepth_deploy.checkpoints.rebuild import CALLS, Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.errors import CheckpointError
 
-FACTOR = int(os.environ.get("ANYDEPTH_EXAMPLES", "1"))
-random_files = settings(
-    max_examples=300 * FACTOR,
-    deadline=None,
-    derandomize=FACTOR == 1,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+random_files = examples(300)
 
 # --- what watches ------------------------------------------------------------------------------
 
@@ -1270,13 +1264,13 @@ PARTS = [
 ]
 
 
-@settings(random_files, max_examples=1500 * FACTOR)
+@examples(1500)
 @given(parts=st.lists(st.sampled_from(PARTS), max_size=30))
 def test_random_programs_are_read_or_refused(parts: list[bytes]) -> None:
     machine_answers(b"\x80\x04" + b"".join(parts) + b".")
 
 
-@settings(random_files, max_examples=1500 * FACTOR)
+@examples(1500)
 @given(
     function=st.sampled_from(sorted(CALLS)),
     arguments=st.lists(st.sampled_from(PARTS[-18:-5]), max_size=8),

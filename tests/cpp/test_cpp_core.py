@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import compare_plans, outcome, piece_for_probe, plans
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -42,12 +43,7 @@ def probe() -> Iterator[Probe]:
 
 
 # Examples share the probe, which keeps nothing between calls.
-examples = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+small = examples(60)
 
 
 # --- depths ----------------------------------------------------------------------------------
@@ -107,7 +103,7 @@ LIKELY = st.text(alphabet="FTftL0123456789-:levlsuprba \t\n\x1f\u2003'\"", max_s
 ANY = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
 
-@examples
+@small
 @given(st.lists(st.one_of(LIKELY, ANY), min_size=20, max_size=60))
 def test_any_text_as_a_depth(probe: Probe, texts: list[str]) -> None:
     for space, ladder in SPACES.values():
@@ -122,7 +118,7 @@ gates = st.lists(
 )
 
 
-@examples
+@small
 @given(gates, st.lists(st.integers(-1, 3), max_size=4), st.data())
 def test_any_gates_and_ladder(
     probe: Probe, gates: list[tuple[str, int, int]], base: list[int], data: st.DataObject

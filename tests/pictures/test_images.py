@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -253,7 +254,7 @@ def by_fractions(image: NDArray[np.uint8], size: tuple[int, int]) -> list[list[l
 SIDE = st.integers(1, 9)
 
 
-@settings(deadline=None, database=None, derandomize=True, max_examples=120)
+@examples(120)
 @given(SIDE, SIDE, SIDE, SIDE, st.integers(0, 99), st.booleans())
 def test_sampling_to_the_last_bit(
     height: int, width: int, rows: int, columns: int, seed: int, extreme: bool

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import RUNGS, random_detr, random_images
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -124,7 +125,7 @@ ITEMS = st.lists(
 )
 
 
-@settings(deadline=None, database=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(ITEMS, ITEMS)
 def test_pairing_by_brute_force(one: list[Item], other: list[Item]) -> None:
     assert unmatched(one, other) in brute_force(one, other)

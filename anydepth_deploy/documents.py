@@ -29,12 +29,15 @@ Model = TypeVar("Model", bound=BaseModel)
 class Document(Generic[Model]):
     """A kind of JSON document, and how it is read.
 
-    ``model``: validates it; its ``version`` is a literal. ``what``: it is called in messages, and
-    ``title`` in full, where a file is something else.
-    ``error``: raised for anything else. ``remedy``: what to do about a damaged one, and
-    ``other_version``: about one that another version of this package wrote. ``missing``: what to
-    say where there is no file, ``{path}`` stands for it. ``format``: what its ``format`` has to
-    be; None for documents of before that had none.
+    ``model``: validates it; its ``version`` is a literal. ``what``: it is called in messages.
+    ``error``: raised for anything else. ``missing``: what to say where there is no file, ``{path}``
+    stands for it. ``remedy``: what to do about a damaged one, and ``other_version``: about one that
+    another version of this package wrote. ``format``: what its ``format`` has to be; None for
+    documents of before that had none. ``title``: what to call it in full where a file is something
+    else.
+
+    The C++ library reads manifests, too, and says the same: ``named``, ``no_json``, ``versioned``
+    and ``invalid`` are how messages begin and what they say of a file.
     """
 
     model: type[Model]
@@ -46,19 +49,23 @@ class Document(Generic[Model]):
     format: str | None = None
     version: int = 1
     title: str = ""
+    named: str = "{what} {path}"
+    no_json: str = "is not valid JSON"
+    versioned: str = "version"
+    invalid: str = "is damaged"
 
     def read(self, path: Path) -> Model:
         """Read and check the file ``path``; raises :attr:`error` for anything else."""
-        named = f"{self.what} {path}"
+        named = self.named.format(what=self.what, path=path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise self.error(self.missing.format(path=path)) from None
         except OSError as error:
-            raise self.error(f"{named} cannot be read: {error.strerror or error}") from None
-        # Not UTF-8, not JSON, numbers too long, nested too deep.
+            raise self.error(f"{named} cannot be read: {error}") from None
+        # Not UTF-8, not JSON, numbers too long, lists nested too deep.
         except (ValueError, RecursionError) as error:
-            raise self.error(f"{named} is not valid JSON ({error}): {self.remedy}") from None
+            raise self.error(f"{named} {self.no_json} ({error}): {self.remedy}") from None
         found = content if isinstance(content, dict) else {}
         if self.format is not None and found.get("format") != self.format:
             raise self.error(
@@ -66,20 +73,20 @@ class Document(Generic[Model]):
                 f"{self.remedy}"
             )
         if self.format is not None and "version" not in found:
-            raise self.error(f"{named} is damaged: version: Field required: {self.remedy}")
+            raise self.error(f"{named} {self.invalid}: version: Field required: {self.remedy}")
         version = found.get("version", self.version)
         if isinstance(version, int) and version != self.version:
             raise self.error(
-                f"{named} has version {version}, this anydepth-deploy reads version "
+                f"{named} has {self.versioned} {version}, this anydepth-deploy reads version "
                 f"{self.version}: {self.other_version}, or install the version that made it"
             )
         try:
             return self.model.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            where = ".".join(str(part) for part in first["loc"]) or self.what.split()[-1]
             raise self.error(
-                f"{named} is damaged: {shorten([where])}: {first['msg']}: {self.remedy}"
+                f"{named} {self.invalid}: {shorten([where])}: {first['msg']}: {self.remedy}"
             ) from None
 
 

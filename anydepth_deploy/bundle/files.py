@@ -158,6 +158,10 @@ _DOCUMENT = Document(
     missing="{path} does not exist",
     remedy=_REMEDY,
     other_version="export it into another folder",
+    named="{path}",
+    no_json="is damaged",
+    versioned="manifest version",
+    invalid="is not a valid manifest",
 )
 
 

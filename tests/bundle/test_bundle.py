@@ -140,7 +140,7 @@ def put(key: str, value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (put("version", 2), "has version 2, this anydepth-deploy reads version 1"),
+        (put("version", 2), "manifest version 2, this anydepth-deploy reads version 1"),
         (put("version", "1.0"), "version"),
         (put("format", "another bundle"), "format"),
         (put("surprise", 1), "surprise: Extra inputs are not permitted"),

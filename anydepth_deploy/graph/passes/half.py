@@ -115,7 +115,7 @@ class _Caster:
                 name = value.name or ""
                 array = self._half(name, value.const_value.numpy())
                 if wanted == {FLOAT16}:
-                    value.const_value = ir.tensor(array, name=name)
+                    value.const_value = ir.Tensor(array, name=name)
                     value.type = ir.TensorType(FLOAT16)
                 else:
                     name = self._fresh(f"{name}/fp16", self.names)

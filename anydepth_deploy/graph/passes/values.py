@@ -12,7 +12,8 @@ __all__ = ["new_constant", "new_node"]
 
 def new_constant(name: str, array: np.ndarray) -> ir.Value:
     """A constant of this name, which the caller puts among the initializers of a graph."""
-    tensor = ir.tensor(array, name=name)
+    # Not ir.tensor, which asks first whether the array is one of many other things, slowly.
+    tensor = ir.Tensor(array, name=name)
     return ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)
 
 

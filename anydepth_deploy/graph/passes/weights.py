@@ -135,7 +135,7 @@ def align_levels(graphs: Sequence[ir.Graph]) -> int:
             if twin is None:
                 earlier.append(levels)
             elif not np.array_equal(levels, twin):
-                value.const_value = ir.tensor(twin, name=name)
+                value.const_value = ir.Tensor(twin, name=name)
                 changed += 1
     return changed
 

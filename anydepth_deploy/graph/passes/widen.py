@@ -92,7 +92,7 @@ def _widen_value(value: ir.Value) -> None:
 
 def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     array = tensor.numpy().astype(np.float32)
-    return ir.tensor(array, name=tensor.name)
+    return ir.Tensor(array, name=tensor.name)
 
 
 def _widen_attributes(node: ir.Node) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.families.family import Outputs
 from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Comparison
 
@@ -23,7 +24,11 @@ class TorchSession:
     def __init__(self, model: AnyDepthModel) -> None:
         self.model = model.eval()
         self.table = model.table
-        self.outputs = find_family(model.family).outputs
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the raw outputs mean: asked of the family when something is compared."""
+        return find_family(self.model.family).outputs
 
     @classmethod
     def open(cls, checkpoint: str | Path) -> TorchSession:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from anydepth_deploy.errors import AnyDepthError, shorten
 
-__all__ = ["Document", "file_sha256", "utc_now", "write_atomically"]
+__all__ = ["Document", "file_sha256", "utc_now", "write_atomically", "write_or_refuse"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,10 +31,10 @@ class Document(Generic[Model]):
 
     ``model``: validates it; its ``version`` is a literal. ``what``: it is called in messages.
     ``error``: raised for anything else. ``missing``: what to say where there is no file, ``{path}``
-    stands for it. ``remedy``: what to do about a damaged one, and ``other_version``: about one that
-    another version of this package wrote. ``format``: what its ``format`` has to be; None for
-    documents of before that had none. ``title``: what to call it in full where a file is something
-    else.
+    (or ``{path.parent}``) stands for it. ``remedy``: what to do about a damaged one, and
+    ``other_version``: about one that another version of this package wrote. ``format``: what its
+    ``format`` has to be; None for documents of before that had none. ``title``: what to call it in
+    full where a file is something else.
 
     The C++ library reads manifests, too, and says the same: ``named``, ``no_json``, ``versioned``
     and ``invalid`` are how messages begin and what they say of a file.
@@ -106,6 +106,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_or_refuse(
+    path: Path, write: Callable[[BinaryIO], object], what: str, refusal: type[AnyDepthError]
+) -> None:
+    """:func:`write_atomically`, where a person waits for ``what``: raises ``refusal``, in one line,
+    when it cannot be written."""
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise refusal(f"{what} {path} cannot be written: {error.strerror or error}") from None
 
 
 def file_sha256(path: Path) -> str:

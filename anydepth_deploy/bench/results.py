@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anydepth_deploy.bench.sensors.state import Device
-from anydepth_deploy.documents import Document, write_atomically
+from anydepth_deploy.documents import Document, write_or_refuse
 from anydepth_deploy.errors import ResultError
 
 __all__ = [
@@ -299,10 +299,7 @@ def write_result(path: str | Path, result: BenchResult) -> None:
     """Write ``result`` to a file, whole or not at all. Raises :class:`ResultError`."""
     file = Path(path)
     content = (_lines(_plain(result)) + "\n").encode()
-    try:
-        write_atomically(file, lambda target: target.write(content))
-    except OSError as error:
-        raise ResultError(f"result {file} cannot be written: {error.strerror or error}") from None
+    write_or_refuse(file, lambda target: target.write(content), "result", ResultError)
 
 
 def _plain(result: BenchResult) -> dict[str, Any]:

@@ -155,7 +155,7 @@ _DOCUMENT = Document(
     Manifest,
     "manifest",
     BundleError,
-    missing="{path} does not exist",
+    missing=f"folder {{path.parent}} is not a bundle: it has no {MANIFEST}",
     remedy=_REMEDY,
     other_version="export it into another folder",
     named="{path}",
@@ -169,8 +169,6 @@ def read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
     """The manifest in ``folder``. Raises :class:`BundleError`."""
     if not folder.is_dir():
         raise BundleError(f"bundle {folder} does not exist; make one with 'anydepth-deploy export'")
-    if not (folder / file).exists():
-        raise BundleError(f"folder {folder} is not a bundle: it has no {MANIFEST}")
     return _DOCUMENT.read(folder / file)
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from anydepth_deploy.calibration.ranges import Method
-from anydepth_deploy.documents import Document, write_atomically
+from anydepth_deploy.documents import Document, write_or_refuse
 from anydepth_deploy.errors import CalibrationError, shorten
 from anydepth_deploy.pictures.images import Preprocess
 
@@ -238,12 +238,8 @@ def write_table(path: str | Path, table: RangeTable) -> None:
 
     One line for each tensor and depth. Raises :class:`CalibrationError` when it cannot be written.
     """
-    try:
-        write_atomically(Path(path), lambda file: file.write(_text(table).encode()))
-    except OSError as error:
-        raise CalibrationError(
-            f"range table {path} cannot be written: {error.strerror or error}"
-        ) from None
+    content = _text(table).encode()
+    write_or_refuse(Path(path), lambda file: file.write(content), "range table", CalibrationError)
 
 
 def check_table(

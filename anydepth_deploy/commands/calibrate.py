@@ -26,7 +26,7 @@ from anydepth_deploy.commands.options import (
 from anydepth_deploy.console import Table
 from anydepth_deploy.depth import ladder_words
 from anydepth_deploy.errors import MissingExtraError, shorten
-from anydepth_deploy.pictures.formats import drawing_format
+from anydepth_deploy.pictures.figures import drawing_format
 
 if TYPE_CHECKING:  # needs onnx
     from anydepth_deploy.calibration.report import JoinRow, StageRow
@@ -99,7 +99,7 @@ def calibrate(
     """
     input_size = size_of(size)
     if plot is not None:
-        drawing_format(plot, "a report")
+        drawing_format(plot, "report")
     if ladder is not None:
         ladder_words(ladder)
     check_present(checkpoint)

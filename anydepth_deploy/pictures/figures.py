@@ -6,18 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anydepth_deploy.documents import write_atomically
+from anydepth_deploy.documents import write_or_refuse
 from anydepth_deploy.errors import AnyDepthError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DPI", "write_figure"]
+__all__ = ["DPI", "drawing_format", "write_figure"]
 
 FORMATS = ("png", "pdf", "svg")
 
 DPI = 150
 """Dots per inch of what has dots; positions of labels are found at it."""
+
+
+def drawing_format(path: Path, what: str) -> str:
+    """The format of a drawing named ``path``; ``what``: for the message, ``report``.
+
+    Raises :class:`UsageError` for a name with another suffix.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(
+            f"a {what} cannot be drawn as '{path.name}': expected a name that ends in "
+            f"{' or '.join(f'.{item}' for item in FORMATS)}"
+        )
+    return kind
 
 
 def write_figure(
@@ -28,14 +42,6 @@ def write_figure(
     Raises :class:`UsageError` for another kind of file, before anything is drawn, and ``refusal``
     when it cannot be written.
     """
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(
-            f"a {what} cannot be drawn as '{path.name}': expected a name that ends in "
-            f"{' or '.join(f'.{item}' for item in FORMATS)}"
-        )
+    kind = drawing_format(path, what)
     figure = make()
-    try:
-        write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=DPI))
-    except OSError as error:
-        raise refusal(f"{what} {path} cannot be written: {error.strerror or error}") from None
+    write_or_refuse(path, lambda file: figure.savefig(file, format=kind, dpi=DPI), what, refusal)

@@ -22,7 +22,6 @@ __all__ = [
     "RUNTIMES",
     "Runtime",
     "device_capability",
-    "engine_runtimes",
     "find_runtime",
     "format_of",
     "graph_targets",
@@ -119,11 +118,6 @@ def find_runtime(name: str) -> Runtime:
     if name not in RUNTIMES:
         raise UsageError(f"unknown runtime '{name}': expected one of {', '.join(RUNTIMES)}")
     return RUNTIMES[name]
-
-
-def engine_runtimes() -> tuple[str, ...]:
-    """The runtimes that execute engines of their own, which ``build`` makes."""
-    return tuple(row.name for row in RUNTIMES.values() if row.format != "onnx")
 
 
 def format_of(runtime: str) -> Format:

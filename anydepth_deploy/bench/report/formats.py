@@ -14,7 +14,7 @@ from anydepth_deploy.bench.report.facts import printable
 from anydepth_deploy.bench.report.merge import ALWAYS, arrange, notes, raw_rows, report_table
 from anydepth_deploy.bench.results import BenchResult
 from anydepth_deploy.console import print_line, print_table
-from anydepth_deploy.documents import write_atomically
+from anydepth_deploy.documents import write_or_refuse
 from anydepth_deploy.errors import ResultError, UsageError
 
 __all__ = ["print_report", "to_csv", "to_json", "to_markdown", "write_report"]
@@ -51,10 +51,7 @@ def write_report(
         sys.stdout.write(text.getvalue())
         return
     content = text.getvalue().encode()
-    try:
-        write_atomically(Path(path), lambda file: file.write(content))
-    except OSError as error:
-        raise ResultError(f"report {path} cannot be written: {error.strerror or error}") from None
+    write_or_refuse(Path(path), lambda file: file.write(content), "report", ResultError)
 
 
 def print_report(results: Sequence[BenchResult], title: str = TITLE) -> None:

@@ -23,6 +23,11 @@ from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
 from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 
+pytest_plugins = ["command_line"]
+
+# Assertions in helpers tell as much as those in tests.
+pytest.register_assert_rewrite("comparisons", "graph_faults", "onnx_graphs", "small_chain")
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNGS = CONFIGS["tiny"].ladder
 """The default ladder of the tiny network, from base to super."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 import pytest
-from int8 import Network, make_networks
+from int8 import Network, networks
 from onnx import helper
 
 from anydepth_deploy.building import compile as compile_module
@@ -25,17 +25,14 @@ from anydepth_deploy.manifest import BatchProfile, Precision
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed: no engine is built")
 
+__all__ = ["networks"]  # a fixture
+
 DETR, YOLO = "anydepth-detr", "anydepth-yolo"
 BATCH = BatchProfile(smallest=1, typical=1, largest=2)
 TITLE = load("tensorrt-rtx").title
 ALL = ("sm75", "sm86", "sm89", "sm120")
 
 Graphs = Callable[[str, Precision], Path]
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
-    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

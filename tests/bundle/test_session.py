@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparisons import assert_close, assert_equal
 from conftest import RUNGS, random_images
 from numpy.typing import NDArray
 
@@ -47,28 +48,6 @@ def sessions(bundle: Bundle) -> dict[str, Session]:
 @pytest.fixture(scope="module")
 def gated(sessions: dict[str, Session]) -> Session:
     return sessions["gated shared"]
-
-
-def assert_equal(one: Detections, other: Detections) -> None:
-    """The same arrays, bit by bit."""
-    assert np.array_equal(one.labels, other.labels)
-    assert np.array_equal(one.boxes, other.boxes)
-    assert np.array_equal(one.scores, other.scores)
-
-
-def assert_close(one: Detections, other: Detections) -> None:
-    """The same detections, whatever the order of near-equal scores."""
-    assert one.labels.shape == other.labels.shape
-    np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
-    for mine, theirs in zip(one, other, strict=True):
-        edge = float(theirs.scores.min()) + 1e-4
-        for label, box, score in zip(mine.labels[0], mine.boxes[0], mine.scores[0], strict=True):
-            near = (
-                (theirs.labels[0] == label)
-                & (np.abs(theirs.scores[0] - score) < 1e-5)
-                & (np.abs(theirs.boxes[0] - box).max(-1) < 2e-2)
-            )
-            assert near.any() or score < edge
 
 
 @pytest.mark.parametrize("batch", [1, 3])

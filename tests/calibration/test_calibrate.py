@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from conftest import random_detr, random_yolo
-from numpy.typing import NDArray
-from PIL import Image
+from calibration_cases import Case, case, detr_pieces, write_pictures, yolo
+from conftest import random_detr
 
 from anydepth_deploy.calibration import calibrate as calibrate_module
 from anydepth_deploy.calibration.calibrate import calibrate
@@ -30,65 +28,13 @@ from anydepth_deploy.errors import (
     InputError,
     UsageError,
 )
-from anydepth_deploy.families.shared.stages import AnyDepthModel, Stage
+from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.placement import Keep, graphs_of
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
-from anydepth_deploy.graph.pieces import Piece, Pieces, export_pieces
-from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.graph.pieces import Piece, Pieces
 
-COUNT = 4
-FAMILIES = ("detr", "yolo")
-
-
-@functools.cache
-def detr_pieces() -> Pieces:
-    """Of the network in the fixture `checkpoint`; shared by modules, for it takes a while."""
-    model = random_detr()
-    return export_pieces(model, model.config.input_size)
-
-
-def write_pictures(folder: Path, count: int = COUNT) -> Path:
-    """Pictures of several shapes with blots, as unlike each other as pictures are."""
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(11)
-    for index in range(count):
-        small = rng.integers(0, 60 + 65 * index, (5 + index, 7, 3)).astype(np.uint8)
-        picture = Image.fromarray(small).resize((90 + 20 * index, 130), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{index}.png")
-    return folder
-
-
-class Case:
-    """A network with its file, its pieces and a table of all that was seen."""
-
-    def __init__(
-        self,
-        model: AnyDepthModel,
-        checkpoint: Path,
-        pieces: Pieces,
-        folder: Path,
-        out: Path,
-        probe: int = 0,
-    ) -> None:
-        self.model, self.checkpoint, self.pieces, self.folder = model, checkpoint, pieces, folder
-        self.path, self.ranges = self.run(out, method="minmax", probe=probe)
-        self.recipe = Preprocess.of(model.resize, pieces.size)
-
-    def run(self, out: Path, *, pieces: Pieces | None = None, **options: Any) -> Any:
-        """`calibrate` without exporting the pieces anew."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(calibrate_module, "export_pieces", lambda *_, **__: pieces or self.pieces)
-            return calibrate(self.checkpoint, self.folder, out, threads=1, **options)
-
-    @property
-    def depths(self) -> list[Depth]:
-        """All that were observed."""
-        return [self.model.table.find(depth) for depth in self.ranges.depths]
-
-    def images(self) -> list[NDArray[np.float32]]:
-        paths = sorted(self.folder.iterdir())
-        return [prepare_batch([load_image(path)], self.recipe)[0] for path in paths]
+__all__ = ["case", "yolo"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detr(checkpoint: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     out = tmp_path_factory.mktemp("ranges") / "detr.json"
     return Case(random_detr(), checkpoint, detr_pieces(), folder, out)
-
-
-@pytest.fixture(scope="module")
-def yolo(
-    yolo_checkpoint: Path,
-    yolo_pieces: Pieces,
-    folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Case:
-    out = tmp_path_factory.mktemp("ranges") / "yolo.json"
-    return Case(random_yolo(), yolo_checkpoint, yolo_pieces, folder, out)
-
-
-@pytest.fixture(params=FAMILIES)
-def case(request: pytest.FixtureRequest) -> Case:
-    found: Case = request.getfixturevalue(request.param)
-    return found
 
 
 def limits(arrays: Sequence[torch.Tensor]) -> tuple[float, float]:
@@ -286,12 +215,12 @@ def test_the_table_holds_what_quantisation_asks_for_and_nothing_else(case: Case)
 def test_every_variant_and_every_depth_asked_for_is_in_the_table(
     detr: Case, yolo: Case, tmp_path: Path
 ) -> None:
-    for case in (detr, yolo):
-        ladder = [str(rung) for rung in case.model.table.ladder]
-        assert case.ranges.ladder == ladder
-        assert case.ranges.depths[: len(ladder)] == ladder
-        tables = {name.split("/")[0] for name in case.ranges.tensors}
-        assert {piece.prefix for piece in case.pieces.pieces if has_convolution(piece)} <= tables
+    for each in (detr, yolo):
+        ladder = [str(rung) for rung in each.model.table.ladder]
+        assert each.ranges.ladder == ladder
+        assert each.ranges.depths[: len(ladder)] == ladder
+        tables = {name.split("/")[0] for name in each.ranges.tensors}
+        assert {piece.prefix for piece in each.pieces.pieces if has_convolution(piece)} <= tables
     _, found = detr.run(tmp_path / "t.json", depth="TFTF-T-2,base", probe=0, count=1, seed=3)
     assert found.depths == [*found.ladder, "TFTF-T-2"]
     assert (found.pictures.count, found.pictures.seed) == (1, 3)

@@ -9,7 +9,7 @@ from int8 import (
     Network,
     float_convolutions,
     made_up_table,
-    make_networks,
+    networks,
     nodes,
     quantised_convolutions,
 )
@@ -19,6 +19,8 @@ from anydepth_deploy.calibration.keeping import Keeper, KeepingRules, check_patt
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.errors import CalibrationError, UsageError
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
+
+__all__ = ["networks"]  # a fixture
 
 DEPTHS = ("T", "F")
 
@@ -229,11 +231,6 @@ def test_patterns_that_match_nothing_are_refused() -> None:
 
 
 # --- trained networks ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
-    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(params=FAMILIES)

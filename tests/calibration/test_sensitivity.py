@@ -13,9 +13,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from conftest import random_detr, random_yolo
+from calibration_cases import Case, case, detr_pieces, write_pictures, yolo
+from conftest import random_detr
 from numpy.typing import NDArray
-from test_calibrate import FAMILIES, Case, detr_pieces, write_pictures
 
 from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.report import draw_report, join_rows, report_rows, stage_rows
@@ -29,6 +29,8 @@ from anydepth_deploy.graph.passes.placement import graphs_of
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.pieces import Piece, Pieces
 
+__all__ = ["case", "yolo"]  # fixtures
+
 PICTURES = 3
 
 
@@ -41,23 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detr(checkpoint: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     out = tmp_path_factory.mktemp("ranges") / "detr.json"
     return Case(random_detr(), checkpoint, detr_pieces(), folder, out, probe=PICTURES)
-
-
-@pytest.fixture(scope="module")
-def yolo(
-    yolo_checkpoint: Path,
-    yolo_pieces: Pieces,
-    folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Case:
-    out = tmp_path_factory.mktemp("ranges") / "yolo.json"
-    return Case(random_yolo(), yolo_checkpoint, yolo_pieces, folder, out)
-
-
-@pytest.fixture(params=FAMILIES)
-def case(request: pytest.FixtureRequest) -> Case:
-    found: Case = request.getfixturevalue(request.param)
-    return found
 
 
 # --- against the whole graph -----------------------------------------------------------------

@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import Run, fails
 from conftest import RUNGS
-from test_cli import Run, fails, run
 
 from anydepth_deploy.bench.results import BenchResult, read_result, write_result
 from anydepth_deploy.bundle.bundle import open_bundle
-
-__all__ = ["run"]  # a fixture
 
 QUICK = ("--duration", 0, "--count", 12, "--warmup", 0, "--threads", 1, "--pictures", 2)
 

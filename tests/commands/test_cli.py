@@ -7,107 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import Run, fails, strict_json
 from conftest import RUNGS, random_detr
+from edited_bundles import edit_artifact
 from handmade import FakeGraphs
 from onnx import numpy_helper
-from PIL import Image
 
 from anydepth_deploy import cli, train
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.commands import demo
-from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.train.config import TrainConfig, TrainResult
 from anydepth_deploy.version import __version__
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The document on standard output, which must hold nothing else."""
-        assert (self.code, self.err) == (0, "")
-        return strict_json(self.out)
-
-
-def strict_json(text: str) -> Any:
-    def refuse(name: str) -> None:
-        pytest.fail(f"{name} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs a command in this process, in an empty working folder."""
-    folder = tmp_path / "cwd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-
-    def call(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["anydepth-deploy", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capfd.readouterr()
-        code = caught.value.code
-        assert code is None or isinstance(code, int)
-        return Result(code or 0, captured.out, captured.err)
-
-    return call
-
-
-def fails(result: Result, code: int, *told: str) -> None:
-    """One line on standard error, and no traceback."""
-    assert result.code == code
-    line = result.err.strip()
-    assert line.startswith("error: ")
-    assert "\n" not in line
-    assert "Traceback" not in result.out + result.err
-    for text in told:
-        assert text in line
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.png"
-    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
-
-
-def edit_artifact(folder: Path, name: str, change: Callable[[onnx.ModelProto], None]) -> None:
-    """Change an artifact of a bundle, and make the manifest agree with it."""
-    content = json.loads((folder / MANIFEST).read_text())
-    (item,) = (item for item in content["artifacts"] if item["name"] == name)
-    path = folder / item["file"]
-    graph = onnx.load(path)
-    change(graph)
-    onnx.save(graph, path)
-    item.update(bytes=path.stat().st_size, sha256=file_sha256(path))
-    (folder / MANIFEST).write_text(json.dumps(content))
 
 
 def change_one_weight(graph: onnx.ModelProto) -> None:

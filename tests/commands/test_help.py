@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import Run, run
+from command_line import Run
 
 from anydepth_deploy.cli import COMMANDS
 from anydepth_deploy.commands.options import family_names
 from anydepth_deploy.manifest import LAYOUTS
-
-__all__ = ["run"]  # a fixture
 
 NAMES = [row.name for row in COMMANDS]
 

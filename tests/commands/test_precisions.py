@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Run, fails, strict_json
+from edited_bundles import contents, edit_artifact
+from fake_exports import fake, made_up, ranges
+from graph_faults import shifted
 from handmade import FakeGraphs
-from test_cli import Run, edit_artifact, fails, run, strict_json
-from test_precision import (
-    contents,
-    fake,
-    has_bf16,
-    made_up,
-    shifted,
-)
+from processors import has_bf16
 from trained_networks import CHECKPOINTS, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -24,7 +21,7 @@ from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.calibration.table import write_table
 from anydepth_deploy.pictures.shapes import write_coco
 
-__all__ = ["fake", "run"]  # fixtures
+__all__ = ["fake", "ranges"]  # fixtures
 
 DETR = "anydepth-detr"
 CHECKPOINT = CHECKPOINTS[DETR]
@@ -49,14 +46,6 @@ def copy(lowered: Bundle, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco(tmp_path_factory.mktemp("shapes"), 6, 5, "val")
-
-
-@pytest.fixture
-def ranges(checkpoint: Path, tmp_path: Path) -> Path:
-    """A made-up table for the network with random weights."""
-    path = tmp_path / "ranges.json"
-    write_table(path, made_up(checkpoint))
-    return path
 
 
 # --- export ----------------------------------------------------------------------------------

@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import Run, fails, run
+from command_line import Run, fails
 from triton_bundle import graphs
-
-__all__ = ["run"]
 
 
 @pytest.fixture

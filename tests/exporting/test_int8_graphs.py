@@ -18,30 +18,26 @@ from int8 import (
     dequantised,
     edited,
     float_convolutions,
-    make_networks,
+    networks,
     nodes,
     quantised_convolutions,
     relative,
-    run,
     scopes,
-    session,
 )
-from test_half import types
+from onnx_graphs import value_types
+from onnx_sessions import quiet_session, run_with_known
 from trained_networks import FAMILIES
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.manifest import Target
+
+__all__ = ["networks"]  # a fixture
 
 LAYOUTS = ("shared", "folded")
 TARGETS: tuple[Target, ...] = ("onnxruntime", "tensorrt")
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
 EIGHT = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
-    return make_networks(tmp_path_factory)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -110,7 +106,7 @@ def test_what_crosses_the_border_of_an_if_is_float(
     network: Network, weights: str, target: Target
 ) -> None:
     _, model = network.lower(weights, target=target)
-    kinds = types(model)
+    kinds = value_types(model)
     ifs = 0
     for _, node in nodes(model, "If"):
         ifs += 1
@@ -175,7 +171,7 @@ def test_onnxruntime_computes_them_in_8_bits(network: Network, layout: str, tmp_
     depth = network.rungs[-1] if layout == "static" else None
     lowered, model = network.lower("folded" if depth else layout, depth)
     file = tmp_path / "optimised.onnx"
-    session(model, saved=file)
+    quiet_session(model, saved=file)
     optimised = onnx.load(file)
     counts = collections.Counter(node.op_type for _, node in nodes(optimised, *INTEGER))
     assert counts["QLinearConv"] == lowered.quantised
@@ -328,10 +324,10 @@ BOUNDS = {
 def test_gated_graphs_stay_close_to_torch_at_every_rung(network: Network, weights: str) -> None:
     """As ONNX Runtime runs them, and with every operator as the graph says, pair by pair."""
     _, model = network.lower(weights)
-    fused, plain = session(model), session(model, optimise=False)
+    fused, plain = quiet_session(model), quiet_session(model, optimise=False)
     for row, depth in enumerate(network.rungs):
         for opened in (fused, plain):
-            errors = network.errors(run(opened, images=network.images, depth=row), depth)
+            errors = network.errors(run_with_known(opened, images=network.images, depth=row), depth)
             limits = BOUNDS[network.family]
             assert errors.keys() >= limits.keys()
             assert all(errors[name] < limit for name, limit in limits.items()), (depth, errors)
@@ -340,15 +336,15 @@ def test_gated_graphs_stay_close_to_torch_at_every_rung(network: Network, weight
 def test_static_graphs_stay_close_to_torch(network: Network) -> None:
     for depth in network.rungs:
         _, model = network.lower(depth=depth)
-        errors = network.errors(run(session(model), images=network.images), depth)
+        errors = network.errors(run_with_known(quiet_session(model), images=network.images), depth)
         limits = BOUNDS[network.family]
         assert all(errors[name] < limit for name, limit in limits.items()), (depth, errors)
 
 
 def test_shared_and_folded_graphs_compute_the_same(network: Network) -> None:
-    opened = {weights: session(network.lower(weights)[1]) for weights in LAYOUTS}
+    opened = {weights: quiet_session(network.lower(weights)[1]) for weights in LAYOUTS}
     for row in range(len(network.rungs)):
-        found = [run(each, images=network.images, depth=row) for each in opened.values()]
+        found = [run_with_known(each, images=network.images, depth=row) for each in opened.values()]
         for name, array in found[0].items():
             if array.dtype == np.float32 and "queries" not in name:
                 assert relative(array, found[1][name]) < 0.01, name
@@ -356,12 +352,12 @@ def test_shared_and_folded_graphs_compute_the_same(network: Network) -> None:
 
 def test_batches_are_computed_one_by_one(network: Network) -> None:
     _, model = network.lower("shared")
-    opened = session(model)
+    opened = quiet_session(model)
     images = random_images(3, *network.pieces.size)
     for row in range(len(network.rungs)):
-        whole = run(opened, images=images, depth=row)
+        whole = run_with_known(opened, images=images, depth=row)
         for index in range(len(images)):
-            single = run(opened, images=images[index : index + 1], depth=row)
+            single = run_with_known(opened, images=images[index : index + 1], depth=row)
             for name, array in single.items():
                 np.testing.assert_allclose(whole[name][index : index + 1], array, atol=1e-3)
 
@@ -379,7 +375,9 @@ def doubled(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 def exceeded(network: Network, model: onnx.ModelProto, depth: Depth, row: int) -> float:
     """By how much the worst of the errors exceeds its bound."""
-    errors = network.errors(run(session(model), images=network.images, depth=row), depth)
+    errors = network.errors(
+        run_with_known(quiet_session(model), images=network.images, depth=row), depth
+    )
     return max(errors[name] / limit for name, limit in BOUNDS[network.family].items())
 
 
@@ -451,9 +449,11 @@ def layer_errors(network: Network, model: onnx.ModelProto, depth: Depth) -> dict
     """Relative L2 of what each convolution gives from what it gives in FP32, by its name."""
     _, exact = network.lower(depth=depth, precision="fp32")
     by_name = {node.name: node.output[0] for node in exact.graph.node if node.op_type == "Conv"}
-    opened = session(expose(model, [*by_name.values()]), optimise=False)
-    found = run(opened, images=network.images)
-    expected = run(session(expose(exact, [*by_name.values()])), images=network.images)
+    opened = quiet_session(expose(model, [*by_name.values()]), optimise=False)
+    found = run_with_known(opened, images=network.images)
+    expected = run_with_known(
+        quiet_session(expose(exact, [*by_name.values()])), images=network.images
+    )
     return {name: relative(found[t], expected[t]) for name, t in by_name.items()}
 
 
@@ -487,7 +487,7 @@ LAYER_BOUNDS = {"anydepth-detr": 0.2, "anydepth-yolo": 0.5}
 def test_pairs_for_tensorrt_are_symmetric_and_half(network: Network, layout: str) -> None:
     depth = network.rungs[-1] if layout == "static" else None
     lowered, model = network.lower("folded" if depth else layout, depth, "tensorrt")
-    kinds = types(model)
+    kinds = value_types(model)
     for scope, node in nodes(model, *PAIR):
         scale, zero = (scope.array(name) for name in node.input[1:])
         assert scale is not None
@@ -540,9 +540,9 @@ TENSORRT_BOUNDS = {
 def test_graphs_for_tensorrt_stay_close_to_torch(network: Network, weights: str) -> None:
     """On ONNX Runtime, whose WeightBiasQuantization misreads pairs with FP16 scales."""
     _, model = network.lower(weights, target="tensorrt")
-    opened = session(model, without=["WeightBiasQuantization"])
+    opened = quiet_session(model, without=["WeightBiasQuantization"])
     for row, depth in enumerate(network.rungs):
-        errors = network.errors(run(opened, images=network.images, depth=row), depth)
+        errors = network.errors(run_with_known(opened, images=network.images, depth=row), depth)
         limits = TENSORRT_BOUNDS[network.family]
         assert all(errors[name] < limit for name, limit in limits.items()), (depth, errors)
 
@@ -566,7 +566,7 @@ def test_half_precision_records_what_it_keeps(network: Network, weights: str) ->
     assert {item.reason for item in lowered.kept} == {"sensitive in half precision"}
     by_name = {node.name: node for scope in scopes(model.graph) for node in scope.graph.node}
     assert all(by_name[item.node].op_type == item.op for item in lowered.kept)
-    kinds = types(model)
+    kinds = value_types(model)
     kept = {item.node for item in lowered.kept}
     assert {node.name for _, node in nodes(model, "Softmax", "LayerNormalization")} <= kept
     for _, node in nodes(model, "Conv"):

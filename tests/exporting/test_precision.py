@@ -6,26 +6,38 @@ import itertools
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from comparisons import assert_equal
 from conftest import random_images
+from edited_bundles import contents, edit_artifact
+from fake_exports import RUNGS, SUM, fake, made_up, ranges
+from graph_faults import (
+    Change,
+    constant,
+    convolutions,
+    doubled,
+    is_quantised,
+    scopes,
+    shifted,
+    swapped,
+    zeroed,
+)
 from handmade import FakeGraphs
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from test_cli import edit_artifact
-from test_session import assert_equal
+from processors import has_bf16
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.engines import open_artifacts
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.calibration.keeping import KeepingRules
-from anydepth_deploy.calibration.table import RangeTable, default_table, read_table, write_table
+from anydepth_deploy.calibration.table import default_table, read_table, write_table
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import AnyDepthError, BundleError, CalibrationError, UsageError
@@ -34,8 +46,9 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import write_coco
-from anydepth_deploy.runtimes.registry import runtime_computes
 from anydepth_deploy.verifying.graphs import Parity, Report, verify
+
+__all__ = ["fake", "ranges"]  # fixtures
 
 SIDE = 160
 
@@ -65,50 +78,6 @@ def only(bundle: Bundle, *names: str) -> Bundle:
 
 
 # --- what an export makes --------------------------------------------------------------------
-
-RUNGS = ("TTTT-T-3", "TTTT-F-3", "FFTT-F-3", "FFFF-F-3")
-SUM = "0123456789abcdef" * 4
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeGraphs:
-    """Export without torch's exporter; patterns of names have nothing to be compared with."""
-    from anydepth_deploy.exporting import export
-
-    monkeypatch.setattr(export, "check_patterns", lambda *_: None)
-    return FakeGraphs().install(monkeypatch)
-
-
-def made_up(checkpoint: Path, **changes: Any) -> RangeTable:
-    """A table of one tensor for `checkpoint`."""
-    entry = {"low": 0, "high": 1, "minimum": 0, "maximum": 2, "error_own": 0, "error_merged": 0}
-    content: dict[str, Any] = {
-        "tool_version": "0",
-        "created": "then",
-        "checkpoint": {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
-        "family": "anydepth-detr",
-        "config": "tiny",
-        "size": (SIDE, SIDE),
-        "preprocess": {"size": (SIDE, SIDE)},
-        "pictures": {"count": 9, "sha256": SUM, "seed": 0},
-        "method": "minmax",
-        "ladder": list(RUNGS),
-        "depths": list(RUNGS),
-        "tensors": {"images": dict.fromkeys(RUNGS, entry)},
-    }
-    return RangeTable.model_validate({**content, **changes})
-
-
-@pytest.fixture
-def ranges(checkpoint: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "ranges.json"
-    write_table(path, made_up(checkpoint))
-    return path
-
-
-def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of every file."""
-    return {item.name: (item.read_bytes(), item.stat().st_mtime_ns) for item in folder.iterdir()}
 
 
 def digests(bundle: Bundle) -> dict[str, tuple[str, str]]:
@@ -396,43 +365,6 @@ def fields_of(bundle: Bundle, name: str) -> Artifact:
     return item
 
 
-def convolutions(model: onnx.ModelProto) -> dict[str, tuple[Scopes, onnx.NodeProto]]:
-    """Convolutions of all graphs by name, each with its graph and those around it."""
-    return {
-        node.name: (around, node)
-        for around in scopes(model.graph)
-        for node in around[0].node
-        if node.op_type == "Conv"
-    }
-
-
-Scopes = tuple[onnx.GraphProto, ...]
-
-
-def scopes(graph: onnx.GraphProto, outer: Scopes = ()) -> Iterator[Scopes]:
-    around = (graph, *outer)
-    yield around
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from scopes(attribute.g, around)
-
-
-def constant(around: Scopes, name: str) -> onnx.TensorProto | None:
-    found = [tensor for graph in around for tensor in graph.initializer if tensor.name == name]
-    return found[0] if found else None
-
-
-def maker(around: Scopes, name: str) -> onnx.NodeProto | None:
-    found = [node for graph in around for node in graph.node if name in node.output]
-    return found[0] if found else None
-
-
-def is_quantised(around: Scopes, conv: onnx.NodeProto) -> bool:
-    source = maker(around, conv.input[1])
-    return source is not None and source.op_type == "DequantizeLinear"
-
-
 def test_the_manifest_counts_what_the_graphs_hold(lowered: Bundle) -> None:
     """Read back from the files with onnx alone."""
     for item in lowered.artifacts():
@@ -613,82 +545,6 @@ def test_one_precision_may_be_verified(lowered: Bundle, family: str) -> None:
         verified(lowered, family, "base", precision="bf16")
 
 
-Change = Callable[[onnx.ModelProto], None]
-
-
-def set_constant(tensor: onnx.TensorProto | None, change: Callable[[Any], Any]) -> None:
-    assert tensor is not None
-    before = numpy_helper.to_array(tensor)
-    after = np.asarray(change(before.copy())).astype(before.dtype)
-    assert not np.array_equal(before, after)
-    tensor.CopyFrom(numpy_helper.from_array(after, tensor.name))
-
-
-def pick(model: onnx.ModelProto, variant: str, index: int) -> tuple[Scopes, onnx.NodeProto]:
-    """A convolution of a variant, by its place among those with constant weights."""
-    found = [
-        (around, node)
-        for name, (around, node) in convolutions(model).items()
-        if name.startswith(f"{variant}/")
-        and (is_quantised(around, node) or constant(around, node.input[1]) is not None)
-    ]
-    return found[index]
-
-
-def zeroed(variant: str, index: int) -> Change:
-    """All weights of a convolution are zero."""
-
-    def change(model: onnx.ModelProto) -> None:
-        around, conv = pick(model, variant, index)
-        source = maker(around, conv.input[1])
-        name = conv.input[1] if source is None else source.input[0]
-        set_constant(constant(around, name), np.zeros_like)
-
-    return change
-
-
-def doubled(variant: str, index: int) -> Change:
-    """The scales of a convolution's weights are twice what they should be."""
-
-    def change(model: onnx.ModelProto) -> None:
-        around, conv = pick(model, variant, index)
-        source = maker(around, conv.input[1])
-        assert source is not None
-        assert source.op_type == "DequantizeLinear"
-        set_constant(constant(around, source.input[1]), lambda scale: 2 * scale)
-
-    return change
-
-
-def shifted(variant: str, index: int) -> Change:
-    """What a convolution reads comes back from 8 bits with a zero point that is off by 40."""
-
-    def change(model: onnx.ModelProto) -> None:
-        around, conv = pick(model, variant, index)
-        source = maker(around, conv.input[0])
-        assert source is not None
-        assert source.op_type == "DequantizeLinear"
-        old = constant(around, source.input[2])
-        assert old is not None
-        zero = int(numpy_helper.to_array(old))
-        new = np.asarray(zero + 40 if zero < 128 else zero - 40, np.uint8)
-        around[0].initializer.append(numpy_helper.from_array(new, f"{old.name}/wrong"))
-        source.input[2] = f"{old.name}/wrong"
-
-    return change
-
-
-def swapped(gate: int) -> Change:
-    """The branches of the If of this place in the main graph change places."""
-
-    def change(model: onnx.ModelProto) -> None:
-        node = [node for node in model.graph.node if node.op_type == "If"][gate]
-        one, other = node.attribute
-        one.name, other.name = other.name, one.name
-
-    return change
-
-
 Spoil = Callable[[str, Change, str], Parity]
 
 
@@ -802,11 +658,6 @@ def test_the_record_says_what_was_computed_in_what(
     assert limits["fp32"]["approximate"] is False
     assert limits["int8"]["raw"] == dict(report.tolerances["int8"].raw)
     assert (limits["int8"]["confident"], limits["int8"]["unmatched"]) == (0.5, 0.1)
-
-
-def has_bf16() -> bool:
-    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    return "bf16" in runtime_computes("openvino")
 
 
 def test_openvino_runs_what_is_made_for_it(lowered: Bundle, family: str) -> None:

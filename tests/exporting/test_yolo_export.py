@@ -15,19 +15,21 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-import test_cli
 import torch
+from command_line import Run, fails
+from comparisons import assert_equal
 from conftest import random_images, random_yolo
+from edited_bundles import edit_artifact
 from fork_checkpoint import write_fork_checkpoint
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx_graphs import assert_names_are_unique, graphs_of, onnx_file
+from onnx_sessions import quiet_session
 from oracle_yolo import GATED, predictions
-from test_cli import Run, edit_artifact, fails
-from test_graph import assert_names_are_unique, graphs_of, onnx_file, quiet_session
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
-from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.detections import NOTHING
 from anydepth_deploy.errors import BundleError, DepthError, UsageError
 from anydepth_deploy.exporting import export as export_module
 from anydepth_deploy.exporting.export import export_bundle
@@ -40,9 +42,6 @@ from anydepth_deploy.manifest import Weights
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.suppression import Suppression, suppress
 from anydepth_deploy.verifying.graphs import Report, verify
-
-run = test_cli.run  # the fixture
-picture = test_cli.picture
 
 SIDE = 160
 ANCHORS = 20 * 20 + 10 * 10 + 5 * 5
@@ -115,13 +114,6 @@ def export(quick: None, yolo_checkpoint: Path, tmp_path: Path) -> Export:
 
 def batch(count: int, seed: int = 0, size: Size = (SIDE, SIDE)) -> NDArray[np.float32]:
     return random_images(count, *size, seed)
-
-
-def assert_same(one: Detections, other: Detections) -> None:
-    """The same arrays, bit by bit."""
-    assert np.array_equal(one.labels, other.labels)
-    assert np.array_equal(one.boxes, other.boxes)
-    assert np.array_equal(one.scores, other.scores)
 
 
 # --- parity ----------------------------------------------------------------------------------
@@ -418,12 +410,12 @@ def test_the_host_suppresses_as_the_graph_does(export: Export, yolo_checkpoint: 
         for depth in ("super", "base", "level:2"):
             found = one.run(images, depth)
             assert (found.labels != NOTHING).sum() > 10
-            assert_same(found, two.run(images, depth))
+            assert_equal(found, two.run(images, depth))
             both, raw = two.run_both(images, depth)
-            assert_same(both, found)
+            assert_equal(both, found)
             rule = host.manifest.suppression
             assert rule is not None
-            assert_same(suppress(raw["predictions"].astype(np.float32), rule, 100), found)
+            assert_equal(suppress(raw["predictions"].astype(np.float32), rule, 100), found)
     model = onnx.load(str(onnx_file(host, "gated")))
     assert [value.name for value in model.graph.output] == ["raw_predictions"]
     assert all(item.raw for item in host.artifacts())

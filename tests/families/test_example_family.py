@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, random_images
+from installed_families import forget, write_package
 
 from anydepth_deploy import cli
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -36,21 +37,6 @@ EXAMPLE = ROOT / "examples" / "family"
 NAME = "anydepth-example"
 DEPTHS = ("TT", "FT", "FF", "TF")
 SIZE = (64, 128)
-
-
-def write_package(folder: Path, *entries: str, name: str = "anydepth-example") -> Path:
-    """What pip leaves of a package with these entry points, but for its code."""
-    info = folder / f"{name.replace('-', '_')}-0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
-    lines = [f"[{registry.GROUP}]", *entries]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def forget() -> None:
-    registry._known.cache_clear()
-    registry._load.cache_clear()
 
 
 @pytest.fixture(scope="module")

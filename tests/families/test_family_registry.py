@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from test_example_family import forget, write_package
+from installed_families import forget, write_package
 
 from anydepth_deploy.errors import BundleError, CheckpointError, UsageError
 from anydepth_deploy.families import registry

@@ -6,7 +6,6 @@ import collections
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,51 +14,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from comparisons import assert_equal_by_token
 from conftest import random_detr, random_images
-from test_detr import run_oracle
+from onnx_graphs import assert_names_are_unique, graphs_of, onnx_file
+from onnx_sessions import quiet_session
+from oracle_detr import run_oracle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
-
-
-def onnx_file(bundle: Bundle, layout: str, weights: str | None = None, row: int = 0) -> Path:
-    artifacts = bundle.artifacts(layout, weights=weights)
-    return bundle.file(artifacts[row])
-
-
-def quiet_session(model: Path | bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    source = str(model) if isinstance(model, Path) else model
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all branches in it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs_of(attribute.g)
-
-
-def assert_equal_by_token(
-    found: dict[str, np.ndarray], expected: dict[str, torch.Tensor], what: str
-) -> None:
-    """Same tokens, and per token logits within 1e-4 and boxes within 1e-5."""
-    raw = {name.removeprefix("raw_"): array for name, array in found.items() if "raw_" in name}
-    raw = raw or found
-    for n in range(len(raw["queries"])):
-        order, other = np.argsort(raw["queries"][n]), expected["queries"][n].argsort()
-        tokens = expected["queries"][n][other].numpy()
-        assert np.array_equal(raw["queries"][n][order], tokens), what
-        for key, limit in (("logits", 1e-4), ("boxes", 1e-5)):
-            gap = np.abs(raw[key][n][order] - expected[key][n][other].numpy()).max()
-            assert gap < limit, (what, key, gap)
 
 
 @pytest.mark.parametrize("weights", ["shared", "folded"])
@@ -205,17 +170,6 @@ def test_interface_of_the_graphs(bundle: Bundle) -> None:
 def test_graphs_pass_the_checker(bundle: Bundle) -> None:
     for artifact in bundle.artifacts():
         onnx.checker.check_model(str(bundle.file(artifact)), full_check=True)
-
-
-def assert_names_are_unique(model: onnx.ModelProto) -> None:
-    nodes: collections.Counter[str] = collections.Counter()
-    values: collections.Counter[str] = collections.Counter()
-    for graph in graphs_of(model.graph):
-        nodes.update(node.name for node in graph.node)
-        values.update(name for node in graph.node for name in node.output if name)
-        values.update(tensor.name for tensor in graph.initializer)
-    assert [name for name, count in nodes.items() if count > 1 or not name] == []
-    assert [name for name, count in values.items() if count > 1] == []
 
 
 def test_names_are_unique_across_branches(bundle: Bundle) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as real
 import pytest
+from command_line import Run
+from comparisons import assert_equal
 from conftest import random_images
 from PIL import Image
-from test_cli import Run, run  # noqa: F401 - a fixture
-from test_session import assert_equal
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.choose import choose_artifacts
@@ -301,7 +301,7 @@ def test_the_package_installed_here(bundle: Bundle, runtime: str) -> None:
 
 @pytest.mark.skipif("CUDAExecutionProvider" in real.get_available_providers(), reason="has CUDA")
 def test_predict_on_the_package_installed_here(
-    run: Run,  # noqa: F811
+    run: Run,
     bundle: Bundle,
     runtime: str,
     tmp_path: Path,

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparisons import assert_close
 from conftest import random_images
-from test_graph import onnx_file
-from test_session import assert_close
+from onnx_graphs import onnx_file
 from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle.bundle import Bundle

@@ -16,7 +16,7 @@ from fake_cuda import FakeCuda, Status
 from fake_tensorrt import SCRATCH, VERSIONS, FakeTensorRt, write_engine
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from test_chain import DEPTHS, GRAPHS, PIECES, assert_arrays, at, by_hand, pictures
+from small_chain import DEPTHS, GRAPHS, PIECES, assert_arrays, at, by_hand, pictures
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import (
@@ -85,7 +85,7 @@ class Machine:
         return write_engine(path, model, self.version, **extra)
 
     def stages(self, folder: Path, **options: Any) -> Any:
-        """The chain of test_chain.py."""
+        """The chain of small_chain.py."""
         folder.mkdir(exist_ok=True)
         pieces = [
             (self.write(folder / name, GRAPHS[name], name=name), spec, self.options())

@@ -146,3 +146,13 @@ def _poison(steps: list[tuple[Any, Any, Any, Any]]) -> None:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTorchCuda]:
+    """The stand-in; what runners switch for the whole process is switched back."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [item.allow_tf32 for item in switches]
+    yield FakeTorchCuda(monkeypatch)
+    for item, value in zip(switches, before, strict=True):
+        item.allow_tf32 = value

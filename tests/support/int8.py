@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from once import once
@@ -116,10 +115,11 @@ def relative(found: Array, expected: Array) -> float:
 _made: dict[str, Network] = {}
 
 
-def make_networks(folders: pytest.TempPathFactory) -> dict[str, Network]:
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
     """The trained DETR for 96 x 192 and the trained YOLO for 160 x 160, calibrated."""
     if not _made:
-        made = once(folders, "ranges", _write_ranges)
+        made = once(tmp_path_factory, "ranges", _write_ranges)
         for family in FAMILIES:
             model, pieces = trained_pieces(family)
             recipe = Preprocess.of(model.resize, pieces.size)
@@ -254,33 +254,6 @@ def dequantised(scope: Scope, node: onnx.NodeProto) -> tuple[Array, Array]:
     shape = (-1, *([1] * (levels.ndim - 1)))
     steps = scale.astype(np.float64).reshape(shape)
     return (levels.astype(np.float64) - zero.reshape(shape)) * steps, steps
-
-
-def session(
-    model: onnx.ModelProto | bytes,
-    *,
-    optimise: bool = True,
-    saved: Path | None = None,
-    without: Sequence[str] = (),
-) -> ort.InferenceSession:
-    """``without``: optimisers that are left out; ``saved``: where the optimised graph goes."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if saved is not None:
-        options.optimized_model_filepath = str(saved)
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    extra: dict[str, Any] = {"disabled_optimizers": list(without)} if without else {}
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], **extra)
-
-
-def run(opened: ort.InferenceSession, **feeds: Any) -> dict[str, Array]:
-    names = [value.name for value in opened.get_outputs()]
-    known = {value.name for value in opened.get_inputs()}
-    given = {name: np.asarray(array) for name, array in feeds.items() if name in known}
-    return dict(zip(names, opened.run(None, given), strict=True))
 
 
 def edited(model: onnx.ModelProto, name: str, change: Callable[[Array], Array]) -> onnx.ModelProto:

@@ -7,10 +7,14 @@ graph, and follows the description of the network line by line.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from anydepth_deploy.families.detr.model import AnyDepthDETR
 
 State = dict[str, Tensor]
 
@@ -30,6 +34,23 @@ def detr(
     maps = _backbone(state, images, backbone_skip)
     maps = _encoder(state, maps, encoder_skip, heads)
     return _decoder(state, maps, decoder_depth, decoder_heads, queries)
+
+
+def run_oracle(model: AnyDepthDETR, images: Tensor, settings: tuple[int, ...]) -> dict[str, Tensor]:
+    """The same with the weights and the sizes of a network: nothing of it is called."""
+    skips = tuple(bool(setting) for setting in settings[:4])
+    config = model.config
+    with torch.no_grad():
+        return detr(
+            dict(model.state_dict()),
+            images,
+            skips,
+            bool(settings[4]),
+            settings[5],
+            heads=config.heads,
+            decoder_heads=config.decoder_heads,
+            queries=config.queries,
+        )
 
 
 def _norm(state: State, key: str, x: Tensor) -> Tensor:

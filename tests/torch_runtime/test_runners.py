@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparisons import assert_equal
 from conftest import random_images
-from fake_torch_cuda import FakeTorchCuda
+from fake_torch_cuda import FakeTorchCuda, cuda
 from numpy.typing import NDArray
-from test_session import assert_equal
 from torch import Tensor, nn
 from trained_networks import FAMILIES
 from trained_networks import trained as trained_network
@@ -38,6 +38,8 @@ from anydepth_deploy.torch_runtime.device import CudaGraph
 from anydepth_deploy.torch_runtime.runner import TorchRunner, check_runner, open_torch_runner
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.verifying.parity import count_unmatched
+
+__all__ = ["cuda"]  # a fixture
 
 PICTURES = 9
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -437,15 +439,6 @@ def test_what_cannot_be_compiled(counters: Mapping[str, Any]) -> None:
 
 
 # --- CUDA, with a stand-in -------------------------------------------------------------------
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTorchCuda]:
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [item.allow_tf32 for item in switches]
-    yield FakeTorchCuda(monkeypatch)
-    for item, value in zip(switches, before, strict=True):
-        item.allow_tf32 = value
 
 
 @pytest.mark.parametrize("mode", ["eager", "cudagraph"])

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from fake_bench import FakeSensor
-from fake_torch_cuda import FakeTorchCuda
-from test_runners import cuda
+from fake_torch_cuda import FakeTorchCuda, cuda
 
 from anydepth_deploy.bench import combinations as command
 from anydepth_deploy.bench.combinations import Request, bench_all

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_detr, random_images
-from oracle_detr import detr
+from oracle_detr import run_oracle
 from torch import nn
 
 from anydepth_deploy.errors import DepthError, InputError
@@ -30,24 +30,6 @@ PUBLISHED_MACS = {
 def meta_model(name: str) -> AnyDepthDETR:
     with torch.device("meta"):
         return AnyDepthDETR(CONFIGS[name])
-
-
-def run_oracle(
-    model: AnyDepthDETR, images: torch.Tensor, settings: tuple[int, ...]
-) -> dict[str, torch.Tensor]:
-    skips = tuple(bool(setting) for setting in settings[:4])
-    config = model.config
-    with torch.no_grad():
-        return detr(
-            dict(model.state_dict()),
-            images,
-            skips,
-            bool(settings[4]),
-            settings[5],
-            heads=config.heads,
-            decoder_heads=config.decoder_heads,
-            queries=config.queries,
-        )
 
 
 @pytest.mark.parametrize("name", ["r50", "r101"])

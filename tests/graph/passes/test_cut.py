@@ -14,9 +14,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from conftest import random_images
-from int8 import Network
-from test_half import run, session
-from test_resolve import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, networks, odd
+from gated_networks import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, odd
+from int8 import Network, networks
+from onnx_sessions import rounding_session, run
 from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle.bundle import Bundle
@@ -28,7 +28,7 @@ from anydepth_deploy.graph.passes.resolve import read_gates
 from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, StagePiece
 from anydepth_deploy.runtimes.onnxruntime.engine import _add_raw_outputs
 
-__all__ = ["exported", "networks"]
+__all__ = ["exported", "networks"]  # fixtures
 
 Flow = dict[str, np.ndarray]
 
@@ -127,7 +127,7 @@ def test_fp32_chains_equal_the_gated_graph_at_every_depth(
     assert ir.to_proto(gated).SerializeToString(deterministic=True) == before
 
     check = check_exactly if weights == "folded" else check_closely
-    compare_all(gated, pieces, model, (160, 160), session, check)
+    compare_all(gated, pieces, model, (160, 160), rounding_session, check)
 
 
 @pytest.mark.parametrize(("precision", "target"), LOWERED)
@@ -141,7 +141,7 @@ def test_lower_precisions_equal_the_gated_graph(
     pieces = cut(gated, network.model.space)
     check_structure(pieces, network.model)
     rows, size = covering(network.model.table), network.pieces.size
-    compare_all(gated, pieces, network.model, size, session, check_exactly, rows)
+    compare_all(gated, pieces, network.model, size, rounding_session, check_exactly, rows)
 
 
 def check_structure(pieces: list[CutPiece], model: AnyDepthModel) -> None:

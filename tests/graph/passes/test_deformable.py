@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from conftest import random_images
 from onnx import TensorProto, helper
-from test_graph import assert_names_are_unique, graphs_of
+from onnx_graphs import assert_names_are_unique, graphs_of
+from onnx_sessions import run_with_known, unfused_session
 from trained_networks import lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
@@ -25,25 +25,6 @@ from anydepth_deploy.graph.passes.heads import add_raw_outputs
 from anydepth_deploy.manifest import Artifact
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
-
-
-def session(proto: onnx.ModelProto) -> ort.InferenceSession:
-    """Every node by itself: what ONNX Runtime fuses depends on the CPU and on the nodes around, and
-    what does not change would be rounded otherwise."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def run(opened: ort.InferenceSession, **feeds: Any) -> dict[str, np.ndarray]:
-    names = [value.name for value in opened.get_outputs()]
-    wanted = {value.name for value in opened.get_inputs()}
-    found = opened.run(None, {name: feeds[name] for name in wanted})
-    return dict(zip(names, found, strict=True))
 
 
 def sampler(
@@ -114,7 +95,7 @@ def test_samples_as_torch_and_brute_force_do(shape: tuple[int, ...], opset: int)
     """Inside, on borders, at pixels, between them and around the map; the batch is free."""
     rng = np.random.default_rng(sum(shape))
     proto = sampler(("N", *shape[1:]), (None, None) if opset == 17 else (7, 4), opset=opset)
-    opened = session(gathered(proto))
+    opened = unfused_session(gathered(proto))
     for batch in (shape[0], 1):
         maps = rng.normal(size=(batch, *shape[1:])).astype(np.float32)
         grid = rng.uniform(-1.6, 1.6, (batch, 7, 4, 2)).astype(np.float32)
@@ -122,7 +103,7 @@ def test_samples_as_torch_and_brute_force_do(shape: tuple[int, ...], opset: int)
         for axis, choice in enumerate(centres):
             grid[:, :4, :, axis] = rng.choice(choice, (batch, 4, 4))
         grid[:, 6, 0], grid[:, 6, 1] = -1, 1
-        found = run(opened, maps=maps, grid=grid)["out"]
+        found = run_with_known(opened, maps=maps, grid=grid)["out"]
         np.testing.assert_allclose(found, brute_force(maps, grid), rtol=0, atol=1e-5)
         expected = torch.nn.functional.grid_sample(
             torch.from_numpy(maps), torch.from_numpy(grid), align_corners=False
@@ -138,7 +119,7 @@ def test_every_pixel_is_hit() -> None:
     xs, ys = pixel_centres(width)[3:-2:2], pixel_centres(height)[3:-2:2]
     assert (len(xs), len(ys)) == (width, height)
     grid = np.stack(np.meshgrid(xs, ys), -1)[None]
-    found = run(session(gathered(proto)), maps=maps, grid=grid)["out"]
+    found = run_with_known(unfused_session(gathered(proto)), maps=maps, grid=grid)["out"]
     np.testing.assert_allclose(found, maps, rtol=0, atol=1e-4)
 
 
@@ -149,7 +130,7 @@ def test_far_outside_there_is_nothing(far: float) -> None:
     maps = np.full((1, 2, 4, 6), 3.0, np.float32)
     sides = [(far, 0), (-far, 0), (0, far), (0, -far), (far, far), (-far, far), (-far, -far)]
     grid = np.asarray(sides, np.float32).reshape(1, 1, -1, 2)
-    found = run(session(gathered(proto)), maps=maps, grid=grid)["out"]
+    found = run_with_known(unfused_session(gathered(proto)), maps=maps, grid=grid)["out"]
     np.testing.assert_array_equal(found, np.zeros((1, 2, 1, len(sides)), np.float32))
 
 
@@ -161,7 +142,7 @@ def test_half_maps_and_coordinates(kinds: tuple[int, int]) -> None:
     maps = rng.normal(size=(2, 3, 30, 80)).astype(types[kinds[0]])  # positions beyond 2048
     grid = rng.uniform(-1.1, 1.1, (2, 5, 4, 2)).astype(types[kinds[1]])
     proto = gathered(sampler(("N", 3, 30, 80), kinds=kinds))
-    found = run(session(proto), maps=maps, grid=grid)["out"]
+    found = run_with_known(unfused_session(proto), maps=maps, grid=grid)["out"]
     assert found.dtype == types[kinds[0]]
     exact = brute_force(maps.astype(np.float64), grid)
     np.testing.assert_allclose(found, exact, rtol=2**-11 if kinds[0] == FLOAT16 else 0, atol=1e-5)
@@ -261,11 +242,11 @@ def test_branches_of_branches() -> None:
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(3, 2, 4, 4)).astype(np.float32)
     grid = rng.uniform(-1.2, 1.2, (3, 3, 3, 2)).astype(np.float32)
-    before, after = session(proto), session(found)
+    before, after = unfused_session(proto), unfused_session(found)
     for first, second in itertools.product((True, False), repeat=2):
         feeds = {"first": np.asarray(first), "second": np.asarray(second)}
-        expected = run(before, maps=maps, grid=grid, **feeds)
-        got = run(after, maps=maps, grid=grid, **feeds)
+        expected = run_with_known(before, maps=maps, grid=grid, **feeds)
+        got = run_with_known(after, maps=maps, grid=grid, **feeds)
         for name, array in expected.items():
             np.testing.assert_allclose(got[name], array, rtol=0, atol=1e-5)
 
@@ -295,13 +276,13 @@ def graph_of(bundle: Bundle, artifact: Artifact) -> ir.Model:
 
 def compare(bundle: Bundle, artifact: Artifact, levels: int) -> None:
     model = graph_of(bundle, artifact)
-    before = session(ir.to_proto(model))
-    after = session(gathered(ir.to_proto(model), count=9))
+    before = unfused_session(ir.to_proto(model))
+    after = unfused_session(gathered(ir.to_proto(model), count=9))
     height, width = bundle.manifest.preprocess.size
     for row, batch in itertools.product(range(levels), (1, 3)):
         images = random_images(batch, height, width, seed=row)
         feeds = {"images": images, "depth": np.asarray(row, np.int64)}
-        expected, found = run(before, **feeds), run(after, **feeds)
+        expected, found = run_with_known(before, **feeds), run_with_known(after, **feeds)
         # Queries are chosen before anything is sampled.
         np.testing.assert_array_equal(found["raw_queries"], expected["raw_queries"])
         for name, limit in TOLERANCES[artifact.precision].items():

@@ -9,16 +9,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 from conftest import random_images
-from int8 import Network
-from test_graph import assert_names_are_unique, graphs_of, quiet_session
-from test_half import run, session
-from test_resolve import LAYOUTS, LOWERED, covering, gated_file, lowered, networks, odd
+from gated_networks import LAYOUTS, LOWERED, covering, gated_file, lowered, odd
+from int8 import Network, networks
+from onnx_graphs import assert_names_are_unique, graphs_of
+from onnx_sessions import quiet_session, rounding_session, run
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.passes.flatten import flatten
 
-__all__ = ["networks"]
+__all__ = ["networks"]  # a fixture
 
 
 def check_flat(proto: onnx.ModelProto) -> None:
@@ -36,7 +36,7 @@ def test_fp32_is_exact_at_every_depth(yolo_bundle: Bundle, weights: str) -> None
     assert flatten(model) == 1
     proto = ir.to_proto(model)
     check_flat(proto)
-    flat, nested = session(proto), session(ir.load(path))
+    flat, nested = rounding_session(proto), rounding_session(ir.load(path))
     assert [v.name for v in flat.get_outputs()] == [v.name for v in nested.get_outputs()]
     batches = [random_images(batch, 160, 160) for batch in (1, 3)]
     for row, depth in enumerate(yolo_bundle.table.rows):
@@ -54,10 +54,10 @@ def test_lower_precisions_are_exact(
     network = networks["anydepth-yolo"]
     table = network.model.table
     model = lowered(network, precision, target, "shared")
-    nested = session(model)
+    nested = rounding_session(model)
     assert flatten(model) == 1
     check_flat(ir.to_proto(model))
-    flat = session(model)
+    flat = rounding_session(model)
     for index, row in enumerate(covering(table)):
         images = random_images(1 + index % 2, *network.pieces.size, seed=row)
         feeds = {"images": images, "depth": np.asarray(row)}

@@ -1,9 +1,7 @@
 """Half precision: what becomes FP16, what does not, and what it costs in accuracy.
 
-ONNX Runtime has no FP16 convolution or matrix product for x86 CPUs: it computes those in FP32 and
-leaves out the rounding to FP16 between them, whatever the level of optimisation, which hides errors
-and overflows. So the sessions here run with two Identities, which it has for FP16, behind every
-operator that gives FP16 (:func:`rounding`; a single one is computed in FP32 as well).
+By itself ONNX Runtime does not round to FP16 on x86 CPUs, so that it hides errors and overflows:
+see :mod:`onnx_sessions`.
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from test_graph import assert_names_are_unique
+from onnx_graphs import assert_names_are_unique, graphs_with_types, value_types
+from onnx_sessions import quiet_session, rounding_session, run
 from trained_networks import FAMILIES, trained_pieces
 
 from anydepth_deploy.depth import Depth
@@ -73,72 +71,6 @@ def network(request: pytest.FixtureRequest, networks: dict[str, Network]) -> Net
     return networks[request.param]
 
 
-def graphs_with_types(
-    graph: onnx.GraphProto, outer: dict[str, int] | None = None
-) -> Iterator[tuple[onnx.GraphProto, dict[str, int]]]:
-    """A graph and its branches, each with the types of the values it can see."""
-    kinds = dict(outer or {})
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        kinds[value.name] = value.type.tensor_type.elem_type
-    kinds.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
-    yield graph, kinds
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs_with_types(attribute.g, kinds)
-
-
-def types(proto: onnx.ModelProto) -> dict[str, int]:
-    """Types of all values, as the checker infers them from the operators alone."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    for graph, _ in graphs_with_types(bare.graph):
-        del graph.value_info[:]
-    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
-    found: dict[str, int] = {}
-    for _, kinds in graphs_with_types(inferred.graph):
-        found.update(kinds)
-    return found
-
-
-def session(model: ir.Model | onnx.ModelProto, *, optimise: bool = False) -> ort.InferenceSession:
-    """With `optimise` as ONNX Runtime would run it, else rounding wherever the graph does."""
-    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        proto = rounding(proto)
-    content = proto.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def rounding(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with Identities behind every operator that gives FP16."""
-    kinds, copy = types(proto), onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for graph, _ in graphs_with_types(copy.graph):
-        nodes = list(graph.node)
-        del graph.node[:]
-        for node in nodes:
-            barriers = []
-            for index, name in enumerate(node.output):
-                if name and kinds[name] == FLOAT16 and node.op_type != "If":
-                    node.output[index] = f"{name}/unrounded"
-                    barriers += [
-                        onnx.helper.make_node("Identity", [f"{name}/unrounded"], [f"{name}/half"]),
-                        onnx.helper.make_node("Identity", [f"{name}/half"], [name]),
-                    ]
-            graph.node.extend([node, *barriers])
-    return copy
-
-
-def run(opened: ort.InferenceSession, **feeds: np.ndarray) -> dict[str, np.ndarray]:
-    names = [value.name for value in opened.get_outputs()]
-    return dict(zip(names, opened.run(None, feeds), strict=True))
-
-
 def halved(model: ir.Model) -> tuple[onnx.ModelProto, HalfReport]:
     report = to_half(model)
     proto = ir.to_proto(model)
@@ -167,7 +99,7 @@ def differences(
 
 def test_pieces_with_other_weights_compute_the_trained_network(network: Network) -> None:
     model = assemble_gated(network.pieces, network.model.table, raw=True)
-    opened = session(model, optimise=True)
+    opened = quiet_session(model)
     for row, depth in enumerate(network.rungs):
         found = run(opened, images=network.images, depth=np.asarray(row))
         gaps, choice = differences(network, depth, found)
@@ -188,7 +120,7 @@ def test_gated_graphs_equal_torch_at_every_rung(network: Network, weights: Weigh
     model = assemble_gated(network.pieces, network.model.table, weights, raw=True)
     proto, _ = halved(model)
     for optimise in (False, True):
-        opened = session(proto, optimise=optimise)
+        opened = (quiet_session if optimise else rounding_session)(proto)
         for row, depth in enumerate(network.rungs):
             found = run(opened, images=network.images, depth=np.asarray(row))
             gaps, choice = differences(network, depth, found)
@@ -216,13 +148,13 @@ def test_nothing_overflows(network: Network) -> None:
         full = ir.to_proto(assemble_static(network.pieces, depth))
         half, report = halved(assemble_static(network.pieces, depth))
         assert report.clipped == ()
-        kinds = types(half)
+        kinds = value_types(half)
         computed = [name for node in half.graph.node for name in node.output]
         names = [name for name in computed if kinds[name] == FLOAT16]
         assert len(names) > 100
         known = {name for node in full.graph.node for name in node.output}
-        rounded = session(expose(half, names))
-        exact = session(expose(full, [name for name in names if name in known]))
+        rounded = rounding_session(expose(half, names))
+        exact = rounding_session(expose(full, [name for name in names if name in known]))
         for times in (1.0, 10.0, 0.1):
             images = network.images * np.float32(times)
             for name, array in run(rounded, images=images).items():
@@ -236,7 +168,7 @@ def test_the_way_of_the_test_finds_an_overflow(networks: dict[str, Network]) -> 
     network = networks["anydepth-yolo"]
     half, _ = halved(assemble_static(network.pieces, network.rungs[-1]))
     name = next(node.output[0] for node in half.graph.node if node.op_type == "Conv")
-    found = run(session(expose(half, [name])), images=network.images * np.float32(6e4))
+    found = run(rounding_session(expose(half, [name])), images=network.images * np.float32(6e4))
     assert found[name].dtype == np.float16
     assert not np.isfinite(found[name]).all()
 
@@ -252,9 +184,9 @@ def test_sessions_round_where_the_graph_does() -> None:
     x = np.asarray([[1.0003]], np.float32)
     rounded = 1 / (1 + np.exp(-float(np.float16(x[0, 0]))))
     exact = 1 / (1 + np.exp(-float(x[0, 0])))
-    found = float(run(session(proto), x=x)["z"][0, 0])
+    found = float(run(rounding_session(proto), x=x)["z"][0, 0])
     assert abs(found - rounded) < 1e-6 < abs(found - exact)
-    hidden = float(run(session(proto, optimise=True), x=x)["z"][0, 0])
+    hidden = float(run(quiet_session(proto), x=x)["z"][0, 0])
     assert abs(hidden - exact) < 1e-6  # what ONNX Runtime itself does on this processor
 
 
@@ -307,7 +239,7 @@ def test_no_heavy_operator_is_left_behind(
     pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
 ) -> None:
     full, half, report = pair
-    kinds = types(half)
+    kinds = value_types(half)
     expected = collections.Counter(
         (where, node.op_type) for where, node in every_node(full) if node.op_type in HEAVY
     )
@@ -331,7 +263,7 @@ def test_activations_are_half_and_other_sigmoids_are_not(
     pair: tuple[onnx.ModelProto, onnx.ModelProto, HalfReport],
 ) -> None:
     _, half, _ = pair
-    kinds = types(half)
+    kinds = value_types(half)
     nodes = [node for _, node in every_node(half)]
     counts: collections.Counter[bool] = collections.Counter()
     for node in nodes:
@@ -376,7 +308,7 @@ def test_no_coordinate_passes_through_half(
 ) -> None:
     """From grids and boxes back: nothing is FP16 before a product or a convolution."""
     _, half, _ = pair
-    kinds = types(half)
+    kinds = value_types(half)
     makers: dict[str, list[tuple[onnx.NodeProto | None, list[str]]]] = {}
     for _, node in every_node(half):
         choices = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
@@ -416,7 +348,7 @@ def test_no_coordinate_passes_through_half(
 def test_borders_of_ifs(network: Network, weights: Weights) -> None:
     """Boxes and logits cross in FP32, maps and the decoder's stream in FP16, out of each branch."""
     half, _ = halved(assemble_gated(network.pieces, network.model.table, weights))
-    kinds, found = types(half), collections.Counter[tuple[str, int]]()
+    kinds, found = value_types(half), collections.Counter[tuple[str, int]]()
     for _, node in every_node(half):
         for index, name in enumerate(node.output) if node.op_type == "If" else ():
             exact = name.rpartition("/")[2] in ("boxes", "logits")
@@ -436,7 +368,7 @@ def test_inputs_and_outputs_keep_types_and_names(
     assert list(half.graph.output) == list(full.graph.output)
     assert half.opset_import == full.opset_import
     assert half.ir_version == full.ir_version
-    kinds = types(half)
+    kinds = value_types(half)
     (raw,) = (p.value for p in half.metadata_props if p.key == RAW_METADATA)
     for public, tensor in json.loads(raw).items():
         wanted = onnx.TensorProto.INT64 if public == "queries" else FLOAT
@@ -445,7 +377,7 @@ def test_inputs_and_outputs_keep_types_and_names(
     assert names <= {name for _, node in every_node(half) for name in node.output}
     nodes = {node.name for _, node in every_node(full)}
     assert nodes <= {node.name for _, node in every_node(half)}
-    inferred = types(half)
+    inferred = value_types(half)
     for _, seen in graphs_with_types(half.graph):  # what the file says of its values is true
         assert {k: v for k, v in seen.items() if v} == {
             k: inferred[k] for k, v in seen.items() if v
@@ -532,7 +464,7 @@ def test_a_constant_of_both_precisions_and_an_output_of_a_product() -> None:
         }""")
     proto, report = halved(model)
     assert report.kept == ("gate", "full")
-    found, nodes, kinds = constants(proto), by_name(proto), types(proto)
+    found, nodes, kinds = constants(proto), by_name(proto), value_types(proto)
     assert found[nodes["half"].input[1]].dtype == np.float16
     assert found[nodes["full"].input[1]].dtype == np.float32
     assert nodes["full"].input[1] == "c"
@@ -541,7 +473,7 @@ def test_a_constant_of_both_precisions_and_an_output_of_a_product() -> None:
     assert kinds[nodes["half"].input[0]] == FLOAT16
     assert nodes["half"].input[0] == nodes["product"].output[0] != "y"
     images = np.asarray([[0.5, 0.25], [-1, 2]], np.float32)
-    out = run(session(proto), x=images)
+    out = run(rounding_session(proto), x=images)
     product = (images @ np.asarray([[1, 2], [3, 4]])).astype(np.float32)
     assert np.array_equal(out["y"], product)
     again = (product * [0.1, 0.2]) @ np.asarray([[1, 2], [3, 4]])
@@ -592,7 +524,7 @@ def test_norms_are_well_ranged_and_exact() -> None:
     assert {"gamma", "beta", "mean", "var"}.isdisjoint(found)
     x = np.asarray([0.5, 100], np.float32).reshape(1, 2, 1, 1)
     for optimise in (False, True):
-        y = run(session(proto, optimise=optimise), x=x)["y"].reshape(2)
+        y = run((quiet_session if optimise else rounding_session)(proto), x=x)["y"].reshape(2)
         expected = [200.5 * factors[0] + offsets[0], 401.5 * factors[1] + offsets[1]]
         assert np.allclose(y, expected, rtol=2e-3)
 
@@ -659,7 +591,7 @@ def test_quantised_graphs(scale: float, weight_scale: float, full: tuple[str, ..
     assert report.kept == (*full, "norm")
     assert proto.opset_import[0].version == 19
     assert proto.ir_version == 9
-    nodes, kinds = by_name(proto), types(proto)
+    nodes, kinds = by_name(proto), value_types(proto)
     for name in ("q", "dq", "wdq", "q2", "dq2"):
         wanted = FLOAT if name in full else FLOAT16
         node = nodes[name]
@@ -674,5 +606,5 @@ def test_quantised_graphs(scale: float, weight_scale: float, full: tuple[str, ..
     # Half steps, so that rounding to FP16 cannot move a value to the next integer.
     x = (np.asarray([[3, -5], [17, 80], [0, 1]]) * scale).astype(np.float32)
     for taken in (False, True):
-        found = run(session(proto), x=x, c=np.asarray(taken))["y"]
+        found = run(rounding_session(proto), x=x, c=np.asarray(taken))["y"]
         assert np.abs(found - quantised_oracle(x, scale, weight_scale, taken)).max() < 3e-3

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from conftest import random_images
 from onnx import TensorProto, helper, numpy_helper
-from test_deformable import run
-from test_graph import assert_names_are_unique, graphs_of
+from onnx_graphs import assert_names_are_unique, graphs_of
+from onnx_sessions import run_with_known, unfused_session
 from trained_networks import FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
@@ -29,20 +28,6 @@ FLOAT, FLOAT16, INT8, INT64 = (
     TensorProto.INT8,
     TensorProto.INT64,
 )
-
-
-def session(proto: onnx.ModelProto) -> ort.InferenceSession:
-    """Every node by itself: ONNX Runtime fuses operators and changes layouts by opset and by CPU,
-    so that the same graph would be computed with other roundings."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(
-        proto.SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
 
 
 def brought(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
@@ -198,12 +183,12 @@ def test_one_node(name: str, version: int) -> None:
     found = brought(proto, version)
     if proto.graph.input[0].type.tensor_type.elem_type in (TensorProto.STRING, INT64):
         return
-    opened = session(proto), session(found)
+    opened = unfused_session(proto), unfused_session(found)
     info = opened[0].get_inputs()[0]
     shape = [2 if isinstance(size, str) else size for size in info.shape]
     data = np.random.default_rng(0).normal(size=shape) * 3
     kind = np.float16 if info.type == "tensor(float16)" else np.float32
-    expected, got = (run(each, data=data.astype(kind)) for each in opened)
+    expected, got = (run_with_known(each, data=data.astype(kind)) for each in opened)
     assert list(got) == list(expected)
     for key, array in expected.items():
         # ONNX Runtime has another kernel for the AveragePool of opset 19.
@@ -283,7 +268,7 @@ def test_branches_have_their_own_constants() -> None:
     assert constants == {"main": 0, "z": 0, "x": 1, "y": 1, "w": 1}
     data = np.arange(8, dtype=np.float32).reshape(2, 4)
     for gate in (True, False):
-        got = run(session(found), data=data, gate=np.asarray(gate))["outer/out"]
+        got = run_with_known(unfused_session(found), data=data, gate=np.asarray(gate))["outer/out"]
         np.testing.assert_array_equal(got, np.full((2, 2), 2.0))
 
 
@@ -307,14 +292,14 @@ def assert_equal_runs(
     bundle: Bundle, before: onnx.ModelProto, *after: onnx.ModelProto, rows: int = 1
 ) -> None:
     """Bit for bit; all but the first of `after` at the first row only."""
-    opened, others = session(before), [session(proto) for proto in after]
+    opened, others = unfused_session(before), [unfused_session(proto) for proto in after]
     height, width = bundle.manifest.preprocess.size
     for row in range(rows):
         images = random_images(2, height, width, seed=row)
         feeds = {"images": images, "depth": np.asarray(row, np.int64)}
-        expected = run(opened, **feeds)
+        expected = run_with_known(opened, **feeds)
         for other in others[:1] if row else others:
-            got = run(other, **feeds)
+            got = run_with_known(other, **feeds)
             for name, array in expected.items():
                 np.testing.assert_array_equal(got[name], array, strict=True)
 

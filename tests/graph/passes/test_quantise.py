@@ -11,9 +11,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from int8 import Array, dequantised, nodes, quantised_convolutions, relative, run, scopes, session
+from int8 import Array, dequantised, nodes, quantised_convolutions, relative, scopes
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx_sessions import quiet_session, run_with_known
 
 from anydepth_deploy.graph.passes.placement import Placement
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
@@ -193,13 +194,15 @@ def test_a_quantised_graph_computes_what_it_says(deep: bool, batch: int) -> None
     images = np.random.default_rng(0).random((batch, 3, 8, 8), np.float32)
     expected = imitation(images, deep)
     unit = (RANGES["c4"][1] - RANGES["c4"][0]) / 255
-    found = run(session(proto, optimise=False), x=images, **{"deep?": np.asarray(deep)})
+    found = run_with_known(
+        quiet_session(proto, optimise=False), x=images, **{"deep?": np.asarray(deep)}
+    )
     # float32 may round a few values to the neighbouring level, and whatever depends on them.
     assert np.mean(np.abs(found["out"] - expected["out"]) > 1e-4) < 0.02
     assert np.abs(found["out"] - expected["out"]).max() < 2.5 * unit
     assert relative(found["y"], expected["y"]) < 0.01
     # Fused, the products have other roundings: a step here and there.
-    fused = run(session(proto), x=images, **{"deep?": np.asarray(deep)})
+    fused = run_with_known(quiet_session(proto), x=images, **{"deep?": np.asarray(deep)})
     assert np.abs(fused["out"] - expected["out"]).max() < 3.5 * unit
     assert relative(fused["out"], expected["out"]) < 0.02
     # And the imitation is one of the network: not the other branch, not without its rounding.
@@ -212,8 +215,8 @@ def test_quantisation_costs_what_8_bits_cost() -> None:
     images = np.random.default_rng(1).random((2, 3, 8, 8), np.float32)
     for deep in (True, False):
         feeds = {"x": images, "deep?": np.asarray(deep)}
-        exact = run(session(ir.to_proto(handmade())), **feeds)
-        found = run(session(proto), **feeds)
+        exact = run_with_known(quiet_session(ir.to_proto(handmade())), **feeds)
+        found = run_with_known(quiet_session(proto), **feeds)
         assert 1e-3 < relative(found["out"], exact["out"]) < 0.05
 
 
@@ -296,10 +299,10 @@ def test_zero_is_exact_and_nothing_has_no_range() -> None:
             assert scale > 0
             if scheme == "onnxruntime":
                 assert 0 <= int(zero) <= 255
-            opened = session(proto, optimise=False)
+            opened = quiet_session(proto, optimise=False)
             for deep in (True, False):
                 nought = np.zeros((1, 3, 8, 8), np.float32)
-                found = run(opened, x=nought, **{"deep?": np.asarray(deep)})
+                found = run_with_known(opened, x=nought, **{"deep?": np.asarray(deep)})
                 assert np.isfinite(found["out"]).all()
 
 
@@ -329,7 +332,7 @@ def test_dead_channels_keep_their_bias(scheme: str, monkeypatch: pytest.MonkeyPa
     results = []
     for model in (ir.to_proto(handmade()), proto):
         model.graph.output.append(value("r1", "N", 4, 8, 8))
-        results.append(run(session(model, optimise=False), **feeds)["r1"])
+        results.append(run_with_known(quiet_session(model, optimise=False), **feeds)["r1"])
     assert np.abs(results[1] - results[0]).max() < 0.05
     assert results[0].max() > 1.9
 
@@ -346,7 +349,7 @@ def test_a_weight_that_two_convolutions_read_is_quantised_for_each() -> None:
     assert quantised_convolutions(proto).keys() == {"one", "two"}
     assert "w" not in {tensor.name for tensor in proto.graph.initializer}
     x = np.linspace(0, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2)
-    (found,) = run(session(proto), x=x).values()
+    (found,) = run_with_known(quiet_session(proto), x=x).values()
     assert np.abs(found - 0.49 * x).max() < 0.006
 
 
@@ -396,6 +399,6 @@ def test_other_levels_stay_as_they_are() -> None:
 
 def test_optimised_file_holds_integer_convolutions(tmp_path: Path) -> None:
     proto, _ = quantised()
-    session(proto, saved=tmp_path / "o.onnx")
+    quiet_session(proto, saved=tmp_path / "o.onnx")
     found = [node.op_type for _, node in nodes(onnx.load(tmp_path / "o.onnx"), "QLinearConv")]
     assert len(found) == 5

@@ -14,93 +14,25 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from comparisons import assert_equal_by_token
 from conftest import random_images
-from int8 import EVERYTHING, Network, make_networks
-from test_graph import assert_equal_by_token, assert_names_are_unique, quiet_session
-from test_half import run, session
+from gated_networks import LAYOUTS, LOWERED, exported, gated_file, lowered
+from int8 import Network, networks
+from onnx_graphs import assert_names_are_unique
+from onnx_sessions import quiet_session, rounding_session, run
 from trained_networks import FAMILIES
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.exporting.lower import Recipe, lower
-from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.graph.passes.fold import constant
 from anydepth_deploy.graph.passes.resolve import resolve
 from anydepth_deploy.manifest import TABLE_METADATA
 from anydepth_deploy.runtimes.onnxruntime.engine import _add_raw_outputs
 
-LAYOUTS = ("shared", "folded")
-LOWERED = (("fp16", "onnxruntime"), ("int8", "tensorrt"), ("int8", "onnxruntime"))
-
-
-@pytest.fixture(params=FAMILIES)
-def exported(
-    request: pytest.FixtureRequest,
-    bundle: Bundle,
-    model: AnyDepthDETR,
-    yolo_bundle: Bundle,
-    yolo_model: AnyDepthYOLO,
-) -> tuple[Bundle, AnyDepthModel]:
-    """FP32 graphs with detections, and the network that they are of."""
-    return (bundle, model) if request.param == "anydepth-detr" else (yolo_bundle, yolo_model)
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
-    return make_networks(tmp_path_factory)
-
-
-def covering(table: DepthTable) -> list[int]:
-    """Rows, base and super among them, that show each setting of every two gates together.
-
-    So whatever follows a stage, or joins it further on, is seen behind each of its variants.
-    """
-
-    def pairs(depth: Depth) -> set[tuple[tuple[int, int], ...]]:
-        return set(itertools.combinations(enumerate(depth.settings), 2))
-
-    found = [0, table.levels - 1]
-    wanted = set().union(*map(pairs, table.rows))
-    wanted -= set().union(*(pairs(table.rows[row]) for row in found))
-    while wanted:
-        found.append(
-            max(range(len(table.rows)), key=lambda row: len(wanted & pairs(table.rows[row])))
-        )
-        wanted -= pairs(table.rows[found[-1]])
-    return found
-
-
-def odd(depth: Depth) -> bool:
-    """Parts the depths in halves that both hold every setting of each gate."""
-    return sum(depth.settings) % 2 == 1
-
-
-def gated_file(bundle: Bundle, weights: str) -> Path:
-    (artifact,) = bundle.artifacts("gated", "fp32", weights=weights)
-    return bundle.file(artifact)
-
-
-_MADE: dict[tuple[str, ...], ir.Model] = {}
-
-
-def lowered(network: Network, precision: Any, target: Any, weights: Any) -> ir.Model:
-    """A gated graph with detections and without raw outputs, as files usually are; made once for
-    all modules, and given as a copy."""
-    key = (network.family, precision, target, weights)
-    if key not in _MADE:
-        recipe = Recipe(
-            precision=precision,
-            target=target,
-            ranges=network.ranges if precision == "int8" else None,
-            rules=EVERYTHING,
-            weights=weights,
-        )
-        _MADE[key] = lower(network.pieces, network.model.table, recipe).model
-    return _MADE[key].clone()
+__all__ = ["exported", "networks"]  # fixtures
 
 
 def assert_same_graph(found: ir.Model, expected: ir.Model, ulps: int) -> None:
@@ -201,7 +133,7 @@ def test_lower_precisions_equal_the_gated_graph(
     table, (height, width) = network.model.table, network.pieces.size
     for weights in LAYOUTS if precision == "fp16" else LAYOUTS[:1]:
         gated = lowered(network, precision, target, weights)
-        opened = session(gated)
+        opened = rounding_session(gated)
         rows = (0, table.levels - 1, table.levels + 1, len(table.rows) - 2)
         tried = list(zip(rows, (1, 2, 2, 1), strict=True))
         if precision == "fp16":  # half of them in each layout
@@ -211,7 +143,7 @@ def test_lower_precisions_equal_the_gated_graph(
             proto = ir.to_proto(resolved)
             onnx.checker.check_model(proto, full_check=True)
             assert_names_are_unique(proto)
-            alone = session(resolved)
+            alone = rounding_session(resolved)
             images = random_images(batch, height, width, seed=row)
             found = run(alone, images=images)
             expected = run(opened, images=images, depth=np.asarray(row))
@@ -258,7 +190,9 @@ def test_int8_is_as_near_to_torch_as_parity_asks(
     gated = network.lower("shared", target=target)[0].model  # type: ignore[arg-type]
     limits = tolerances(family, network.pieces.size, "int8").raw
     for depth in (network.rungs[0], network.rungs[-1]):
-        found = run(session(resolve(gated, network.model.table.row(depth))), images=network.images)
+        found = run(
+            rounding_session(resolve(gated, network.model.table.row(depth))), images=network.images
+        )
         errors = network.errors(found, depth)
         assert errors.keys() <= limits.keys()
         assert all(error < limits[name] for name, error in errors.items()), errors

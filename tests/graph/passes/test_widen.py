@@ -13,8 +13,8 @@ import onnxruntime as ort
 import pytest
 from conftest import random_images
 from onnx import TensorProto, helper, numpy_helper
-from test_deformable import run
-from test_graph import assert_names_are_unique, graphs_of
+from onnx_graphs import assert_names_are_unique, graphs_of
+from onnx_sessions import quiet_session, run_with_known
 from trained_networks import FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
@@ -30,17 +30,7 @@ FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 def session(proto: onnx.ModelProto, *disabled: str, optimise: bool = True) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(
-        proto.SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["WeightBiasQuantization", *disabled],
-    )
+    return quiet_session(proto, optimise=optimise, without=["WeightBiasQuantization", *disabled])
 
 
 def widened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
@@ -180,7 +170,7 @@ def test_casts_go_and_names_stay() -> None:
     assert [list(node.output) for node in found.graph.node] == [["logits"], ["scores"], ["neg"], ["y"]]  # fmt: skip # noqa: E501
     constant = np.asarray([0.1, 3], np.float16).astype(np.float32)
     np.testing.assert_array_equal(numpy_helper.to_array(found.graph.initializer[0]), constant)
-    got = run(session(found, optimise=False), x=X)
+    got = run_with_known(session(found, optimise=False), x=X)
     np.testing.assert_allclose(got["scores"], 1 / (1 + np.exp(-X * constant)), atol=1e-6)
     np.testing.assert_allclose(got["y"], got["scores"] - X * constant, atol=1e-6)
 
@@ -201,7 +191,7 @@ def test_what_a_name_cannot_be_given_to_is_copied() -> None:
     found, names = widened(proto)
     assert names == []
     assert [node.op_type for node in found.graph.node] == ["Identity", "Relu", "Identity"]
-    got = run(session(found), x=X)
+    got = run_with_known(session(found), x=X)
     for name, expected in {"a": X, "b": X.clip(0), "c": X.clip(0)}.items():
         np.testing.assert_array_equal(got[name], expected)
 
@@ -263,8 +253,8 @@ def test_branches() -> None:
     count = np.asarray([5, 6], np.int64)
     for gate in (True, False):
         feeds = {"x": X, "gate": np.asarray(gate), "count": count}
-        (got,) = run(session(found), **feeds).values()
-        (expected,) = run(session(proto), **feeds).values()
+        (got,) = run_with_known(session(found), **feeds).values()
+        (expected,) = run_with_known(session(proto), **feeds).values()
         np.testing.assert_array_equal(got, expected)
         np.testing.assert_array_equal(got, count + (X.clip(0) if gate else np.float32(0.5)))
 
@@ -338,7 +328,7 @@ def test_numbers_are_those_of_the_graph(lowered: Bundle, halves: list[Half]) -> 
         for row in half.rows:
             images = random_images(2, height, width, seed=row)
             feeds = {"images": images, "depth": np.asarray(row, np.int64)}
-            expected, got = (run(each, **feeds) for each in opened)
+            expected, got = (run_with_known(each, **feeds) for each in opened)
             for name, array in expected.items():
                 np.testing.assert_array_equal(got[name], array, strict=True)
 
@@ -357,7 +347,7 @@ def test_differences_are_roundings(lowered: Bundle, halves: list[Half]) -> None:
         assert round_to_half(proto)
         opened = session(proto, *KEEP_ROUNDING), session(half.wide)
         feeds = {"images": images, "depth": np.asarray(half.rows[-1], np.int64)}
-        expected, got = (run(each, **feeds) for each in opened)
+        expected, got = (run_with_known(each, **feeds) for each in opened)
         floats = [f"raw_{name}" for name in lowered.manifest.raw_outputs if name != "queries"]
         if "raw_queries" in got:
             common = np.intersect1d(
@@ -426,7 +416,7 @@ def test_eight_bits_in_opset_17(lowered: Bundle, halves: list[Half]) -> None:
         assert {types[node.input[2]] for node in pairs} == {TensorProto.INT8}
         feeds = {"images": random_images(2, height, width), "depth": np.asarray(half.rows[-1])}
         # No layouts are changed: those depend on the opset and move roundings to 8 bits.
-        expected = run(session(by_hand(half.proto), optimise=False), **feeds)
-        got = run(session(found, optimise=False), **feeds)
+        expected = run_with_known(session(by_hand(half.proto), optimise=False), **feeds)
+        got = run_with_known(session(found, optimise=False), **feeds)
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array, strict=True)

@@ -20,10 +20,10 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    Panel,
     TargetOption,
     WeightsOption,
     check_pictures,
-    one_of,
     size_of,
     words_of,
 )
@@ -35,9 +35,9 @@ __all__ = ["bench", "content", "depth_table", "show"]
 
 ABSENT = "-"
 
-LOAD = "Requests"
-TIME = "Time and statistics"
-GPU = "GPU"
+LOAD = Panel("Requests")
+TIME = Panel("Time and statistics")
+GPU = Panel("GPU")
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -52,162 +52,86 @@ def bench(
     depth: Depths = "all",
     runtime: Annotated[
         str | None,
-        typer.Option(
-            help="Bundles: onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, "
+        EXECUTION.option(
+            "Bundles: onnxruntime (default), onnxruntime-cuda, onnxruntime-tensorrt, "
             "openvino, tensorrt, tensorrt-rtx. Checkpoints: torch (default), torch-compile, "
-            "torch-cudagraph. Several are measured one after the other.",
-            rich_help_panel=EXECUTION,
+            "torch-cudagraph. Several are measured one after the other."
         ),
     ] = None,
     precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32, fp16, int8, bf16, or several, joined by commas.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        str, ARTIFACTS.option("fp32, fp16, int8, bf16, or several, joined by commas.")
     ] = "fp32",
-    batch: Annotated[
-        str,
-        typer.Option(help="Pictures per request, or several sizes.", rich_help_panel=LOAD),
-    ] = "1",
+    batch: Annotated[str, LOAD.option("Pictures per request, or several sizes.")] = "1",
     threads: Annotated[
         str | None,
-        typer.Option(
-            help="Threads inside one operator, or several numbers; default: its own.",
-            rich_help_panel=EXECUTION,
-        ),
+        EXECUTION.option("Threads inside one operator, or several numbers; default: its own."),
     ] = None,
-    streams: Annotated[
-        str,
-        typer.Option(
-            help="Requests at the same time, or several numbers.",
-            rich_help_panel=LOAD,
-        ),
-    ] = "1",
+    streams: Annotated[str, LOAD.option("Requests at the same time, or several numbers.")] = "1",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
     target: TargetOption = "onnxruntime",
     scenario: Annotated[
         Scenario,
-        one_of(
+        LOAD.one_of(
             get_args(Scenario),
-            help="single: one request after the other; streams: the same on --streams; fixed-rate, "
+            "single: one request after the other; streams: the same on --streams; fixed-rate, "
             "poisson: --rate requests a second, timed from when they are due; offline: throughput.",
-            rich_help_panel=LOAD,
         ),
     ] = "single",
     mode: Annotated[
         Mode | None,
-        one_of(
+        LOAD.one_of(
             MODES,
-            help="interleaved: depths in turn (default of single); fixed: one by one (default of "
+            "interleaved: depths in turn (default of single); fixed: one by one (default of "
             "the others); mixed: at random; switching: each after each, for the switch cost.",
-            rich_help_panel=LOAD,
         ),
     ] = None,
     mix: Annotated[
-        str | None,
-        typer.Option(
-            help="Mode mixed: weights, e.g. base=3,super=1; default: equal.",
-            rich_help_panel=LOAD,
-        ),
+        str | None, LOAD.option("Mode mixed: weights, e.g. base=3,super=1; default: equal.")
     ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests a second.", rich_help_panel=LOAD)
-    ] = None,
+    rate: Annotated[float | None, LOAD.option("Requests a second.")] = None,
     duration: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Seconds to measure each depth for, at least.",
-            rich_help_panel=TIME,
-        ),
+        float, TIME.option("Seconds to measure each depth for, at least.", min=0)
     ] = 5.0,
-    count: Annotated[
-        int,
-        typer.Option(min=1, help="Requests of each depth, at least.", rich_help_panel=TIME),
-    ] = 30,
+    count: Annotated[int, TIME.option("Requests of each depth, at least.", min=1)] = 30,
     repeats: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Mode fixed: stretches a depth's time is cut into.",
-            rich_help_panel=TIME,
-        ),
+        int, TIME.option("Mode fixed: stretches a depth's time is cut into.", min=1)
     ] = 3,
-    warmup: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Seconds to warm each depth up, at least.",
-            rich_help_panel=TIME,
-        ),
-    ] = 0.5,
-    warmup_count: Annotated[
-        int, typer.Option(min=0, help="Requests, at least.", rich_help_panel=TIME)
-    ] = 3,
-    percentiles: Annotated[
-        str, typer.Option(help="Of latency.", rich_help_panel=TIME)
-    ] = "50,90,95,99,99.9",
+    warmup: Annotated[float, TIME.option("Seconds to warm each depth up, at least.", min=0)] = 0.5,
+    warmup_count: Annotated[int, TIME.option("Requests, at least.", min=0)] = 3,
+    percentiles: Annotated[str, TIME.option("Of latency.")] = "50,90,95,99,99.9",
     scope: Annotated[
         Scope,
-        one_of(
+        TIME.one_of(
             get_args(Scope),
-            help="What is timed: raw: to the network's raw outputs; detections; pictures: with "
+            "What is timed: raw: to the network's raw outputs; detections; pictures: with "
             "pre-processing and boxes in the picture's pixels.",
-            rich_help_panel=TIME,
         ),
     ] = "detections",
     transfers: Annotated[
         bool | None,
-        typer.Option(
+        TIME.option(
+            "torch on a GPU: with or without copies from and to the host. Default: with.",
             "--transfers/--no-transfers",
-            help="torch on a GPU: with or without copies from and to the host. Default: with.",
-            rich_help_panel=TIME,
         ),
     ] = None,
     images: Annotated[
-        Path | None,
-        typer.Option(
-            help="A picture or a folder; default: generated ones.",
-            rich_help_panel=PICTURES,
-        ),
+        Path | None, PICTURES.option("A picture or a folder; default: generated ones.")
     ] = None,
-    pictures: Annotated[
-        int,
-        typer.Option(min=1, help="Different pictures to run.", rich_help_panel=PICTURES),
-    ] = 8,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, help="Of pictures, orders and arrivals.", rich_help_panel=PICTURES),
-    ] = 0,
+    pictures: Annotated[int, PICTURES.option("Different pictures to run.", min=1)] = 8,
+    seed: Annotated[int, PICTURES.option("Of pictures, orders and arrivals.", min=0)] = 0,
     device: Annotated[
-        Device,
-        one_of(
-            get_args(Device),
-            help="torch: where it computes.",
-            rich_help_panel=EXECUTION,
-        ),
+        Device, EXECUTION.one_of(get_args(Device), "torch: where it computes.")
     ] = "auto",
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoints: input size, HEIGHTxWIDTH.",
-            rich_help_panel=ARTIFACTS,
-        ),
-    ] = None,
-    gpu: Annotated[
-        int | None,
-        typer.Option(min=0, help="Which GPU, as nvidia-smi counts.", rich_help_panel=GPU),
-    ] = None,
+    size: Annotated[str | None, ARTIFACTS.option("Checkpoints: input size, HEIGHTxWIDTH.")] = None,
+    gpu: Annotated[int | None, GPU.option("Which GPU, as nvidia-smi counts.", min=0)] = None,
     lock_clocks: Annotated[
         int | None,
-        typer.Option(
+        GPU.option(
+            "Hold the GPU's clock during the run and let go afterwards (root; Jetson: 0 for "
+            "the most its power mode allows).",
             min=0,
             metavar="MHZ",
-            help="Hold the GPU's clock during the run and let go afterwards (root; Jetson: 0 for "
-            "the most its power mode allows).",
-            rich_help_panel=GPU,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for result files, or one file *.json.")] = Path(

@@ -49,18 +49,14 @@ def build(
     depth: Depths = "all",
     layout: Annotated[
         str | None,
-        typer.Option(
-            help="gated (one engine for all depths), set (one each), stages (pieces, chained), or "
-            "several. Default: gated,set, or set for chosen depths.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "gated (one engine for all depths), set (one each), stages (pieces, chained), or "
+            "several. Default: gated,set, or set for chosen depths."
         ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="fp32, fp16, int8 or several; default: all that the bundle has.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        ARTIFACTS.option("fp32, fp16, int8 or several; default: all that the bundle has."),
     ] = None,
     weights: WeightsOption = None,
     batch: BatchOption = "1,1,4",

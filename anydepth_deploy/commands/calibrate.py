@@ -17,10 +17,10 @@ from anydepth_deploy.commands.options import (
     CheckpointPath,
     Json,
     LadderOption,
+    Panel,
     SizeOption,
     Threads,
     check_pictures,
-    one_of,
     size_of,
 )
 from anydepth_deploy.console import Table
@@ -33,18 +33,12 @@ if TYPE_CHECKING:  # needs onnx
 
 __all__ = ["calibrate", "join_table", "stage_table"]
 
-RANGES = "Ranges"
+RANGES = Panel("Ranges")
 
 
 def calibrate(
     checkpoint: CheckpointPath,
-    images: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of pictures like those to come.",
-            rich_help_panel=PICTURES,
-        ),
-    ],
+    images: Annotated[Path, PICTURES.option("Folder of pictures like those to come.")],
     out: Annotated[
         Path | None, typer.Option(help="The range table; default: calib/CHECKPOINT.json.")
     ] = None,
@@ -52,44 +46,23 @@ def calibrate(
         Path | None,
         typer.Option(help="Picture of the report (.png, .pdf, .svg); default: beside the table."),
     ] = None,
-    count: Annotated[
-        int,
-        typer.Option(min=1, help="Pictures drawn from the folder.", rich_help_panel=PICTURES),
-    ] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Which ones.", rich_help_panel=PICTURES)] = 0,
+    count: Annotated[int, PICTURES.option("Pictures drawn from the folder.", min=1)] = 512,
+    seed: Annotated[int, PICTURES.option("Which ones.", min=0)] = 0,
     method: Annotated[
-        Method,
-        one_of(get_args(Method), help="How ranges are chosen.", rich_help_panel=RANGES),
+        Method, RANGES.one_of(get_args(Method), "How ranges are chosen.")
     ] = "percentile",
     percentile: Annotated[
-        float,
-        typer.Option(
-            min=50,
-            max=100,
-            help="Per cent of the values kept.",
-            rich_help_panel=RANGES,
-        ),
+        float, RANGES.option("Per cent of the values kept.", min=50, max=100)
     ] = 99.99,
     depth: Annotated[
-        str,
-        typer.Option(
-            help="Depths beside the ladder, as for export; a static graph needs its.",
-            rich_help_panel=NETWORK,
-        ),
+        str, NETWORK.option("Depths beside the ladder, as for export; a static graph needs its.")
     ] = "all",
     ladder: LadderOption = None,
     size: SizeOption = None,
     probe: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Pictures to measure the errors of stages with; 0: do not.",
-            rich_help_panel=PICTURES,
-        ),
+        int, PICTURES.option("Pictures to measure the errors of stages with; 0: do not.", min=0)
     ] = 16,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Pictures per run.", rich_help_panel=EXECUTION)
-    ] = 1,
+    batch: Annotated[int, EXECUTION.option("Pictures per run.", min=1)] = 1,
     threads: Threads = None,
     json: Json = False,
 ) -> None:

@@ -44,15 +44,10 @@ def evaluate(
     weights: WeightsOption = None,
     precision: Annotated[
         str,
-        typer.Option(
-            help="fp32, fp16, int8, bf16 (OpenVINO), several joined by commas, or all.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        ARTIFACTS.option("fp32, fp16, int8, bf16 (OpenVINO), several joined by commas, or all."),
     ] = "fp32",
     target: TargetOption = "onnxruntime",
-    batch: Annotated[
-        int, typer.Option(min=1, help="Pictures per call.", rich_help_panel=EXECUTION)
-    ] = 8,
+    batch: Annotated[int, EXECUTION.option("Pictures per call.", min=1)] = 8,
     ladder_out: Annotated[
         Path | None,
         typer.Option(help="Write the ladder that the measured accuracy supports (JSON)."),

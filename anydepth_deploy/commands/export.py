@@ -22,13 +22,13 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LadderOption,
+    Panel,
     SamplingOption,
     SizeOption,
     TimingCacheOption,
     WorkspaceOption,
     batch_profile,
     memory,
-    one_of,
     size_of,
     words_of,
 )
@@ -45,7 +45,7 @@ from anydepth_deploy.suppression import Suppression, Where
 
 __all__ = ["export"]
 
-SUPPRESSION = "Non-maximum suppression (YOLO)"
+SUPPRESSION = Panel("Non-maximum suppression (YOLO)")
 
 
 def export(
@@ -54,115 +54,66 @@ def export(
     depth: Depths = "all",
     layout: Annotated[
         str | None,
-        typer.Option(
-            help="gated, set, stages, or several. Default: gated, or set for chosen depths; "
-            "engines: gated,set.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "gated, set, stages, or several. Default: gated, or set for chosen depths; "
+            "engines: gated,set."
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            help="Gated graph: shared (small; default), folded (norms folded), or shared,folded.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "Gated graph: shared (small; default), folded (norms folded), or shared,folded."
         ),
     ] = None,
     precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32, fp16, int8, or several, joined by commas.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        str, ARTIFACTS.option("fp32, fp16, int8, or several, joined by commas.")
     ] = "fp32",
     target: Annotated[
         str | None,
-        typer.Option(
-            help="INT8 made for onnxruntime (CPUs, also OpenVINO; default), tensorrt, or both; "
-            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "INT8 made for onnxruntime (CPUs, also OpenVINO; default), tensorrt, or both; "
+            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89."
         ),
     ] = None,
-    raw: Annotated[
-        bool,
-        typer.Option("--raw", help="Add the heads' raw outputs.", rich_help_panel=ARTIFACTS),
-    ] = False,
+    raw: Annotated[bool, ARTIFACTS.option("Add the heads' raw outputs.", "--raw")] = False,
     deformable: SamplingOption = "gridsample",
     ladder: LadderOption = None,
     size: SizeOption = None,
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Class names, one a line.", rich_help_panel=NETWORK),
-    ] = None,
+    classes: Annotated[Path | None, NETWORK.option("Class names, one a line.")] = None,
     ranges: Annotated[
-        Path | None,
-        typer.Option(
-            help="INT8: table of 'calibrate'; default: calib/CHECKPOINT.json.",
-            rich_help_panel=INT8,
-        ),
+        Path | None, INT8.option("INT8: table of 'calibrate'; default: calib/CHECKPOINT.json.")
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(
-            help="INT8: stages or convolutions that stay in float, e.g. 'layer1,*Conv_3'.",
-            rich_help_panel=INT8,
-        ),
+        INT8.option("INT8: stages or convolutions that stay in float, e.g. 'layer1,*Conv_3'."),
     ] = None,
     quantise: Annotated[
-        str | None,
-        typer.Option(
-            help="INT8: those that are quantised whatever the thresholds say.",
-            rich_help_panel=INT8,
-        ),
+        str | None, INT8.option("INT8: those that are quantised whatever the thresholds say.")
     ] = None,
     max_ratio: Annotated[
         float | None,
-        typer.Option(
-            min=1,
-            help="INT8: how far ranges of a join may differ over depths; default 4.",
-            rich_help_panel=INT8,
-        ),
+        INT8.option("INT8: how far ranges of a join may differ over depths; default 4.", min=1),
     ] = None,
     max_error: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="INT8: relative rounding error of a tensor; default 0.1.",
-            rich_help_panel=INT8,
-        ),
+        float | None, INT8.option("INT8: relative rounding error of a tensor; default 0.1.", min=0)
     ] = None,
     nms: Annotated[
         Where | None,
-        one_of(
-            get_args(Where),
-            help="YOLO: suppress in the graph (default), on the host, or not at all.",
-            rich_help_panel=SUPPRESSION,
+        SUPPRESSION.one_of(
+            get_args(Where), "YOLO: suppress in the graph (default), on the host, or not at all."
         ),
     ] = None,
     nms_score: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=0.999,
-            help="YOLO: lowest score of a detection; default: 0.001.",
-            rich_help_panel=SUPPRESSION,
-        ),
+        SUPPRESSION.option("YOLO: lowest score of a detection; default: 0.001.", min=0, max=0.999),
     ] = None,
     nms_iou: Annotated[
         float | None,
-        typer.Option(
-            min=0.01,
-            max=1,
-            help="YOLO: IoU above which a box goes; default: 0.7.",
-            rich_help_panel=SUPPRESSION,
-        ),
+        SUPPRESSION.option("YOLO: IoU above which a box goes; default: 0.7.", min=0.01, max=1),
     ] = None,
     format: Annotated[
         Format,
-        one_of(
-            get_args(Format),
-            help="Also build engines from the graphs, on this device.",
-            rich_help_panel=ENGINES,
-        ),
+        ENGINES.one_of(get_args(Format), "Also build engines from the graphs, on this device."),
     ] = "onnx",
     batch: BatchOption = "1,1,4",
     workspace: WorkspaceOption = None,

@@ -43,6 +43,7 @@ __all__ = [
     "Json",
     "LadderOption",
     "LayoutOption",
+    "Panel",
     "PrecisionOption",
     "Runtime",
     "SamplingOption",
@@ -62,14 +63,6 @@ __all__ = [
     "words_of",
 ]
 
-ARTIFACTS = "Depths and artifacts"
-NETWORK = "Network"
-PICTURES = "Pictures"
-INT8 = "INT8"
-ENGINES = "Engines"
-EXECUTION = "Execution"
-"""Headings that options are listed under."""
-
 
 def one_of(words: Sequence[str], **settings: Any) -> Any:
     """An option that takes one of ``words``; ``settings``: as for ``typer.Option``."""
@@ -86,6 +79,29 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
     return typer.Option(parser=read, metavar=shown, autocompletion=complete, **settings)
 
 
+class Panel:
+    """A heading that options are listed under."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def option(self, help: str | None = None, *names: str, **settings: Any) -> Any:
+        """An option below this heading; the rest as for ``typer.Option``."""
+        return typer.Option(*names, help=help, rich_help_panel=self._title, **settings)
+
+    def one_of(self, words: Sequence[str], help: str) -> Any:
+        """An option below this heading that takes one of ``words``."""
+        return one_of(words, help=help, rich_help_panel=self._title)
+
+
+ARTIFACTS = Panel("Depths and artifacts")
+NETWORK = Panel("Network")
+PICTURES = Panel("Pictures")
+INT8 = Panel("INT8")
+ENGINES = Panel("Engines")
+EXECUTION = Panel("Execution")
+
+
 def family_names() -> tuple[str, ...]:
     """The families of networks, by the names that options take."""
     return registry.names()
@@ -98,18 +114,12 @@ def precision_names() -> tuple[str, ...]:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
-Runtime = Annotated[
-    str, typer.Option(help="What executes the artifact.", rich_help_panel=EXECUTION)
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, help="Threads inside one operator.", rich_help_panel=EXECUTION),
-]
+Runtime = Annotated[str, EXECUTION.option("What executes the artifact.")]
+Threads = Annotated[int | None, EXECUTION.option("Threads inside one operator.", min=1)]
 Depths = Annotated[
     str,
-    typer.Option(
-        help="Depths, joined by commas: FFTT-F-6, super, base, level:K, all (the ladder), every.",
-        rich_help_panel=ARTIFACTS,
+    ARTIFACTS.option(
+        "Depths, joined by commas: FFTT-F-6, super, base, level:K, all (the ladder), every."
     ),
 ]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
@@ -119,36 +129,19 @@ Images = Annotated[
     typer.Option(help="A picture or a folder, of which three are used; default: generated ones."),
 ]
 LayoutOption = Annotated[
-    Layout | None,
-    one_of(
-        get_args(Layout),
-        help="Use only artifacts of this layout.",
-        rich_help_panel=ARTIFACTS,
-    ),
+    Layout | None, ARTIFACTS.one_of(get_args(Layout), "Use only artifacts of this layout.")
 ]
 WeightsOption = Annotated[
-    Weights | None,
-    one_of(
-        get_args(Weights),
-        help="Use the gated graph with these weights.",
-        rich_help_panel=ARTIFACTS,
-    ),
+    Weights | None, ARTIFACTS.one_of(get_args(Weights), "Use the gated graph with these weights.")
 ]
 PrecisionOption = Annotated[
     str,
-    one_of(
-        precision_names(),
-        help="Of the artifact; bf16: the FP32 one, computed in BF16 (OpenVINO).",
-        rich_help_panel=ARTIFACTS,
+    ARTIFACTS.one_of(
+        precision_names(), "Of the artifact; bf16: the FP32 one, computed in BF16 (OpenVINO)."
     ),
 ]
 TargetOption = Annotated[
-    Target,
-    one_of(
-        get_args(Target),
-        help="What the INT8 artifacts were made for.",
-        rich_help_panel=ARTIFACTS,
-    ),
+    Target, ARTIFACTS.one_of(get_args(Target), "What the INT8 artifacts were made for.")
 ]
 FamilyOption = Annotated[str, one_of(family_names(), help="Of networks.")]
 EngineRuntime = Annotated[
@@ -159,44 +152,26 @@ EngineRuntime = Annotated[
     ),
 ]
 LadderOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Rungs from base to super, joined by commas, or a file with them.",
-        rich_help_panel=NETWORK,
-    ),
+    str | None, NETWORK.option("Rungs from base to super, joined by commas, or a file with them.")
 ]
-SizeOption = Annotated[
-    str | None, typer.Option(help="Input size, HEIGHTxWIDTH.", rich_help_panel=NETWORK)
-]
+SizeOption = Annotated[str | None, NETWORK.option("Input size, HEIGHTxWIDTH.")]
 SamplingOption = Annotated[
     Deformable,
-    one_of(
+    ARTIFACTS.one_of(
         get_args(Deformable),
-        help="Deformable attention with GridSample, or with gathers: some TensorRT versions get "
+        "Deformable attention with GridSample, or with gathers: some TensorRT versions get "
         "the first wrong.",
-        rich_help_panel=ARTIFACTS,
     ),
 ]
 BatchOption = Annotated[
     str,
-    typer.Option(
-        help="Batch sizes of engines: one, smallest,largest, or smallest,fastest,largest.",
-        rich_help_panel=ENGINES,
-    ),
+    ENGINES.option("Batch sizes of engines: one, smallest,largest, or smallest,fastest,largest."),
 ]
 WorkspaceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Engines: scratch memory of the builder at most, e.g. 2GiB.",
-        rich_help_panel=ENGINES,
-    ),
+    str | None, ENGINES.option("Engines: scratch memory of the builder at most, e.g. 2GiB.")
 ]
 TimingCacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="TensorRT: file of measured kernels; makes the next build faster.",
-        rich_help_panel=ENGINES,
-    ),
+    Path | None, ENGINES.option("TensorRT: file of measured kernels; makes the next build faster.")
 ]
 
 

@@ -24,7 +24,7 @@ __all__ = ["predict"]
 def predict(
     bundle: BundlePath,
     image: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
-    depth: Annotated[str, typer.Option(help="One depth.", rich_help_panel=ARTIFACTS)] = "super",
+    depth: Annotated[str, ARTIFACTS.option("One depth.")] = "super",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score shown.")] = 0.5,
     out: Annotated[
         Path | None,

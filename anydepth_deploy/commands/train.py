@@ -9,52 +9,31 @@ from typing import Annotated, Any
 import typer
 
 from anydepth_deploy.checkpoints.present import check_present
-from anydepth_deploy.commands.options import PICTURES, FamilyOption, Json
+from anydepth_deploy.commands.options import PICTURES, FamilyOption, Json, Panel
 
 __all__ = ["train"]
 
-RUN = "Run"
+RUN = Panel("Run")
 
 
 def train(
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     family: FamilyOption = "anydepth-detr",
-    steps: Annotated[int, typer.Option(min=1, rich_help_panel=RUN)] = 5000,
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=RUN)] = 0,
-    data_seed: Annotated[
-        int, typer.Option(min=0, help="Which generated pictures.", rich_help_panel=PICTURES)
-    ] = 0,
+    steps: Annotated[int, RUN.option(min=1)] = 5000,
+    seed: Annotated[int, RUN.option(min=0)] = 0,
+    data_seed: Annotated[int, PICTURES.option("Which generated pictures.", min=0)] = 0,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="At its peak; by default what suits the family.",
-            rich_help_panel=RUN,
-        ),
+        float | None, RUN.option("At its peak; by default what suits the family.")
     ] = None,
     initial: Annotated[
-        Path | None,
-        typer.Option(
-            help="A checkpoint to start from, for a second round.",
-            rich_help_panel=RUN,
-        ),
+        Path | None, RUN.option("A checkpoint to start from, for a second round.")
     ] = None,
     ground_truth_share: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of the run before distillation begins.",
-            rich_help_panel=RUN,
-        ),
+        float, RUN.option("Share of the run before distillation begins.", min=0, max=1)
     ] = 0.1,
-    pictures: Annotated[
-        int,
-        typer.Option(min=1, help="Generated training pictures.", rich_help_panel=PICTURES),
-    ] = 16000,
-    batch: Annotated[int, typer.Option(min=1, rich_help_panel=PICTURES)] = 16,
-    threads: Annotated[
-        int, typer.Option(min=0, help="0: torch's own choice.", rich_help_panel=RUN)
-    ] = 1,
+    pictures: Annotated[int, PICTURES.option("Generated training pictures.", min=1)] = 16000,
+    batch: Annotated[int, PICTURES.option(min=1)] = 16,
+    threads: Annotated[int, RUN.option("0: torch's own choice.", min=0)] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,

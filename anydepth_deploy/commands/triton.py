@@ -12,8 +12,8 @@ from anydepth_deploy import console
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     Json,
+    Panel,
     WeightsOption,
-    one_of,
     precision_names,
     words_of,
 )
@@ -23,7 +23,7 @@ from anydepth_deploy.serve.names import check_name
 
 __all__ = ["triton"]
 
-SERVER = "Server"
+SERVER = Panel("Server")
 
 
 def triton(
@@ -41,76 +41,37 @@ def triton(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(
-            help="gated (one model for all depths), set (one each), or both; default: what the "
-            "bundle has.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "gated (one model for all depths), set (one each), or both; default: what the "
+            "bundle has."
         ),
     ] = None,
     precision: Annotated[
-        str,
-        one_of(
-            precision_names(),
-            help="Of the artifacts: fp32, fp16 or int8.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        str, ARTIFACTS.one_of(precision_names(), "Of the artifacts: fp32, fp16 or int8.")
     ] = "fp32",
     weights: WeightsOption = None,
     runtime: Annotated[
-        plan.Runtime,
-        one_of(plan.RUNTIMES, help="Triton's backend.", rich_help_panel=SERVER),
+        plan.Runtime, SERVER.one_of(plan.RUNTIMES, "Triton's backend.")
     ] = "onnxruntime",
     device: Annotated[
         str,
-        one_of(
-            ("auto", *get_args(plan.Device)),
-            help="auto: the GPU for engines, the CPU for graphs.",
-            rich_help_panel=SERVER,
+        SERVER.one_of(
+            ("auto", *get_args(plan.Device)), "auto: the GPU for engines, the CPU for graphs."
         ),
     ] = "auto",
     target: Annotated[
-        str | None,
-        typer.Option(
-            help="Engines: those for this compute capability, e.g. sm89.",
-            rich_help_panel=ARTIFACTS,
-        ),
+        str | None, ARTIFACTS.option("Engines: those for this compute capability, e.g. sm89.")
     ] = None,
-    default_depth: Annotated[
-        str,
-        typer.Option(help="Of requests that name none.", rich_help_panel=SERVER),
-    ] = "super",
+    default_depth: Annotated[str, SERVER.option("Of requests that name none.")] = "super",
     max_batch: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Images that a model of one depth takes at once.",
-            rich_help_panel=SERVER,
-        ),
+        int, SERVER.option("Images that a model of one depth takes at once.", min=1)
     ] = 8,
     queue_delay_us: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Microseconds it waits for more of them.",
-            rich_help_panel=SERVER,
-        ),
+        int, SERVER.option("Microseconds it waits for more of them.", min=0)
     ] = 0,
-    instances: Annotated[
-        int,
-        typer.Option(min=1, help="Of each model with weights.", rich_help_panel=SERVER),
-    ] = 1,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Processes for pre- and for postprocessing.",
-            rich_help_panel=SERVER,
-        ),
-    ] = 2,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads inside one operator.", rich_help_panel=SERVER),
-    ] = None,
+    instances: Annotated[int, SERVER.option("Of each model with weights.", min=1)] = 1,
+    workers: Annotated[int, SERVER.option("Processes for pre- and for postprocessing.", min=1)] = 2,
+    threads: Annotated[int | None, SERVER.option("Threads inside one operator.", min=1)] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace models of the same name.")
     ] = False,

@@ -19,7 +19,6 @@ from anydepth_deploy.commands.options import (
     Runtime,
     Threads,
     check_pictures,
-    one_of,
     precision_names,
 )
 from anydepth_deploy.console import Table
@@ -52,24 +51,18 @@ def verify(
     ] = None,
     depth: Annotated[
         str | None,
-        typer.Option(
-            help="Depths, as for export; by default the ladder (engines: every depth), and each "
-            "static graph's own.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.option(
+            "Depths, as for export; by default the ladder (engines: every depth), and each "
+            "static graph's own."
         ),
     ] = None,
-    every: Annotated[
-        bool,
-        typer.Option("--every", help="Same as --depth every.", rich_help_panel=ARTIFACTS),
-    ] = False,
+    every: Annotated[bool, ARTIFACTS.option("Same as --depth every.", "--every")] = False,
     images: Images = None,
     layout: LayoutOption = None,
     precision: Annotated[
         str | None,
-        one_of(
-            precision_names(),
-            help="Only artifacts of this precision; bf16: the FP32 ones, in BF16.",
-            rich_help_panel=ARTIFACTS,
+        ARTIFACTS.one_of(
+            precision_names(), "Only artifacts of this precision; bf16: the FP32 ones, in BF16."
         ),
     ] = None,
     runtime: Runtime = "onnxruntime",

@@ -27,6 +27,7 @@ from anydepth_deploy.detections import Detections
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.families.registry import tolerances
+from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
@@ -66,6 +67,7 @@ def verify(
     model = load_model(_same_checkpoint(bundle, checkpoint))
     if model.suppression is not None:
         model.suppression = bundle.manifest.suppression
+    model.memory = StageMemory()
     reference = TorchSession(model)
     found = bundle.artifacts(layout, stored, format="onnx")
     table = bundle.table

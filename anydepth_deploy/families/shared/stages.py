@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Predicate, variant_name
 from anydepth_deploy.errors import InputError
+from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
@@ -123,6 +124,8 @@ class AnyDepthModel(nn.Module):
     """Whether there is deformable attention, which reads maps between their pixels."""
     optional_keys: tuple[str, ...] = ()
     """Prefixes of parameters that only training uses: a checkpoint may lack them."""
+    memory: StageMemory | None = None
+    """Of stages that depths have in common; for who runs many depths on the same images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,8 +189,11 @@ class AnyDepthModel(nn.Module):
         """
         chosen = self.table.find(depth)
         height, width = images.shape[-2:]
+        stages = self.stages((height, width), images.device)
+        if self.memory is not None:
+            return self.memory.flow(stages, images, chosen, revise)
         tensors: dict[str, Tensor] = {"images": images}
-        for stage in self.stages((height, width), images.device):
+        for stage in stages:
             variant = stage.variant(chosen)
             if variant is None:
                 continue

@@ -21,7 +21,13 @@ from anydepth_deploy.calibration.collect import (
     import_onnxruntime,
 )
 from anydepth_deploy.calibration.cover import covering_depths
-from anydepth_deploy.calibration.graphs import depth_graph, gated_tensors, to_bytes
+from anydepth_deploy.calibration.graphs import (
+    DepthGraph,
+    depth_graph,
+    gated_tensors,
+    origins,
+    to_bytes,
+)
 from anydepth_deploy.calibration.histogram import Histogram
 from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range, relative_error
 from anydepth_deploy.calibration.sensitivity import stage_errors
@@ -273,11 +279,24 @@ def _observe(
     gated = gated_tensors(pieces, table)
     by_text = {str(depth): depth for depth in depths}
     sources: dict[str, Mapping[str, str]] = {}
+    counted: dict[bytes, tuple[str, str]] = {}  # where a tensor with these origins is counted
+    places: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def plan(depth: str) -> DepthGraph:
+        graph = depth_graph(pieces, by_text[depth], gated)
+        made = origins(graph.model.graph)
+        sources[depth] = graph.sources
+        places[depth] = {
+            name: counted.setdefault(made.get(name, name.encode()), (depth, name))
+            for name in graph.tensors
+        }
+        return graph
 
     def open_graph(depth: str) -> ObservedGraph:
-        graph = depth_graph(pieces, by_text[depth], gated)
-        sources[depth] = graph.sources
-        return ObservedGraph(to_bytes(graph.model), graph.tensors, threads=threads)
+        while depth not in places:  # those before it, which an earlier call completed, too
+            graph = plan(next(item for item in by_text if item not in places))
+        own = [name for name, place in places[depth].items() if place == (depth, name)]
+        return ObservedGraph(to_bytes(graph.model), own, exposed=graph.tensors, threads=threads)
 
     found = collect(
         list(by_text),
@@ -290,10 +309,16 @@ def _observe(
         save_every=max(30.0, SAVE_EVERY * len(depths)),
         progress=steps.observing,
     )
-    for depth in by_text.keys() - sources.keys():  # complete before this call
-        sources[depth] = depth_graph(pieces, by_text[depth], gated).sources
+    for depth in by_text:
+        if depth not in places:
+            plan(depth)
+
+    def histogram(depth: str, source: str) -> Histogram:
+        there, name = places[depth][source]
+        return found[there][name]
+
     return {
-        depth: {name: found[depth][source] for name, source in sources[depth].items()}
+        depth: {name: histogram(depth, source) for name, source in sources[depth].items()}
         for depth in by_text
     }
 

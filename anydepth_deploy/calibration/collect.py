@@ -44,7 +44,7 @@ Histograms = dict[str, Histogram]
 
 PURPOSE = "observing the tensors of a graph"
 
-STATE_FORMAT = "anydepth-deploy calibration state 1"
+STATE_FORMAT = "anydepth-deploy calibration state 2"
 
 
 class Observed(Protocol):
@@ -62,8 +62,10 @@ class ObservedGraph:
     """A static ONNX graph whose tensors are looked at with ONNX Runtime, on the CPU.
 
     ``model``: a file, or its bytes. ``tensors``: names of tensors of the main graph; branches
-    cannot be looked into, and static graphs have none. ``threads``: by default as many as there
-    are cores. All tensors of a batch are in memory at once.
+    cannot be looked into, and static graphs have none. ``exposed``: further tensors that are
+    computed as if they were looked at, though they are not: ONNX Runtime fuses nothing across
+    them. ``threads``: by default as many as there are cores. All tensors of a batch are in memory
+    at once.
 
     Raises :class:`CalibrationError` for a graph without one of the tensors, with other inputs
     than the images, or that cannot be loaded; :class:`MissingExtraError` where onnx or
@@ -71,7 +73,12 @@ class ObservedGraph:
     """
 
     def __init__(
-        self, model: bytes | Path, tensors: Sequence[str], *, threads: int | None = None
+        self,
+        model: bytes | Path,
+        tensors: Sequence[str],
+        *,
+        exposed: Sequence[str] = (),
+        threads: int | None = None,
     ) -> None:
         onnx, ort = _onnx(), import_onnxruntime()
         what = "the graph" if isinstance(model, bytes) else str(model)
@@ -88,7 +95,8 @@ class ObservedGraph:
                 "input is the images"
             )
         made = {name for node in graph.node for name in node.output if name}
-        if strangers := [name for name in tensors if name not in made and name != inputs[0]]:
+        known = {*made, inputs[0]}
+        if strangers := [name for name in (*tensors, *exposed) if name not in known]:
             raise CalibrationError(
                 f"{what} makes no tensors of these names in its main graph: {shorten(strangers)}"
             )
@@ -96,8 +104,9 @@ class ObservedGraph:
         self.tensors: Sequence[str] = tuple(dict.fromkeys(tensors))
         self._input = inputs[0]
         self._fetched = [name for name in self.tensors if name != self._input]
+        shown = dict.fromkeys(name for name in (*self._fetched, *exposed) if name in made)
         graph.output.extend(  # a value without a type is legal for ONNX Runtime
-            onnx.ValueInfoProto(name=name) for name in self._fetched if name not in outputs
+            onnx.ValueInfoProto(name=name) for name in shown if name not in outputs
         )
         settings = ort.SessionOptions()
         settings.log_severity_level = 4  # errors reach the caller as exceptions

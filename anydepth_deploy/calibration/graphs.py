@@ -9,6 +9,7 @@ histogram at each depth from the tensor that the flow holds there.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ __all__ = [
     "StageRun",
     "depth_graph",
     "gated_tensors",
+    "origins",
     "stage_runs",
     "tensors_of",
     "to_bytes",
@@ -113,6 +115,46 @@ def tensors_of(graph: ir.Graph) -> list[str]:
     """Names of the tensors of the main graph: its inputs and what nodes make."""
     made = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     return [value.name for value in made if value.name is not None]
+
+
+def origins(graph: ir.Graph) -> dict[str, bytes]:
+    """For each tensor of the main graph a digest of all that it is computed from.
+
+    Tensors of two graphs with one digest have the same values for the same images.
+    """
+    found: dict[str, bytes] = {}
+
+    def origin(value: ir.Value | None) -> bytes:
+        if value is None:
+            return b""
+        assert value.name is not None
+        if value.name not in found:
+            constant = value.const_value
+            found[value.name] = _digest(value.name if constant is None else constant)
+        return found[value.name]
+
+    for node in graph:
+        attributes = [
+            _digest(name, node.attributes[name].value) for name in sorted(node.attributes)
+        ]
+        made = _digest(node.op_type, node.domain, *attributes, *map(origin, node.inputs))
+        for place, value in enumerate(node.outputs):
+            if value.name is not None:
+                found[value.name] = _digest(made, place)
+    return found
+
+
+def _digest(*parts: object) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bytes):
+            content = part
+        elif isinstance(part, ir.TensorProtocol):
+            content = f"{part.dtype} {part.shape} ".encode() + part.tobytes()
+        else:
+            content = repr(part).encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.digest()
 
 
 def to_bytes(model: ir.Model) -> bytes:

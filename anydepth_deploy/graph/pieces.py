@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.graph.operators import operators_read_once
 from anydepth_deploy.graph.translations import TRANSLATIONS
 from anydepth_deploy.progress import Progress
 
@@ -100,11 +101,12 @@ def export_pieces(model: AnyDepthModel, size: Size, *, progress: Progress | None
     stages = model.stages(size)
     total = sum(len(stage.variants) for stage in stages)
     pieces: list[Piece] = []
-    for stage, inputs in _example_inputs(stages, size):
-        for variant, module in stage.variants.items():
-            if progress is not None:
-                progress(f"{stage.name}.{variant}", len(pieces), total)
-            pieces.append(_export_piece(stage, variant, module, inputs))
+    with operators_read_once():
+        for stage, inputs in _example_inputs(stages, size):
+            for variant, module in stage.variants.items():
+                if progress is not None:
+                    progress(f"{stage.name}.{variant}", len(pieces), total)
+                pieces.append(_export_piece(stage, variant, module, inputs))
     return Pieces(tuple(pieces), size, model.raw_outputs)
 
 

@@ -139,7 +139,7 @@ def _write_ranges(folder: Path) -> None:
         Image.fromarray(render(index, 7).image).save(pictures / f"{index}.png")
     for family, size in SIZES.items():
         out = folder / f"{family}.json"
-        calibrate(CHECKPOINTS[family], pictures, out, input_size=size, probe=0, threads=1)
+        calibrate(CHECKPOINTS[family], pictures, out, input_size=size, probe=0, batch=8, threads=1)
 
 
 def made_up_table(

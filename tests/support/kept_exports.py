@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from anydepth_deploy.calibration import calibrate
 from anydepth_deploy.exporting import export
+from anydepth_deploy.families.shared import macs
+from anydepth_deploy.families.shared.macs import Macs
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph import pieces
 from anydepth_deploy.graph.pieces import Pieces
@@ -169,6 +171,21 @@ class KeptPieces:
         return found
 
 
+def keep_macs(
+    count: Callable[[AnyDepthModel, Size], Macs],
+) -> Callable[[AnyDepthModel, Size], Macs]:
+    """``count_macs`` of networks alike but for their weights, which it does not look at."""
+    known: dict[str, Macs] = {}
+
+    def kept(model: AnyDepthModel, size: Size) -> Macs:
+        key = repr((model.family, model.config, model.suppression, size))
+        if key not in known:
+            known[key] = count(model, size)
+        return known[key]
+
+    return kept
+
+
 @contextlib.contextmanager
 def installed(folder: Path) -> Iterator[None]:
     """Keep what is exported in ``folder`` from here on."""
@@ -177,5 +194,6 @@ def installed(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "_to_onnx", KeptExports(pieces._to_onnx, folder))
         patch.setattr(export, "export_pieces", kept)
+        patch.setattr(export, "count_macs", keep_macs(macs.count_macs))
         patch.setattr(calibrate, "export_pieces", kept)
         yield

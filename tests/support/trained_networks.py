@@ -49,7 +49,7 @@ def lowered_bundle(family: str, folders: pytest.TempPathFactory) -> tuple[Bundle
         count, seed = CALIBRATION
         write_coco(folder / "pictures", count, seed, "train")
         table = folder / "table.json"
-        calibrate(CHECKPOINTS[family], folder / "pictures", table, probe=0, threads=1)
+        calibrate(CHECKPOINTS[family], folder / "pictures", table, probe=0, batch=8, threads=1)
         export_bundle(
             CHECKPOINTS[family],
             folder / "bundle",

@@ -49,9 +49,10 @@ cpp-demo: cpp
 	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth super --out $(DEMO)/cpp-super
 	$(CPP)/anydepth-bench $(DEMO) --threads 1 --duration 1 --out $(DEMO)/cpp-bench.json
 
-# A file's tests stay together: what they share is made once. A process each takes about 2 GB.
+# A file's tests stay together: what they share is made once. Those that take longest begin first
+# (tests/pace.txt). A process each takes about 2 GB.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 \
-  --dist loadfile
+  --dist loadfile --no-loadscope-reorder
 
 # Everything that there is to tell, at tiny sizes: every command, family, precision and runtime.
 test: $(STAMP)

@@ -57,6 +57,7 @@ def _settled() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     pace.mark(items, whole=all(Path(argument) == ROOT / "tests" for argument in _asked(config)))
+    pace.order(items)
 
 
 def _asked(config: pytest.Config) -> list[str]:

@@ -28,14 +28,17 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import AnyDepthError
 from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.families.shared.stages import Size
 from anydepth_deploy.pictures.images import prepare_batch
 from anydepth_deploy.pictures.shapes import render
 from anydepth_deploy.runtimes.registry import runtime_computes
 
 pytestmark = PATIENT
 
-SIZES = {"anydepth-detr": (96, 192), "anydepth-yolo": (128, 160)}
-"""Of the input: other than square."""
+SIZES = {"anydepth-detr": (96, 192), "anydepth-yolo": (160, 160)}
+"""Of the input: those that other tests export the networks for, too."""
+WIDE = (128, 160)
+"""Another size of the YOLO's, not square."""
 LAYOUTS = ("gated", "set", "stages")
 BETWEEN = 3
 """Depths beside the rungs that are compared."""
@@ -56,14 +59,15 @@ def plain() -> Iterator[Probe]:
         yield found
 
 
-def exported(family: str, folders: pytest.TempPathFactory) -> Bundle:
+def exported(family: str, folders: pytest.TempPathFactory, size: Size | None = None) -> Bundle:
     """A trained checkpoint in all layouts, with raw outputs; made once."""
+    height, width = size or SIZES[family]
 
     def make(out: Path) -> None:
-        size = SIZES[family]
-        export_bundle(CHECKPOINTS[family], out, layouts=LAYOUTS, input_size=size, raw=True)
+        options: dict[str, Any] = {"layouts": LAYOUTS, "raw": True}
+        export_bundle(CHECKPOINTS[family], out, input_size=(height, width), **options)
 
-    return open_bundle(once(folders, f"cpp-{family}", make))
+    return open_bundle(once(folders, f"cpp-{family}-{height}x{width}", make))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -192,6 +196,23 @@ def assert_same(found: Detections, expected: Detections) -> None:
 def test_the_same_detections_as_python(
     trained: Bundle, layout: str, opened: Callable[..., Cpp]
 ) -> None:
+    assert_the_same_detections(trained, layout, opened)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_detections_in_another_size(
+    layout: str, opened: Callable[..., Cpp], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The DETR's is not square already."""
+    wide = exported("anydepth-yolo", tmp_path_factory, WIDE)
+    assert_the_same_detections(wide, layout, opened)
+    images = pictures_of(wide, 2)
+    cpp, python = opened(wide, layout=layout), wide.session(artifact=layout, threads=1)
+    for name, array in python.run_raw(images, "base").items():
+        np.testing.assert_array_equal(cpp.run_raw(images, "base")[name], array, name)
+
+
+def assert_the_same_detections(trained: Bundle, layout: str, opened: Callable[..., Cpp]) -> None:
     cpp, python = opened(trained, layout=layout), trained.session(artifact=layout, threads=1)
     assert cpp.depths == [str(depth) for depth in python.depths]
     found = 0

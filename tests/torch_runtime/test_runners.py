@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
@@ -405,20 +406,30 @@ def test_inductor(
     assert runner.captured is None
 
 
+def forget_compilers() -> None:
+    """torch remembers which compiler there is, and what it can do: without one, nothing."""
+    from torch._inductor import cpp_builder, cpu_vec_isa
+
+    kept = [value for module in (cpp_builder, cpu_vec_isa) for value in vars(module).values()]
+    methods = [item for value in kept if isinstance(value, type) for item in vars(value).values()]
+    for remembered in (*kept, *methods):
+        if isinstance(remembered, functools._lru_cache_wrapper):
+            remembered.cache_clear()
+
+
 def test_without_a_compiler(
     toy: Toy, counters: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch._inductor import config, cpp_builder
+    from torch._inductor import config
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(config.cpp, "cxx", (str(tmp_path / "g++"),))
-    search: Any = cpp_builder.cpp_compiler_search  # remembers what it found
-    search.cache_clear()
+    forget_compilers()
     try:
-        with pytest.raises(UsageError) as caught:
+        # Not by monkeypatch: it takes the settings for a class, and would leave none behind.
+        with config.patch("cpp.cxx", (str(tmp_path / "g++"),)), pytest.raises(UsageError) as caught:
             opened(toy, "compile").warm("base")
     finally:
-        search.cache_clear()
+        forget_compilers()
     assert str(caught.value) == (
         "torch.compile needs a C++ compiler, and finds none: install g++ (or name one with CXX); "
         "or use the mode eager"

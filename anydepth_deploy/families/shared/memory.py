@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from anydepth_deploy.depth import Depth
 
-if TYPE_CHECKING:
-    from anydepth_deploy.families.shared.stages import Stage
-
 __all__ = ["StageMemory"]
+
+
+class _Stage(Protocol):
+    """As :class:`~anydepth_deploy.families.shared.stages.Stage`."""
+
+    def variant(self, depth: Depth) -> str | None: ...
+
+    def run(self, variant: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
 
 class _Run:
@@ -36,10 +41,10 @@ class StageMemory:
 
     def flow(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[_Stage],
         images: Tensor,
         depth: Depth,
-        revise: Callable[[Stage, dict[str, Tensor]], None] | None,
+        revise: Callable[[Any, dict[str, Tensor]], None] | None,
     ) -> dict[str, Tensor]:
         """As :meth:`AnyDepthModel.flow`; what follows a revision is not kept."""
         key = (images.shape, images.device)
@@ -61,7 +66,6 @@ class StageMemory:
             if revise is not None and variant is not None:
                 before = dict(tensors)
                 revise(stage, tensors)
-                if kept and any(tensors[name] is not before.get(name) for name in tensors):
-                    kept = False
-                    # This stage as it was is what others share; those behind it had other inputs.
+                # This stage as it was is what others share; those behind it have other inputs.
+                kept &= all(tensors[name] is before.get(name) for name in tensors)
         return tensors

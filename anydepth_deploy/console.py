@@ -23,6 +23,7 @@ __all__ = [
     "megabytes",
     "print_json",
     "print_line",
+    "print_note",
     "print_table",
 ]
 
@@ -60,6 +61,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 def print_line(text: str) -> None:
     """One line on standard output, without markup or wrapping."""
     print(text)
+
+
+def print_note(text: str) -> None:
+    """One line on standard error, beside a result: what its reader has to know."""
+    if sys.stderr is not None:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def print_json(content: Any) -> None:

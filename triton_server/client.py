@@ -246,7 +246,7 @@ def _draw(
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for. Raises :class:`CallError` and :class:`ImageError`."""
-    picture = load_image(options.picture, upright=True)
+    picture = load_image(options.picture)
     depths: list[str | None] = [word.strip() for word in (options.depth or "").split(",") if word]
     with Detector(
         options.url or f"localhost:{PORTS[options.protocol]}",

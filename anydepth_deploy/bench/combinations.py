@@ -24,6 +24,7 @@ from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import format_of, on_device
 
@@ -61,6 +62,7 @@ class Request:
     size: tuple[int, int] | None = None
     transfers: bool | None = None
     images: Path | None = None
+    orientation: Orientation = "upright"
     pictures: int = 8
     gpu: int | None = None
     lock_clocks: int | None = None
@@ -190,6 +192,7 @@ def _open(
             source=request.images,
             count=request.pictures,
             seed=options.seed,
+            orientation=request.orientation,
             progress=progress,
         )
 

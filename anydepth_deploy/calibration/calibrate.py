@@ -48,6 +48,7 @@ from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.version import __version__
 
@@ -73,6 +74,7 @@ def calibrate(
     input_size: tuple[int, int] | None = None,
     count: int = COUNT,
     seed: int = 0,
+    orientation: Orientation = "upright",
     method: Method = "percentile",
     percentile: float = PERCENTILE,
     probe: int = PROBE,
@@ -83,6 +85,7 @@ def calibrate(
     """Observe the activations of ``checkpoint`` over pictures and depths; write their ranges.
 
     ``images``: a folder, of which ``count`` pictures are drawn with ``seed``, or one picture.
+    ``orientation``: which way up they are read.
     ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
     observe, besides the ladder and what else is needed to see every variant of every stage.
     ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
@@ -122,6 +125,7 @@ def calibrate(
         checkpoint=checkpoint_file.sha256,
         preprocess=recipe.model_dump(mode="json"),
         pictures=[pictures.sha256, *map(str, pictures.paths)],
+        orientation=orientation,
         depths=[str(item) for item in depths],
         batch=batch,
         threads=threads,
@@ -130,7 +134,17 @@ def calibrate(
 
     pieces = export_pieces(model, size, progress=steps.exporting)
     found = _observe(
-        pieces, table, depths, pictures, recipe, state, identity, batch, threads, steps
+        pieces,
+        table,
+        depths,
+        pictures,
+        recipe,
+        state,
+        identity,
+        batch,
+        orientation,
+        threads,
+        steps,
     )
     ranges = RangeTable(
         tool_version=__version__,
@@ -141,7 +155,10 @@ def calibrate(
         size=size,
         preprocess=recipe,
         pictures=CalibrationPictures(
-            count=len(pictures.paths), sha256=pictures.sha256, seed=pictures.seed
+            count=len(pictures.paths),
+            sha256=pictures.sha256,
+            seed=pictures.seed,
+            orientation=orientation,
         ),
         method=method,
         percentile=percentile if method == "percentile" else None,
@@ -150,7 +167,7 @@ def calibrate(
         tensors=_entries(found, method, percentile),
     )
     if probe:
-        ranges = _measure(ranges, pieces, depths, pictures, probe, threads, steps)
+        ranges = _measure(ranges, pieces, depths, pictures, probe, orientation, threads, steps)
     write_table(path, ranges)
     for leftover in path.parent.glob(f".{path.name}.*.state"):  # of other tries, too
         discard_state(leftover)
@@ -272,6 +289,7 @@ def _observe(
     state: Path,
     identity: str,
     batch: int,
+    orientation: Orientation,
     threads: int | None,
     steps: _Steps,
 ) -> dict[str, Histograms]:
@@ -306,6 +324,7 @@ def _observe(
         state,
         identity,
         batch=batch,
+        orientation=orientation,
         save_every=max(30.0, SAVE_EVERY * len(depths)),
         progress=steps.observing,
     )
@@ -371,6 +390,7 @@ def _measure(
     depths: Sequence[Depth],
     pictures: Pictures,
     probe: int,
+    orientation: Orientation,
     threads: int | None,
     steps: _Steps,
 ) -> RangeTable:
@@ -382,7 +402,8 @@ def _measure(
         def batches(begun: int = index, depth: Depth = depth) -> Iterator[NDArray[np.float32]]:
             for done, path in enumerate(chosen):
                 steps.measuring(str(depth), begun * len(chosen) + done)
-                yield prepare_batch([load_image(path)], ranges.preprocess)[0]
+                picture = load_image(path, upright=orientation == "upright")
+                yield prepare_batch([picture], ranges.preprocess)[0]
 
         found += stage_errors(pieces, ranges, depth, batches(), threads=threads)
     return ranges.model_copy(update={"stages": found})

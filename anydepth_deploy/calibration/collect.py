@@ -26,6 +26,7 @@ from anydepth_deploy.errors import (
     shorten,
 )
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 
 __all__ = [
@@ -157,6 +158,7 @@ def collect(
     identity: str,
     *,
     batch: int = 1,
+    orientation: Orientation = "upright",
     save_every: float = 30.0,
     progress: Progress | None = None,
 ) -> dict[str, Histograms]:
@@ -167,7 +169,7 @@ def collect(
     ``identity`` (a hash of everything that decides the outcome: model, pictures, size, tensors,
     runtime), depths and batch goes on from there. The file of another call, or a damaged one, is
     replaced, with a warning in the log. Remove it with :func:`discard_state` when its outcome is
-    safe.
+    safe. ``orientation``: which way up pictures are read.
 
     Raises :class:`CalibrationError` when an activation is not finite, :class:`ImageError` for a
     picture that cannot be read, and whatever ``open_graph`` and its graphs raise.
@@ -193,7 +195,10 @@ def collect(
                 if progress is not None:
                     progress(depth, index * len(pictures) + start, len(depths) * len(pictures))
                 paths = pictures[start : start + batch]
-                histograms = _count(graph, depth, paths, recipe, done[depth].histograms)
+                images, _ = prepare_batch(
+                    [load_image(path, upright=orientation == "upright") for path in paths], recipe
+                )
+                histograms = _count(graph, depth, paths, images, done[depth].histograms)
                 done[depth] = _Progress(start + len(paths), histograms)
                 fresh = True
                 if time.monotonic() - saved >= save_every:
@@ -220,10 +225,13 @@ def _begin(found: _Progress | None, graph: Observed, state: Path) -> _Progress:
 
 
 def _count(
-    graph: Observed, depth: str, paths: Sequence[Path], recipe: Preprocess, earlier: Histograms
+    graph: Observed,
+    depth: str,
+    paths: Sequence[Path],
+    images: NDArray[np.float32],
+    earlier: Histograms,
 ) -> Histograms:
     """New histograms, with what these pictures add to the earlier ones, which stay as they are."""
-    images, _ = prepare_batch([load_image(path) for path in paths], recipe)
     found = {}
     arrays = graph.run(images)
     for tensor, histogram in earlier.items():

@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -22,6 +24,7 @@ from anydepth_deploy.calibration.ranges import Method
 from anydepth_deploy.documents import Document, write_or_refuse
 from anydepth_deploy.errors import CalibrationError, shorten
 from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.orientation import Orientation
 
 __all__ = [
     "CalibrationPictures",
@@ -71,6 +74,16 @@ class CalibrationPictures(_Model):
     count: PositiveInt
     sha256: Sha256
     seed: int | None
+    orientation: Orientation | None = None
+    """Which way up they were read; None in tables of before it was a choice: as stored."""
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_read(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The hash of a table is that of its file, also where the file does not say this.
+        found: dict[str, Any] = serialise(self)
+        if self.orientation is None:
+            found.pop("orientation", None)
+        return found
 
 
 class Entry(_Model):

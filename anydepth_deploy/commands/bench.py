@@ -20,6 +20,7 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    OrientationOption,
     Panel,
     TargetOption,
     WeightsOption,
@@ -27,7 +28,15 @@ from anydepth_deploy.commands.options import (
     size_of,
     words_of,
 )
-from anydepth_deploy.console import Table, bar, giga, print_json, print_line, print_table
+from anydepth_deploy.console import (
+    Table,
+    bar,
+    giga,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
 from anydepth_deploy.torch_runtime.precisions import check_precision
 
@@ -118,6 +127,7 @@ def bench(
     images: Annotated[
         Path | None, PICTURES.option("A picture or a folder; default: generated ones.")
     ] = None,
+    orientation: OrientationOption = "upright",
     pictures: Annotated[int, PICTURES.option("Different pictures to run.", min=1)] = 8,
     seed: Annotated[int, PICTURES.option("Of pictures, orders and arrivals.", min=0)] = 0,
     device: Annotated[
@@ -164,6 +174,7 @@ def bench(
         size=size_of(size),
         transfers=transfers,
         images=images,
+        orientation=orientation,
         pictures=pictures,
         gpu=gpu,
         lock_clocks=lock_clocks,
@@ -186,7 +197,8 @@ def bench(
         check_present(path)
         for name in request.precisions:
             check_precision(name)
-    check_pictures(images)
+    for note in check_pictures(images):
+        print_note(note)
     with bar("bench", quiet=json, still=True) as progress:
         found = bench_all(request, out, progress=progress)
     if json:

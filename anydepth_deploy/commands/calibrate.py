@@ -17,13 +17,14 @@ from anydepth_deploy.commands.options import (
     CheckpointPath,
     Json,
     LadderOption,
+    OrientationOption,
     Panel,
     SizeOption,
     Threads,
     check_pictures,
     size_of,
 )
-from anydepth_deploy.console import Table
+from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.depth import ladder_words
 from anydepth_deploy.errors import MissingExtraError, shorten
 from anydepth_deploy.pictures.figures import drawing_format
@@ -48,6 +49,7 @@ def calibrate(
     ] = None,
     count: Annotated[int, PICTURES.option("Pictures drawn from the folder.", min=1)] = 512,
     seed: Annotated[int, PICTURES.option("Which ones.", min=0)] = 0,
+    orientation: OrientationOption = "upright",
     method: Annotated[
         Method, RANGES.one_of(get_args(Method), "How ranges are chosen.")
     ] = "percentile",
@@ -76,7 +78,10 @@ def calibrate(
     if ladder is not None:
         ladder_words(ladder)
     check_present(checkpoint)
-    check_pictures(images)
+    notes = check_pictures(images)
+    if not json:
+        for note in notes:
+            print_note(note)
 
     from anydepth_deploy import console
     from anydepth_deploy.calibration import report
@@ -92,6 +97,7 @@ def calibrate(
             input_size=input_size,
             count=count,
             seed=seed,
+            orientation=orientation,
             method=method,
             percentile=percentile,
             probe=probe,
@@ -107,7 +113,13 @@ def calibrate(
             raise
         picture = None
     if json:
-        content = {"table": str(path), "sha256": table.sha256, **report.report_rows(table)}
+        content = {
+            "table": str(path),
+            "sha256": table.sha256,
+            "orientation": table.pictures.orientation,
+            "notes": notes,
+            **report.report_rows(table),
+        }
         console.print_json({**content, "picture": picture and str(picture)})
         return
     if stages := report.stage_rows(table):

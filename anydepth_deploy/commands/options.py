@@ -24,6 +24,7 @@ from anydepth_deploy.manifest import (
     Target,
     Weights,
 )
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.engine import Compute
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Json",
     "LadderOption",
     "LayoutOption",
+    "OrientationOption",
     "Panel",
     "PrecisionOption",
     "Runtime",
@@ -127,6 +129,12 @@ CheckpointPath = Annotated[Path, typer.Argument(metavar="CHECKPOINT")]
 Images = Annotated[
     Path | None,
     typer.Option(help="A picture or a folder, of which three are used; default: generated ones."),
+]
+OrientationOption = Annotated[
+    Orientation,
+    PICTURES.one_of(
+        get_args(Orientation), "Pictures turned by their EXIF orientation, or as they are stored."
+    ),
 ]
 LayoutOption = Annotated[
     Layout | None, ARTIFACTS.one_of(get_args(Layout), "Use only artifacts of this layout.")
@@ -215,9 +223,12 @@ def memory(text: str | None) -> int | None:
     return size
 
 
-def check_pictures(source: Path | None) -> None:
-    """Refuse what is neither a picture nor a folder. Raises :class:`ImageError`."""
-    if source is not None and not source.exists():
-        from anydepth_deploy.pictures.images import find_images
+def check_pictures(source: Path | None) -> list[str]:
+    """Refuse what is neither a picture nor a folder of some; a note, or none, on the files that
+    are passed over. Raises :class:`ImageError`."""
+    if source is None:
+        return []
+    from anydepth_deploy.pictures.folders import contents_of
 
-        find_images(source)
+    note = contents_of(source).note
+    return [] if note is None else [note]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +16,13 @@ from anydepth_deploy.commands.options import (
     Images,
     Json,
     LayoutOption,
+    OrientationOption,
     Runtime,
     Threads,
     check_pictures,
     precision_names,
 )
-from anydepth_deploy.console import Table
+from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
 from anydepth_deploy.runtimes.registry import format_of
 
@@ -58,6 +59,7 @@ def verify(
     ] = None,
     every: Annotated[bool, ARTIFACTS.option("Same as --depth every.", "--every")] = False,
     images: Images = None,
+    orientation: OrientationOption = "upright",
     layout: LayoutOption = None,
     precision: Annotated[
         str | None,
@@ -89,7 +91,10 @@ def verify(
         check_present(checkpoint)
     elif not engines:
         raise UsageError("--checkpoint is missing: name the file that the bundle was made from")
-    check_pictures(images)
+    notes = check_pictures(images)
+    if not json:
+        for note in notes:
+            print_note(note)
     chosen = "every" if every else depth
     options: dict[str, Any] = {
         "depths": None if chosen is None else opened.table.select(chosen),
@@ -98,21 +103,29 @@ def verify(
         "runtime": runtime,
         "threads": threads,
     }
-    batches = verification_batches(opened.manifest.preprocess, images)
+    batches = verification_batches(opened.manifest.preprocess, images, orientation=orientation)
     if checkpoint is None:
-        _verify_engines(opened, batches, json, **options)
+        _verify_engines(opened, batches, json, notes, **options)
     else:
-        _verify(opened, checkpoint, batches, json, **options)
+        _verify(opened, checkpoint, batches, json, notes, **options)
 
 
-def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: Any) -> None:
+def _content(report: Report | EngineReport, notes: Sequence[str]) -> dict[str, Any]:
+    """A report as plain data, with notes on the pictures."""
+    content = report.to_json()
+    return {**content, "notes": [*content.get("notes", []), *notes]}
+
+
+def _verify(
+    opened: Any, checkpoint: Path, batches: Any, json: bool, notes: Sequence[str], **options: Any
+) -> None:
     from anydepth_deploy import console
     from anydepth_deploy.verifying.graphs import verify as run
 
     with console.bar("verify", quiet=json) as progress:
         report = run(opened, str(checkpoint), batches, progress=progress, **options)
     if json:
-        console.print_json(report.to_json())
+        console.print_json(_content(report, notes))
     else:
         title = f"parity with {checkpoint.name} ({report.runtime})"
         console.print_table(title, *parity_table(report))
@@ -124,7 +137,9 @@ def _verify(opened: Any, checkpoint: Path, batches: Any, json: bool, **options: 
             console.print_line(f"not tried: {', '.join(report.left_out)}")
 
 
-def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> None:
+def _verify_engines(
+    opened: Any, batches: Any, json: bool, notes: Sequence[str], **options: Any
+) -> None:
     from anydepth_deploy import console
 
     with without_torch("verifying engines"):
@@ -133,7 +148,7 @@ def _verify_engines(opened: Any, batches: Any, json: bool, **options: Any) -> No
     with without_torch("verifying engines"), console.bar("verify", quiet=json) as progress:
         report = verify_engines(opened, batches, progress=progress, **options)
     if json:
-        console.print_json(report.to_json())
+        console.print_json(_content(report, notes))
     else:
         sizes = sorted({shape[0] for shape in report.batches})
         title = f"engines of {report.runtime} and their graphs, batches of {shorten(sizes)}"

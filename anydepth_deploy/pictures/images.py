@@ -6,22 +6,32 @@ it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from anydepth_deploy.errors import ImageError
+from anydepth_deploy.pictures.folders import SUFFIXES, find_images
+from anydepth_deploy.pictures.orientation import Header, decoded, header_of
 from anydepth_deploy.pictures.resize import resize_bilinear
 
-__all__ = ["Geometry", "Preprocess", "find_images", "load_image", "prepare", "prepare_batch"]
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+__all__ = [
+    "SUFFIXES",
+    "Geometry",
+    "Preprocess",
+    "find_images",
+    "load_image",
+    "prepare",
+    "prepare_batch",
+    "read_header",
+]
 
 
 class Preprocess(BaseModel):
@@ -76,21 +86,33 @@ class Geometry:
         return found
 
 
-def load_image(path: str | Path, *, upright: bool = False) -> NDArray[np.uint8]:
+def load_image(path: str | Path, *, upright: bool = True) -> NDArray[np.uint8]:
     """Decode a picture to RGB, uint8 [H, W, 3].
 
-    ``upright`` applies the EXIF orientation, as viewers do; annotations of data sets refer to the
-    stored pixels, so evaluation leaves it off. Raises :class:`ImageError`.
+    ``upright``: turned by its EXIF orientation, as viewers show it, else as its pixels are stored.
+    Raises :class:`ImageError`.
     """
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
+            raise ImageError(
+                f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
+                "it to 8 bits first"
+            )
+        return np.asarray(decoded(image, upright=upright).convert("RGB"))
+
+
+def read_header(path: str | Path) -> Header:
+    """The size and orientation of a picture, without decoding it. Raises :class:`ImageError`."""
+    with _opened(path) as image:
+        return header_of(image, path)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture, opened; what is wrong with it while it is open is an :class:`ImageError`."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
-                raise ImageError(
-                    f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
-                    "it to 8 bits first"
-                )
-            turned = ImageOps.exif_transpose(image) if upright else image
-            return np.asarray(turned.convert("RGB"))
+            yield image
     except FileNotFoundError:
         raise ImageError(f"picture {path} does not exist") from None
     except UnidentifiedImageError:
@@ -100,22 +122,6 @@ def load_image(path: str | Path, *, upright: bool = False) -> NDArray[np.uint8]:
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"picture {path} cannot be read: {error}") from None
-
-
-def find_images(source: str | Path) -> list[Path]:
-    """The pictures in a folder (sorted, subfolders included), or the one picture named.
-
-    Raises :class:`ImageError` when there is none.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ImageError(f"{path} is neither a picture nor a folder of pictures")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise ImageError(f"folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
-    return found
 
 
 def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.float32], Geometry]:

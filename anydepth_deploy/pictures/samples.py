@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.pictures.images import Preprocess, find_images, load_image, prepare_batch
+from anydepth_deploy.pictures.orientation import Orientation
 
 __all__ = ["VERIFY_BATCHES", "verification_batches"]
 
@@ -16,13 +17,17 @@ VERIFY_BATCHES = (1, 3)
 
 
 def verification_batches(
-    recipe: Preprocess, source: str | Path | None = None, *, seed: int = 0
+    recipe: Preprocess,
+    source: str | Path | None = None,
+    *,
+    seed: int = 0,
+    orientation: Orientation = "upright",
 ) -> list[NDArray[np.float32]]:
     """Batches of 1 and 3 inputs, float32 [N, 3, H, W]: pictures first, noise last in the larger.
 
     ``source``: a picture, or a folder of which three pictures are used, evenly spread over the
     sorted list from its first to its last (repeated where there are fewer); three generated ones
-    by default. Raises :class:`ImageError`.
+    by default. ``orientation``: which way up they are read. Raises :class:`ImageError`.
     """
     wanted = sum(VERIFY_BATCHES) - 1
     if source is None:
@@ -33,7 +38,7 @@ def verification_batches(
         paths = find_images(source)
         last = len(paths) - 1
         chosen = [paths[index * last // (wanted - 1)] for index in range(wanted)]
-        pictures = [load_image(path) for path in chosen]
+        pictures = [load_image(path, upright=orientation == "upright") for path in chosen]
     images, _ = prepare_batch(pictures, recipe)
     noise = np.random.default_rng(seed).random((1, *images.shape[1:]), np.float32)
     return [images[:1], np.concatenate([images[1:], noise])]

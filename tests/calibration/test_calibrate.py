@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from calibration_cases import Case, case, detr_pieces, write_pictures, yolo
 from conftest import random_detr
+from marked_pictures import save_marked, shown
 
 from anydepth_deploy.calibration import calibrate as calibrate_module
 from anydepth_deploy.calibration.calibrate import calibrate
@@ -269,6 +271,29 @@ def test_errors_are_those_of_the_values(detr: Case, tmp_path: Path) -> None:
             levels = np.clip(np.rint(values / step), np.rint(below / step), np.rint(above / step))
             wanted = np.sqrt(np.sum((levels * step - values) ** 2) / np.sum(values**2))
             assert error == pytest.approx(wanted, rel=0.02)
+
+
+def test_pictures_are_turned_unless_told_not_to(detr: Case, tmp_path: Path) -> None:
+    """The same as with pictures that lie that way without any mark."""
+    stored = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
+    other = copy.copy(detr)
+    found: dict[str, RangeTable] = {}
+    for name, pixels, orientation in (
+        ("marked", stored, 6),
+        ("upright", shown(stored, 6), None),
+        ("stored", stored, None),
+    ):
+        other.folder = tmp_path / name
+        save_marked(other.folder / "a.png", pixels, orientation)
+        _, found[name] = other.run(tmp_path / "t.json", probe=1)
+    other.folder = tmp_path / "marked"
+    _, found["told"] = other.run(tmp_path / "t.json", probe=1, orientation="stored")
+    for one, same in (("marked", "upright"), ("told", "stored")):
+        assert found[one].tensors == found[same].tensors
+        assert found[one].stages == found[same].stages
+    assert found["marked"].tensors != found["told"].tensors
+    assert found["marked"].pictures.orientation == "upright"
+    assert found["told"].pictures.orientation == "stored"
 
 
 # --- interruptions ---------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 from conftest import random_images
+from marked_pictures import save_marked, shown
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
@@ -40,6 +41,7 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare
+from anydepth_deploy.pictures.orientation import Orientation
 
 RECIPE = Preprocess(size=(32, 64))
 DEPTHS = ["TT", "FF"]
@@ -175,6 +177,20 @@ def test_all_values_of_all_depths_are_counted(
     ]
 
 
+@pytest.mark.parametrize("orientation", ["upright", "stored"])
+def test_pictures_are_read_the_way_up_that_was_asked_for(
+    tmp_path: Path, orientation: Orientation
+) -> None:
+    paths = [tmp_path / "turned.png", tmp_path / "plain.png"]
+    stored = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+    save_marked(paths[0], stored, 6)
+    save_marked(paths[1], shown(stored, 6) if orientation == "upright" else stored, None)
+    of_each = [run([path], tmp_path / path.stem, orientation=orientation) for path in paths]
+    assert of_each[0] == of_each[1] == expected(paths[1:])
+    other: Orientation = "stored" if orientation == "upright" else "upright"
+    assert run(paths[:1], tmp_path / "other", orientation=other) != of_each[0]
+
+
 def test_a_finished_collection_is_not_run_again(pictures: list[Path], tmp_path: Path) -> None:
     def never(_: str) -> Observed:
         raise AssertionError
@@ -222,12 +238,14 @@ def test_interruptions_change_nothing(
             state = tmp_path / f"{after}-{strike}"
             visits = 0
 
-            def interrupted(*arguments: Any, strike: int = strike, after: bool = after) -> Any:
+            def interrupted(
+                *arguments: Any, strike: int = strike, after: bool = after, **options: Any
+            ) -> Any:
                 nonlocal visits
                 visits += 1
                 if visits == strike and not after:
                     raise KeyboardInterrupt
-                found = original(*arguments)
+                found = original(*arguments, **options)
                 if visits == strike:
                     raise KeyboardInterrupt
                 return found

@@ -93,6 +93,23 @@ def test_what_is_read_equals_what_was_written(tmp_path: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == ["ranges.json"]
 
 
+def test_a_table_of_before_pictures_had_a_way_up_keeps_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.json"
+    write_table(path, table())
+    assert "orientation" not in path.read_text()
+    assert read_table(path).pictures.orientation is None
+    assert read_table(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for word in ("upright", "stored"):
+        write_table(path, table(pictures={**content()["pictures"], "orientation": word}))
+        assert json.loads(path.read_text())["pictures"]["orientation"] == word
+        assert read_table(path).pictures.orientation == word
+        assert read_table(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    wrong = content(pictures={**content()["pictures"], "orientation": "sideways"})
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(CalibrationError, match=r"pictures\.orientation"):
+        read_table(path)
+
+
 def test_a_table_has_a_line_for_each_tensor_and_depth(tmp_path: Path) -> None:
     path = tmp_path / "ranges.json"
     write_table(path, table())

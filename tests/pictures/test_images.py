@@ -424,14 +424,17 @@ def test_kinds_of_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_orientation_only_when_asked_for(tmp_path: Path, orientation: int, turns: int) -> None:
+def test_pictures_are_turned_unless_told_not_to(
+    tmp_path: Path, orientation: int, turns: int
+) -> None:
     image = Image.fromarray(picture(10, 20))
     exif = image.getexif()
     exif[0x0112] = orientation
     path = tmp_path / "turned.png"
     image.save(path, exif=exif)
-    assert np.array_equal(load_image(path), picture(10, 20))
-    assert np.array_equal(load_image(path, upright=True), np.rot90(picture(10, 20), turns))
+    assert np.array_equal(load_image(path, upright=False), picture(10, 20))
+    for found in (load_image(path), load_image(path, upright=True)):
+        assert np.array_equal(found, np.rot90(picture(10, 20), turns))
 
 
 def refused(path: Path) -> str:

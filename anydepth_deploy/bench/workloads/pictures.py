@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.bench.results import Inputs
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.images import Geometry, Preprocess, load_image, prepare_batch
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 
 __all__ = ["Batches", "load_batches"]
@@ -48,18 +49,20 @@ def load_batches(
     source: Path | None = None,
     count: int = 8,
     seed: int = 0,
+    orientation: Orientation = "upright",
     progress: Progress | None = None,
 ) -> Batches:
     """At least one batch of ``batch`` pictures, of about ``count`` different ones.
 
     ``source``: a picture or a folder that they are drawn from by ``seed``; generated ones by
-    default. Where there are too few for a batch, they are used again. Raises :class:`ImageError`.
+    default. ``orientation``: which way up they are read. Where there are too few for a batch, they
+    are used again. Raises :class:`ImageError`.
     """
     if source is None:
         pictures, inputs = _generated(recipe, count, seed)
     else:
         chosen = choose_pictures(source, count, seed, progress=progress)
-        pictures = [load_image(path) for path in chosen.paths]
+        pictures = [load_image(path, upright=orientation == "upright") for path in chosen.paths]
         inputs = Inputs(source=source.name, count=len(pictures), sha256=chosen.sha256, seed=seed)
     batches = [
         [pictures[(start + offset) % len(pictures)] for offset in range(batch)]

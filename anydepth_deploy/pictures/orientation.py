@@ -1,0 +1,103 @@
+"""Which way up a picture is stored, and how it is turned as viewers turn it.
+
+EXIF numbers the eight ways (tag 0x0112, "Orientation", TIFF 6.0 and EXIF 2.3): 1 is upright, 5 to 8
+exchange rows and columns. A PNG or WebP carries the same tag, and XMP repeats it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, TiffImagePlugin
+
+__all__ = ["Header", "Orientation", "decoded", "header_of"]
+
+Orientation = Literal["upright", "stored"]
+"""Turned as the file says, or as its pixels are stored."""
+
+TAG = 0x0112
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes stored pixels upright; Pillow rotates against the clock."""
+
+STORED = {**UPRIGHT, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+"""What takes that back."""
+
+DESCRIBING = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+"""Chunks of a PNG that may hold the tag."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says before its pixels are decoded.
+
+    ``stored``: height and width of the stored pixels. ``orientation``: 1 to 8, as EXIF counts; 1
+    where the file says nothing.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of the picture as viewers show it."""
+        height, width = self.stored
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+
+def header_of(image: Image.Image, path: str | Path) -> Header:
+    """The header of the picture ``image``, just opened from ``path``."""
+    if image.format == "PNG" and _describes_late(Path(path)):
+        image.load()
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Pillow gives the size of stored or of turned pixels, depending on its version.
+        width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
+    return Header((height, width), _orientation(image))
+
+
+def decoded(image: Image.Image, *, upright: bool) -> Image.Image:
+    """The pixels of ``image``, just opened: upright, or as they are stored."""
+    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    marked = _orientation(image) if tiff else 1
+    image.load()
+    left = _orientation(image)
+    if tiff and marked != left:  # Pillow turns TIFFs by itself, and takes the mark away
+        return image if upright else image.transpose(STORED[marked])
+    return image.transpose(UPRIGHT[left]) if upright and left != 1 else image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        # Of the base class: that of PNG decodes the pixels first.
+        found = Image.Image.getexif(image).get(TAG, 1)
+    except Exception:  # whatever is wrong with the rest of what a picture says of itself
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _describes_late(path: Path) -> bool:
+    """Whether a PNG has chunks after its pixels that may hold the tag."""
+    late = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"IEND":
+                return False
+            if late and kind in DESCRIBING:
+                return True
+            late = late or kind == b"IDAT"
+            file.seek(length + 4, 1)
+    return False

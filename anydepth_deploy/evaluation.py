@@ -20,7 +20,9 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.manifest import made_for, rounds_to_half
+from anydepth_deploy.pictures.annotated import find_annotated
 from anydepth_deploy.pictures.images import load_image, prepare_batch
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
 
@@ -59,27 +61,34 @@ class CocoData:
     """Pictures with annotations in COCO's format.
 
     What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
+    ``orientation``: which way up the annotations mean all pictures; None: as their sizes say, see
+    :mod:`anydepth_deploy.pictures.annotated`.
     Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
-    itself, or names pictures that are not in ``images``.
+    itself, names pictures that are not in ``images`` or cannot be read, or gives them sizes that
+    are not theirs.
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path | None = None,
+        orientation: Orientation | None = None,
+    ) -> None:
         self.path = Path(annotations)
         self.content = _read_annotations(self.path)
         self.folder = Path(images) if images is not None else self.path.parent
         self.images: list[dict[str, Any]] = sorted(
             self.content["images"], key=lambda item: int(item["id"])
         )
-        missing = [
-            item["file_name"]
-            for item in self.images
-            if not (self.folder / item["file_name"]).is_file()
-        ]
-        if missing:
-            raise ImageError(
-                f"{self.path} names {len(self.images)} pictures, {len(missing)} of which are not "
-                f"in {self.folder}: {shorten(missing, 3)}; give their folder with --images"
-            )
+        self.annotated = find_annotated(self.path, self.folder, self.images, orientation)
+
+    def load(self, item: dict[str, Any]) -> NDArray[np.uint8]:
+        """The picture of one of ``images`` as its annotations mean it, uint8 [H, W, 3].
+
+        Raises :class:`ImageError`.
+        """
+        picture = self.annotated.pictures[item["id"]]
+        return load_image(picture.path, upright=picture.upright)
 
     def category_ids(self, classes: Sequence[str]) -> list[int]:
         """The category id of each class of a network; see :meth:`mapping`."""
@@ -153,7 +162,7 @@ def evaluate(
         if progress is not None:
             progress("evaluating", start, len(data.images))
         chunk = data.images[start : start + batch]
-        _run_chunk(session, bundle, data.folder, chunk, np.asarray(ids), found)
+        _run_chunk(session, bundle, data, chunk, np.asarray(ids), found)
     if progress is not None:
         progress("scoring", len(data.images), len(data.images))
     rows = [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
@@ -166,6 +175,7 @@ def evaluate(
             "data": data.path.name,
             "pictures": len(data.images),
             "mapped_by": "name" if by_name else "rank",
+            "orientation": data.annotated.orientation,
             "rows": [asdict(row) for row in rows],
         }
         bundle.record("eval", result)
@@ -237,13 +247,13 @@ def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
 def _run_chunk(
     session: Session,
     bundle: Bundle,
-    folder: Path,
+    data: CocoData,
     chunk: Sequence[dict[str, Any]],
     ids: NDArray[np.int64],
     found: dict[Depth, list[NDArray[np.float64]]],
 ) -> None:
     """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
-    pictures = [load_image(folder / item["file_name"]) for item in chunk]
+    pictures = [data.load(item) for item in chunk]
     images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
     images = session.padded(images)
     for depth, results in found.items():

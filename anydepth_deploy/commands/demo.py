@@ -135,13 +135,13 @@ def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Pat
     """The busiest held-out picture, at base and at super, side by side."""
     from anydepth_deploy.detections import Detections
     from anydepth_deploy.pictures.draw import draw_detections, side_by_side
-    from anydepth_deploy.pictures.images import load_image, prepare
+    from anydepth_deploy.pictures.images import prepare
 
     counts: dict[int, int] = {}
     for annotation in data.content["annotations"]:
         counts[annotation["image_id"]] = counts.get(annotation["image_id"], 0) + 1
     busiest = max(data.images, key=lambda item: counts.get(item["id"], 0))
-    picture = load_image(data.folder / busiest["file_name"])
+    picture = data.load(busiest)
     prepared, geometry = prepare(picture, bundle.manifest.preprocess)
     drawings, titles = [], []
     for name in ("base", "super"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     EXECUTION,
+    PICTURES,
     BundlePath,
     Depths,
     Json,
@@ -24,6 +25,7 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, giga
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.registry import format_of
 
 if TYPE_CHECKING:
@@ -38,6 +40,14 @@ def evaluate(
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of the pictures; by default where the annotations are."),
+    ] = None,
+    orientation: Annotated[
+        Orientation | None,
+        PICTURES.one_of(
+            get_args(Orientation),
+            "What the annotations mean: pictures turned by their EXIF orientation, or as they are "
+            "stored; default: what their width and height say, else upright.",
+        ),
     ] = None,
     depth: Depths = "all",
     layout: LayoutOption = None,
@@ -77,7 +87,7 @@ def evaluate(
         runtime=runtime,
         target=target,
     )
-    coco = CocoData(data, images)
+    coco = CocoData(data, images, orientation)
     rows: list[Accuracy] = []
     for name in chosen:
         with console.bar(f"eval {name}", quiet=json) as progress:
@@ -98,7 +108,9 @@ def evaluate(
         first = [row for row in rows if row.precision == rows[0].precision]
         write_ladder(ladder_out, pareto_ladder(opened, first))
     if json:
-        console.print_json({"data": str(data), "rows": [asdict(row) for row in rows]})
+        content = {"data": str(data), "rows": [asdict(row) for row in rows]}
+        read = {"orientation": coco.annotated.orientation, "notes": coco.annotated.notes}
+        console.print_json({**content, **read})
         return
     table = precision_table if len(chosen) > 1 else accuracy_table
     console.print_table(
@@ -106,6 +118,8 @@ def evaluate(
         f"{', '.join(chosen)})",
         *table(rows),
     )
+    for note in coco.annotated.notes:
+        console.print_note(note)
 
 
 def accuracy_table(found: Sequence[Accuracy]) -> Table:

@@ -11,10 +11,12 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
-from anydepth_deploy.pictures.images import SUFFIXES, find_images, load_image, prepare
+from anydepth_deploy.pictures.folders import SUFFIXES, contents_of
+from anydepth_deploy.pictures.images import load_image, prepare
+from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "Skipped", "predict"]
 
 DRAWING = ".pred.png"
 """What the name of a drawing ends with, unless it was chosen."""
@@ -30,6 +32,14 @@ class Prediction:
     detections: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A picture of a folder that could not be used, and why, in one line."""
+
+    image: str
+    error: str
+
+
 def predict(
     bundle: Bundle,
     source: str | Path,
@@ -41,6 +51,8 @@ def predict(
     weights: str | None = None,
     precision: str = "fp32",
     runtime: str = "onnxruntime",
+    orientation: Orientation = "upright",
+    skipped: list[Skipped] | None = None,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """Detect objects of at least ``threshold`` in a picture, or in all pictures of a folder.
@@ -49,21 +61,32 @@ def predict(
     suffix or ends with a slash is a folder. By default the drawing of one picture is
     ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
     pictures are skipped. ``layout``, ``weights`` and ``precision`` choose the artifacts as in
-    :meth:`Bundle.session`.
+    :meth:`Bundle.session`. ``orientation``: which way up pictures are read; boxes are in pixels of
+    the picture as it is read. ``skipped``: where given, pictures of a folder that cannot be used
+    are added to it and the others go on; without it the first ends the run.
 
     Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
     would replace a picture that is read, and what sessions raise.
     """
     chosen = bundle.table.find(depth)
-    paths = _pictures(Path(source))
+    contents = contents_of(source, partial=skipped is not None)
+    if skipped is not None:
+        skipped += [Skipped(str(folder), error) for folder, error in contents.closed]
+    paths = _pictures(Path(source), contents.pictures)
     targets = _targets(paths, Path(source), out)
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
         if progress is not None:
             progress(path.name, index, len(paths))
-        picture = load_image(path, upright=True)
-        prepared, geometry = prepare(picture, bundle.manifest.preprocess)
+        try:
+            picture = load_image(path, upright=orientation == "upright")
+            prepared, geometry = prepare(picture, bundle.manifest.preprocess)
+        except ImageError as error:
+            if skipped is None or not Path(source).is_dir():
+                raise
+            skipped.append(Skipped(str(path), str(error)))
+            continue
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
@@ -79,9 +102,8 @@ def predict(
     return found
 
 
-def _pictures(source: Path) -> list[Path]:
+def _pictures(source: Path, paths: list[Path]) -> list[Path]:
     """The picture named, or the pictures in a folder that are no earlier drawings."""
-    paths = find_images(source)
     if not source.is_dir():
         return paths
     found = [path for path in paths if not path.name.lower().endswith(DRAWING)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +14,15 @@ from anydepth_deploy.commands.options import (
     BundlePath,
     Json,
     LayoutOption,
+    OrientationOption,
     PrecisionOption,
     Runtime,
     WeightsOption,
 )
+from anydepth_deploy.errors import ImageError, shorten
+
+if TYPE_CHECKING:
+    from anydepth_deploy.predict import Prediction, Skipped
 
 __all__ = ["predict"]
 
@@ -34,16 +40,24 @@ def predict(
     weights: WeightsOption = None,
     precision: PrecisionOption = "fp32",
     runtime: Runtime = "onnxruntime",
+    orientation: OrientationOption = "upright",
     json: Json = False,
 ) -> None:
-    """Detect objects at a chosen depth and draw them."""
+    """Detect objects at a chosen depth and draw them.
+
+    A picture of a folder that cannot be used is skipped and named; the exit status is 2 then.
+    """
     from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.pictures.folders import contents_of
     from anydepth_deploy.predict import predict as run
 
+    skipped: list[Skipped] = []
+    opened = open_bundle(bundle)
+    note = contents_of(image, partial=True).note
     with console.bar("predict", quiet=json) as progress:
         found = run(
-            open_bundle(bundle),
+            opened,
             image,
             depth,
             threshold=threshold,
@@ -52,11 +66,26 @@ def predict(
             weights=weights,
             precision=precision,
             runtime=runtime,
+            orientation=orientation,
+            skipped=skipped,
             progress=progress,
         )
+    if note is not None:  # in JSON, too: a list has no place for it
+        console.print_note(note)
     if json:
-        console.print_json([asdict(item) for item in found])
-        return
+        console.print_json([asdict(item) for item in [*found, *skipped]])
+    else:
+        _show(found, skipped)
+    if skipped:
+        raise ImageError(
+            f"{len(skipped)} of {len(found) + len(skipped)} pictures in {image} were skipped: "
+            f"{shorten([item.error for item in skipped], 3)}"
+        )
+
+
+def _show(found: Sequence[Prediction], skipped: Sequence[Skipped]) -> None:
+    from anydepth_deploy import console
+
     for item in found:
         rows = [
             [one["class"], f"{one['score']:.3f}", *(f"{side:.1f}" for side in one["box"])]
@@ -66,3 +95,5 @@ def predict(
             f"{item.image} at {item.depth}", ["class", "score", "x1", "y1", "x2", "y2"], rows
         )
         console.print_line(item.drawn)
+    for failure in skipped:
+        console.print_line(f"skipped: {failure.error}")

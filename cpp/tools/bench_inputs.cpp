@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
+#include <fstream>
 #include <random>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "anydepth/errors.hpp"
@@ -15,8 +19,17 @@ constexpr std::size_t kLargestGenerated = 640;
 constexpr std::size_t kSmallestGenerated = 32;
 constexpr std::size_t kShapes = 12;
 
-const std::array<const char*, 8> kSuffixes{".jpg",  ".jpeg", ".png",  ".bmp",
-                                           ".webp", ".tif",  ".tiff", ".ppm"};
+const std::array<const char*, 10> kSuffixes{".jpg", ".jpeg", ".jpe", ".jfif", ".png",
+                                            ".bmp", ".webp", ".tif", ".tiff", ".ppm"};
+
+const std::array<std::string, 6> kBeginnings{
+    "\xff\xd8\xff",
+    "\x89PNG\r\n\x1a\n",
+    std::string("II*\0", 4),
+    std::string("MM\0*", 4),
+    "P6\n",
+    "P6 ",
+};
 
 std::string digest(const std::string& text) {
   anydepth::Sha256 made;
@@ -24,13 +37,79 @@ std::string digest(const std::string& text) {
   return made.finish();
 }
 
+/// Whether the first bytes of a file are those of a picture.
+bool begins_like_a_picture(const std::filesystem::path& path) {
+  std::array<char, 32> read{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(read.data(), static_cast<std::streamsize>(read.size()));
+  const std::string head(read.data(), static_cast<std::size_t>(file.gcount()));
+  if (head.rfind("RIFF", 0) == 0) {
+    return head.size() >= 12 && head.compare(8, 4, "WEBP") == 0;
+  }
+  if (head.rfind("BM", 0) == 0) {  // then 12 bytes, and the length of the next header
+    constexpr std::array<unsigned char, 7> kLengths{12, 40, 52, 56, 64, 108, 124};
+    const auto length = head.size() >= 18 ? static_cast<unsigned char>(head[14]) : 0;
+    return std::find(kLengths.begin(), kLengths.end(), length) != kLengths.end() &&
+           head.compare(15, 3, std::string(3, '\0')) == 0;
+  }
+  return std::any_of(kBeginnings.begin(), kBeginnings.end(),
+                     [&](const std::string& begins) { return head.rfind(begins, 0) == 0; });
+}
+
 bool is_picture(const std::filesystem::directory_entry& entry) {
+  const auto name = entry.path().filename().string();
   auto suffix = entry.path().extension().string();
   std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](char letter) {
     return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
   });
-  return entry.is_regular_file() &&
+  std::error_code ignored;
+  const bool file = entry.is_regular_file(ignored);
+  if (name.rfind("._", 0) == 0) {  // what a Mac leaves beside files on other disks
+    return false;
+  }
+  if (suffix.empty()) {
+    return file && name[0] != '.' && begins_like_a_picture(entry.path());
+  }
+  // A link that leads nowhere is for the reader to refuse.
+  return (file || (entry.is_symlink(ignored) && !entry.exists(ignored))) &&
          std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
+}
+
+/// The pictures in a folder and those below, linked ones included, each folder once: what the
+/// Python package finds, by the same names.
+std::vector<std::filesystem::path> pictures_in(const std::filesystem::path& source) {
+  std::vector<std::filesystem::path> found;
+  std::set<std::filesystem::path> seen;
+  std::deque<std::filesystem::path> folders{source};
+  std::deque<std::filesystem::path> links;  // last: what is reached on two ways needs no link
+  while (!folders.empty() || !links.empty()) {
+    auto& waiting = folders.empty() ? links : folders;
+    const auto folder = waiting.front();
+    waiting.pop_front();
+    std::vector<std::filesystem::directory_entry> entries;
+    try {
+      if (!seen.insert(std::filesystem::canonical(folder)).second) {
+        continue;
+      }
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        entries.push_back(entry);
+      }
+    } catch (const std::filesystem::filesystem_error& error) {
+      throw anydepth::ImageError("folder " + folder.string() + " cannot be looked into: " +
+                                 error.code().message() +
+                                 "; let it be read, or move it elsewhere");
+    }
+    std::sort(entries.begin(), entries.end());
+    for (const auto& entry : entries) {
+      std::error_code ignored;
+      if (entry.is_directory(ignored)) {
+        (entry.is_symlink(ignored) ? links : folders).push_back(entry.path());
+      } else if (is_picture(entry)) {
+        found.push_back(entry.path());
+      }
+    }
+  }
+  return found;
 }
 
 /// At most `count` pictures of a folder, drawn by the seed and their paths in it; or the one named.
@@ -40,11 +119,9 @@ std::vector<std::filesystem::path> choose(const std::filesystem::path& source, s
     return {source};
   }
   std::vector<std::pair<std::string, std::filesystem::path>> found;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(source)) {
-    if (is_picture(entry)) {
-      const auto name = entry.path().lexically_relative(source).generic_string();
-      found.emplace_back(digest(std::to_string(seed) + "/" + name), entry.path());
-    }
+  for (const auto& path : pictures_in(source)) {
+    const auto name = path.lexically_relative(source).generic_string();
+    found.emplace_back(digest(std::to_string(seed) + "/" + name), path);
   }
   if (found.empty()) {
     throw anydepth::ImageError("folder " + source.string() + " holds no picture");
@@ -95,7 +172,7 @@ void read_pictures(Inputs& inputs, const Options& options) {
   const auto& source = *options.images;
   std::vector<std::string> hashes;
   for (const auto& path : choose(source, options.pictures, options.seed)) {
-    inputs.pictures.push_back(pictures::read(path, false));
+    inputs.pictures.push_back(pictures::read(path));
     hashes.push_back(anydepth::file_sha256(path));
   }
   std::sort(hashes.begin(), hashes.end());

@@ -26,6 +26,7 @@ from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
 from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.errors import ResultError
+from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.shapes import render
 
 pytestmark = PATIENT
@@ -232,6 +233,30 @@ def test_reports_and_comparisons(
     assert found.allowed == []
     for text in (to_markdown([ours, theirs]), to_csv([ours, theirs])):
         assert "onnxruntime-cpp" in text
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_both_find_the_same_pictures(
+    program: Path, bundle: Bundle, pictures: Path, tmp_path: Path, count: int
+) -> None:
+    """Odd names, and linked folders: the same draw from the same files."""
+    folder = tmp_path / "folder"
+    sound = sorted(pictures.rglob("*.ppm"))
+    for name, path in zip(
+        ("a.JFIF", "b.jpe", "without", "z/c.png", ".hidden.bmp", "z/d.tif"), sound, strict=True
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(path.read_bytes())
+    for name in ("._a.JFIF", "z/._c.png", "README", "notes.txt", "z/.without"):
+        (folder / name).write_bytes(b"P6 is how a PPM begins" if "without" in name else b"x")
+    (folder / "linked").symlink_to(pictures)
+    (folder / "b-link").symlink_to("z")
+    (folder / "z" / "up").symlink_to(folder)
+    expected = choose_pictures(folder, count, 3)
+    assert len(expected.paths) == min(count, 12)
+    words = ("--images", folder, "--pictures", count, "--seed", 3, "--depth", "base")
+    ours = measured(program, bundle, tmp_path / "one.json", *words)
+    assert (ours.inputs.count, ours.inputs.sha256) == (len(expected.paths), expected.sha256)
 
 
 def test_generated_pictures_are_not_python_s(program: Path, bundle: Bundle, tmp_path: Path) -> None:

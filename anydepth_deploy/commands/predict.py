@@ -73,7 +73,8 @@ def predict(
     if note is not None:  # in JSON, too: a list has no place for it
         console.print_note(note)
     if json:
-        console.print_json([asdict(item) for item in [*found, *skipped]])
+        failures = [asdict(failure) for failure in skipped]
+        console.print_json([*(asdict(item) for item in found), *failures])
     else:
         _show(found, skipped)
     if skipped:

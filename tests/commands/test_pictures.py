@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from seeing import SeeingSession, blind_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.pictures import folders
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_predict_goes_on_beside_a_closed_folder(
 ) -> None:
     (street / "b.jpg").unlink()
     (street / "closed").mkdir()
-    scandir = folders.os.scandir
+    scandir = os.scandir
 
     def refuse(path: Path) -> Any:
         if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(folders.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     shown = run("predict", bundle, street, "--out", "d", "--json")
     fails(shown, 2, "1 of 3", "closed cannot be looked into: Permission denied")
     assert [set(item) == {"image", "error"} for item in json.loads(shown.out)] == [

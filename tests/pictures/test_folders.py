@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from anydepth_deploy.errors import ImageError
-from anydepth_deploy.pictures import folders
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of, find_images, look_into
 
@@ -129,7 +128,7 @@ def test_folders_that_cannot_be_looked_into(
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(folders.os, "scandir", scandir)
+    monkeypatch.setattr(os, "scandir", scandir)
     told = f"folder {tmp_path / 'closed'} cannot be looked into: Permission denied"
     if partial:
         found = contents_of(tmp_path, partial=True)

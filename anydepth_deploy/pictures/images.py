@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from anydepth_deploy.errors import ImageError
+from anydepth_deploy.pictures.decoder import pillow_silent, reason
 from anydepth_deploy.pictures.folders import SUFFIXES, find_images
 from anydepth_deploy.pictures.orientation import Header, decoded, header_of
 from anydepth_deploy.pictures.resize import resize_bilinear
@@ -78,8 +79,9 @@ class Geometry:
     def to_picture(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes [..., 4] (x1, y1, x2, y2) from input pixels to picture pixels, clipped to it."""
         height, width = self.size
-        x = (boxes[..., 0::2] - self.offset[0]) * self.scale[0]
-        y = (boxes[..., 1::2] - self.offset[1]) * self.scale[1]
+        with np.errstate(all="ignore"):  # whatever the caller has set: boxes may be infinite
+            x = (boxes[..., 0::2] - self.offset[0]) * self.scale[0]
+            y = (boxes[..., 1::2] - self.offset[1]) * self.scale[1]
         found = np.empty_like(boxes)
         found[..., 0::2] = np.clip(x, 0, width)
         found[..., 1::2] = np.clip(y, 0, height)
@@ -111,7 +113,7 @@ def read_header(path: str | Path) -> Header:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture, opened; what is wrong with it while it is open is an :class:`ImageError`."""
     try:
-        with Image.open(path) as image:
+        with pillow_silent(), Image.open(path) as image:
             yield image
     except FileNotFoundError:
         raise ImageError(f"picture {path} does not exist") from None
@@ -120,8 +122,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             f"picture {path} is not a picture that Pillow can read; "
             f"expected one of {', '.join(sorted(SUFFIXES))}"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"picture {path} cannot be read: {error}") from None
+    except ImageError:
+        raise
+    except Exception as error:  # whatever a decoder raises
+        raise ImageError(f"picture {path} cannot be read: {reason(error)}") from None
 
 
 def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.float32], Geometry]:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from PIL import Image, TiffImagePlugin
 
+from anydepth_deploy.pictures.decoder import keep_orientation_alone, marked_orientation
+
 __all__ = ["Header", "Orientation", "decoded", "header_of"]
 
 Orientation = Literal["upright", "stored"]
@@ -69,6 +71,7 @@ def header_of(image: Image.Image, path: str | Path) -> Header:
 
 def decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     """The pixels of ``image``, just opened: upright, or as they are stored."""
+    keep_orientation_alone(image)
     tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     marked = _orientation(image) if tiff else 1
     image.load()
@@ -79,11 +82,13 @@ def decoded(image: Image.Image, *, upright: bool) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    try:
-        # Of the base class: that of PNG decodes the pixels first.
-        found = Image.Image.getexif(image).get(TAG, 1)
-    except Exception:  # whatever is wrong with the rest of what a picture says of itself
-        return 1
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        try:
+            found = image.getexif().get(TAG)
+        except Exception:  # whatever is wrong with the rest of what a picture says of itself
+            return 1
+    else:
+        found = marked_orientation(image.info)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

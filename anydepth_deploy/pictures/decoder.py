@@ -1,0 +1,136 @@
+"""Pillow's decoders, kept from saying and doing more than a picture needs.
+
+Their warnings are about what is not looked at here (tags, animations, palettes), and a tag of an
+odd type anywhere in a picture's EXIF data is no reason to refuse its pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["keep_orientation_alone", "marked_orientation", "pillow_silent", "reason"]
+
+ORIENTATION = 0x0112
+"""The number of the tag in EXIF data that says how a picture is to be turned, 1 to 8."""
+
+INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
+"""Types of values that can be an orientation; it is to be the first of them."""
+
+
+class _Silence:
+    """Neither warnings nor log records of Pillow's modules are shown while anyone is inside.
+
+    ``warnings.catch_warnings`` would put back all filters as they were, those that another thread
+    has changed meanwhile included: here one filter comes and goes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters: Any = None
+        self._filter: Any = None
+        # Without any handler, Python prints errors that a library logs.
+        self._handler = logging.NullHandler()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                # A pattern that nobody else writes, or theirs would go with ours.
+                warnings.filterwarnings("ignore", module=r"(?:PIL)\.")
+                self._filters = warnings.filters
+                self._filter = self._filters[0]
+                logging.getLogger("PIL").addHandler(self._handler)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                # The list may be another one by now, and the old one come back.
+                for filters in (self._filters, warnings.filters):
+                    with contextlib.suppress(ValueError):
+                        filters.remove(self._filter)
+                logging.getLogger("PIL").removeHandler(self._handler)
+
+
+_SILENCE = _Silence()
+
+
+@contextlib.contextmanager
+def pillow_silent() -> Iterator[None]:
+    """Pillow's modules warn of nothing and print nothing. A decorator as well, for any number of
+    threads; filters of warnings that others have set stay as they are."""
+    with _SILENCE:
+        yield
+
+
+def keep_orientation_alone(image: Image.Image) -> None:
+    """Forget all tags of a TIFF file but its orientation, before it is decoded.
+
+    Its tags are its EXIF data; at the end of decoding, Pillow reads groups of them that nobody asks
+    for here.
+    """
+    if image.format != "TIFF":
+        return
+    with contextlib.suppress(Exception):  # whatever parsing raises: there is no orientation then
+        tags = image.getexif()
+        for tag in [tag for tag in tags if tag != ORIENTATION]:
+            del tags[tag]
+
+
+def marked_orientation(info: Mapping[Any, Any]) -> int | None:
+    """What a picture's EXIF or XMP data (``Image.info``) say; None where they say nothing.
+
+    Only the orientation is read, whatever other tags there are and however they are damaged; a
+    value that is none is as good as none.
+    """
+    exif = info.get("exif")
+    if exif is None and isinstance(text := info.get("Raw profile type exif"), str):
+        with contextlib.suppress(ValueError):  # three lines of heading, then digits
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    found = _exif_orientation(exif) if isinstance(exif, bytes) else None
+    if found is None:
+        xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
+        text = xmp.decode("latin-1") if isinstance(xmp, bytes) else str(xmp)
+        written = re.search(r"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\b""", text)
+        found = None if written is None else int(written[1])
+    return found
+
+
+def _exif_orientation(data: bytes) -> int | None:
+    """The first orientation in the first directory of EXIF data, which are laid out as TIFF: the
+    byte order, 42, where the directory is; there how many entries, and 12 bytes for each: tag,
+    type, how many values, and the values where they fit in 4 bytes."""
+    while data.startswith(b"Exif\0\0"):
+        data = data[6:]
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return None
+    with contextlib.suppress(struct.error):  # it ends before
+        (place,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, place)
+        for start in range(place + 2, place + 2 + 12 * count, 12):
+            tag, code, values = struct.unpack_from(f"{order}HHI", data, start)
+            if tag == ORIENTATION:
+                form = INTEGERS.get(code)
+                if form is None or not 1 <= values <= 4 // struct.calcsize(form):
+                    return None
+                return int(struct.unpack_from(order + form, data, start + 8)[0])
+    return None
+
+
+def reason(error: Exception) -> str:
+    """What a decoder raised, in one line: some raise errors that say nothing by themselves."""
+    line = " ".join(str(error).split())[:300]
+    if isinstance(error, (OSError, SyntaxError, ValueError, Image.DecompressionBombError)) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

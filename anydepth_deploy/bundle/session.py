@@ -7,16 +7,17 @@ checked here: the depth's row, the images' type, shape and memory layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import BundleError, InputError, shorten
+from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
 from anydepth_deploy.manifest import BatchProfile
 from anydepth_deploy.runtimes.engine import Engine
+from anydepth_deploy.runtimes.use import Use, not_portable
 
 if TYPE_CHECKING:
     from anydepth_deploy.runtimes.tensorrt.memory import MemoryUse
@@ -45,7 +46,9 @@ class Engines(Protocol):
 class Session:
     """An opened bundle that runs images at any depth its artifacts hold.
 
-    May be called from several threads at once.
+    May be called from several threads at once, in the process that opened it: a process forked
+    from it gets a :class:`UsageError`, as does who pickles or copies a session. Open the bundle
+    in each process instead.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Session:
         """Batch sizes that can be run; None where any can."""
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
+        self._use = Use("this session")
 
     @property
     def depths(self) -> tuple[Depth, ...]:
@@ -81,8 +85,9 @@ class Session:
         :func:`anydepth_deploy.pictures.images.prepare_batch`). ``depth``: text, ``super``,
         ``base``, ``level:k``, a row of the table or a :class:`Depth`.
 
-        Raises :class:`InputError` and :class:`DepthError`, and :class:`BundleError` for a bundle
-        exported with ``--nms none``.
+        Raises :class:`InputError` and :class:`DepthError`, :class:`BundleError` for a bundle
+        exported with ``--nms none``, and :class:`UsageError` once it is closed and in a process
+        forked from the one that opened it.
         """
         self._check_detects()
         if self._finish is not None:
@@ -119,12 +124,24 @@ class Session:
         return {name: use for name, use in found.items() if use is not None}
 
     def close(self) -> None:
-        """Give back what a device holds; the session cannot be used any more. Without it, that
-        happens when nothing refers to the session."""
-        for _, item in self._engines.opened():
+        """Give back what runtimes hold; the session cannot be used any more. Without it, that
+        happens when nothing refers to the session.
+
+        Waits for calls that other threads have begun; those that come later raise
+        :class:`UsageError`. Closing again does nothing, nor does closing in a process forked from
+        the one that opened it, to which it belongs. Raises :class:`UsageError` in a handler of a
+        signal that came during a call of the same thread.
+        """
+        if not self._use.end():
+            return
+        opened, self._engines = self._engines.opened(), _Closed(self._engines.depths())
+        for _, item in opened:
             close = getattr(item, "close", None)
             if close is not None:
                 close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise not_portable("a session")
 
     def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """``images``, the last one repeated where engines take no batch as small."""
@@ -143,8 +160,9 @@ class Session:
         """Open everything that ``depths`` need, or any depth of this session, instead of when it is
         needed."""
         rows = self._engines.depths() if depths is None else map(self.table.row, depths)
-        for row in rows:
-            self._engines.at(row)
+        with self._use:
+            for row in rows:
+                self._engines.at(row)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
         """Load the engine of ``depth`` and run it once on zeros."""
@@ -155,14 +173,16 @@ class Session:
         self, images: NDArray[np.float32], depth: Depth | str | int, outputs: tuple[str, ...]
     ) -> dict[str, NDArray[np.generic]]:
         self._check(images)
-        engine, feeds = self._engines.at(self.table.row(depth))
-        missing = [name for name in outputs if name not in engine.outputs]
-        if missing:
-            raise BundleError(
-                f"this artifact has no outputs {shorten(missing)}: export the bundle with --raw, "
-                "or open the session with raw=True"
-            )
-        return engine.run({"images": np.ascontiguousarray(images), **feeds}, outputs)
+        row = self.table.row(depth)
+        with self._use:
+            engine, feeds = self._engines.at(row)
+            missing = [name for name in outputs if name not in engine.outputs]
+            if missing:
+                raise BundleError(
+                    f"this artifact has no outputs {shorten(missing)}: export the bundle with "
+                    "--raw, or open the session with raw=True"
+                )
+            return engine.run({"images": np.ascontiguousarray(images), **feeds}, outputs)
 
     def _check_detects(self) -> None:
         if not self.detects:
@@ -185,6 +205,22 @@ class Session:
                 f"images must be float32 [N, 3, {height}, {width}] with N >= 1; "
                 f"found {dtype if dtype is not None else type(images).__name__} {list(shape)}"
             )
+
+
+class _Closed:
+    """What a closed session has in place of engines, so that nothing keeps theirs in memory."""
+
+    def __init__(self, depths: tuple[int, ...]) -> None:
+        self._depths = depths
+
+    def at(self, row: int) -> NoReturn:
+        raise UsageError("this session is closed: open the bundle again")
+
+    def depths(self) -> tuple[int, ...]:
+        return self._depths
+
+    def opened(self) -> list[tuple[str, object]]:
+        return []
 
 
 def _detections(found: Mapping[str, NDArray[np.generic]]) -> Detections:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError, missing_extra
+from anydepth_deploy.errors import AnyDepthError, CheckFailedError, missing_extra, readable
+from anydepth_deploy.streams import usable_streams
 from anydepth_deploy.version import __version__
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -142,13 +143,20 @@ CommandLineError: Any = next(
 
 def main() -> None:
     """Entry point: errors become one line and an exit status (see :mod:`errors`)."""
+    with usable_streams() as ended:
+        status = ended(_run())
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run what the command line says; the exit status."""
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         status = app(arguments, prog_name="anydepth-deploy", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except Exception as error:
         if debug:
             raise
@@ -157,10 +165,10 @@ def main() -> None:
             kind = type(error).__name__
             line = " ".join(str(error).split())[:300]
             print(f"error: unexpected {kind}: {line} (a bug; --debug shows where)", file=sys.stderr)
-            sys.exit(3)
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, CheckFailedError) else 2)
-    sys.exit(status if isinstance(status, int) else 0)
+            return 3
+        print(f"error: {readable(message)}", file=sys.stderr)
+        return 1 if isinstance(error, CheckFailedError) else 2
+    return status if isinstance(status, int) else 0
 
 
 def _message(error: Exception) -> str | None:

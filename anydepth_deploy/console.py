@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from anydepth_deploy import streams
+from anydepth_deploy.errors import readable, readable_all
 from anydepth_deploy.progress import Progress
 
 __all__ = [
@@ -33,16 +34,16 @@ Table = tuple[list[str], list[list[object]]]
 
 def _console(*, stderr: bool = False) -> Console:
     # Made on use, so that a redirected stream is respected; wide enough for pipes and logs.
-    stream = sys.stderr if stderr else sys.stdout
+    stream = streams.errors() if stderr else streams.output()
     width = None if stream.isatty() else 140
     # Names of files and classes are not ours: what looks like markup in them is text.
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table; columns of numbers are aligned to the right. Every text is printed as it is."""
     table = RichTable(
-        title=title,
+        title=readable(title),
         title_justify="left",
         title_style="italic",
         header_style="bold",
@@ -54,13 +55,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         numeric = all(_is_number(row[index]) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(readable(str(cell)) for cell in row))
     _console().print(table)
 
 
 def print_line(text: str) -> None:
     """One line on standard output, without markup or wrapping."""
-    print(text)
+    print(readable(text), file=streams.output())
 
 
 def print_note(text: str) -> None:
@@ -70,10 +71,12 @@ def print_note(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """A JSON document on standard output, and nothing else; what is not finite becomes null."""
-    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    json.dump(finite, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    """A JSON document on standard output, and nothing else; what is not finite becomes null, and
+    names that are not UTF-8 are escaped."""
+    finite = json.loads(json.dumps(readable_all(content)), parse_constant=lambda _: None)
+    stream = streams.output()
+    json.dump(finite, stream, indent=2)
+    stream.write("\n")
 
 
 @contextlib.contextmanager
@@ -83,7 +86,7 @@ def bar(label: str, *, quiet: bool = False, still: bool = False) -> Iterator[Pro
     Silent with ``quiet`` and where standard error is no terminal. ``still``: drawn by the calls of
     that function only, not by a thread that would compete with what is being timed.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not streams.errors().isatty():
         yield lambda what, done, total: None
         return
     columns = (

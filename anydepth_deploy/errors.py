@@ -24,7 +24,8 @@ Anything else is a bug: the command line names it in one line and exits with 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 __all__ = [
     "AnyDepthError",
@@ -43,6 +44,8 @@ __all__ = [
     "ResultError",
     "UsageError",
     "missing_extra",
+    "readable",
+    "readable_all",
     "shorten",
 ]
 
@@ -146,6 +149,34 @@ class DeviceError(AnyDepthError):
 
 class CheckFailedError(Exception):
     """A check ran to its end and failed: parity, accuracy. The command line exits with 1."""
+
+
+def readable(name: str) -> str:
+    """A file's name as text that any program can read: bytes that are not UTF-8 as ``\\xe9``.
+
+    Python has them as halves of surrogate pairs, which neither JSON nor a terminal can hold.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves that stand for no byte: names of Windows
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def readable_all(content: Any) -> Any:
+    """The same of all texts in lists and mappings within each other."""
+    if isinstance(content, str):
+        return readable(content)
+    if isinstance(content, Mapping):
+        return {readable_all(key): readable_all(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [readable_all(item) for item in content]
+    return content
 
 
 def shorten(items: Iterable[object], limit: int = 6) -> str:

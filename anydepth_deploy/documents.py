@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +19,16 @@ from typing import BinaryIO, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from anydepth_deploy.errors import AnyDepthError, shorten
+from anydepth_deploy.errors import AnyDepthError, readable, shorten
 
-__all__ = ["Document", "file_sha256", "utc_now", "write_atomically", "write_or_refuse"]
+__all__ = [
+    "Document",
+    "file_sha256",
+    "utc_now",
+    "utf8_path",
+    "write_atomically",
+    "write_or_refuse",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -126,6 +134,19 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """``path``, or a link to it where it is not UTF-8, for libraries that take nothing else; the
+    link is gone afterwards. Raises :class:`OSError` where there is no place for one."""
+    if readable(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "file"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def utc_now() -> str:

@@ -19,6 +19,7 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
+from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.annotated import find_annotated
 from anydepth_deploy.pictures.images import load_image, prepare_batch
@@ -114,6 +115,7 @@ class CocoData:
         )
 
 
+@usual_arithmetic()
 def evaluate(
     bundle: Bundle,
     data: CocoData,

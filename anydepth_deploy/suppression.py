@@ -66,8 +66,10 @@ def suppress(
 ) -> Detections:
     """Predictions float32 [N, 4 + classes, A] (cx, cy, w, h in input pixels, then scores) to the
     best ``max_detections`` of all classes, after suppression."""
-    centres, half = predictions[:, :2], predictions[:, 2:4] * np.float32(0.5)
-    boxes = np.concatenate([centres - half, centres + half], 1).transpose(0, 2, 1)
+    centres = predictions[:, :2]
+    with np.errstate(all="ignore"):
+        half = predictions[:, 2:4] * np.float32(0.5)
+        boxes = np.concatenate([centres - half, centres + half], 1).transpose(0, 2, 1)
     scores = predictions[:, 4:]
     kept = kept_scores(
         boxes,
@@ -97,17 +99,18 @@ def _greedy(
     """Indices that survive, best first; ``order`` holds the candidates, best first."""
     low = np.minimum(boxes[order, :2], boxes[order, 2:])
     high = np.maximum(boxes[order, :2], boxes[order, 2:])
-    sides = high - low
-    areas = sides[:, 0] * sides[:, 1]
+    with np.errstate(all="ignore"):
+        sides = high - low
+        areas = sides[:, 0] * sides[:, 1]
     left = np.arange(len(order))
     kept: list[np.intp] = []
     while left.size and len(kept) < limit:
         first, rest = left[0], left[1:]
         kept.append(first)
-        shared = np.minimum(high[first], high[rest]) - np.maximum(low[first], low[rest])
-        overlap = np.where((shared > 0).all(1), shared[:, 0] * shared[:, 1], np.float32(0))
-        union = areas[first] + areas[rest] - overlap
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
+            shared = np.minimum(high[first], high[rest]) - np.maximum(low[first], low[rest])
+            overlap = np.where((shared > 0).all(1), shared[:, 0] * shared[:, 1], np.float32(0))
+            union = areas[first] + areas[rest] - overlap
             over = (overlap > 0) & (union > 0) & (overlap / union > iou)
         left = rest[~over]
     return order[np.asarray(kept, np.intp)]

@@ -38,6 +38,7 @@ from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import shorten
+from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.version import __version__
 
@@ -47,6 +48,7 @@ Rows = NDArray[np.int64]
 """[n, 5]: see :mod:`anydepth_deploy.bench.timing.timer`."""
 
 
+@usual_arithmetic()
 def run_bench(
     workload: Workload,
     depths: Sequence[Depth],

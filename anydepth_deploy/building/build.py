@@ -19,6 +19,7 @@ from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import BuildError, PrecisionError, UsageError
+from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.graph.passes.contents import contents, quantised
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
 from anydepth_deploy.graph.passes.heads import add_raw_outputs
@@ -115,6 +116,7 @@ class _Order:
         )
 
 
+@usual_arithmetic()
 def build_bundle(
     path: str | Path,
     *,

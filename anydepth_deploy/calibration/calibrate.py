@@ -43,8 +43,9 @@ from anydepth_deploy.calibration.table import (
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, utc_now
-from anydepth_deploy.errors import CalibrationError, UsageError
+from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.families.shared.stages import Stage
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
@@ -64,6 +65,7 @@ SAVE_EVERY = 5.0
 """Seconds between two savings of what is done, for each depth: their size grows with the depths."""
 
 
+@usual_state()
 def calibrate(
     checkpoint: str | Path,
     images: str | Path,
@@ -119,7 +121,9 @@ def calibrate(
     )
     pictures = choose_pictures(images, count, seed, progress=steps.reading)
     recipe = Preprocess.of(model.resize, size)
-    checkpoint_file = CheckpointFile(file=source.path.name, sha256=file_sha256(source.path))
+    checkpoint_file = CheckpointFile(
+        file=readable(source.path.name), sha256=file_sha256(source.path)
+    )
     identity = _identity(
         versions=versions,
         checkpoint=checkpoint_file.sha256,

@@ -38,10 +38,12 @@ from anydepth_deploy.checkpoints.network import (
 from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
+from anydepth_deploy.documents import utf8_path
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
 from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.shared.usual_state import usual_state
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
@@ -87,6 +89,7 @@ class Checkpoint:
         return None
 
 
+@usual_state()
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read and recognise a checkpoint file.
 
@@ -106,6 +109,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path, family, config, state, weights, extra)
 
 
+@usual_state()
 def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
     """The torch model of a checkpoint, in evaluation mode, weights in float32.
 
@@ -205,7 +209,7 @@ def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as named, safe_open(named, framework="pt") as file:
             state = {key: _widened(path, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(

@@ -18,7 +18,7 @@ from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, utc_now
-from anydepth_deploy.errors import CalibrationError, DepthError, UsageError
+from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
 from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.exporting.plan import (
     Job,
@@ -29,6 +29,7 @@ from anydepth_deploy.exporting.plan import (
     plan_jobs,
 )
 from anydepth_deploy.families.shared.macs import count_macs
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
@@ -48,6 +49,7 @@ from anydepth_deploy.version import __version__
 __all__ = ["export_bundle"]
 
 
+@usual_state()
 def export_bundle(
     checkpoint: str | Path,
     out: str | Path,
@@ -244,7 +246,7 @@ def _manifest(checkpoint: Checkpoint, plan: Plan, classes: str | Path | None) ->
         tool_version=__version__,
         created=utc_now(),
         source=Source(
-            file=checkpoint.path.name,
+            file=readable(checkpoint.path.name),
             sha256=file_sha256(checkpoint.path),
             bytes=checkpoint.path.stat().st_size,
             weights=checkpoint.weights,

@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.operators import operators_read_once
 from anydepth_deploy.graph.translations import TRANSLATIONS
 from anydepth_deploy.progress import Progress
@@ -91,6 +92,7 @@ class Pieces:
         return list(found.values())
 
 
+@usual_state()
 def export_pieces(model: AnyDepthModel, size: Size, *, progress: Progress | None = None) -> Pieces:
     """Export every variant of every stage of ``model`` for inputs of ``size`` (height, width).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol, SupportsIndex
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import CheckFailedError, DeviceError, InputError, UsageError
 from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.shared.usual_state import usual_state
+from anydepth_deploy.runtimes.use import not_portable
 from anydepth_deploy.torch_runtime.compile import compile_function
 from anydepth_deploy.torch_runtime.device import CudaGraph, Device, open_device
 from anydepth_deploy.torch_runtime.network import (
@@ -52,6 +54,7 @@ Ready = Callable[[Function, Sequence[Tensor]], Function]
 """From a function and tensors like those it is for to what is run in its place."""
 
 
+@usual_state()
 def open_torch_runner(
     model: AnyDepthModel,
     *,
@@ -138,6 +141,7 @@ class TorchRunner:
         does."""
         return self._to_host(images, depth, raw=True)
 
+    @usual_state()
     def prepare(self, images: NDArray[np.float32]) -> object:
         """What :meth:`run_prepared` takes: ``images`` (float32 [N, 3, H, W]) on the device in the
         precision of the run; with ``transfers`` in memory of the host that it can copy from.
@@ -151,6 +155,7 @@ class TorchRunner:
         self._device.wait()
         return prepared
 
+    @usual_state()
     def run_prepared(
         self, prepared: object, depth: Depth | str | int, *, raw: bool = False
     ) -> dict[str, Tensor]:
@@ -191,11 +196,16 @@ class TorchRunner:
         return self._device.memory()
 
     def close(self) -> None:
-        """Give back what is held; the runner cannot be used any more."""
-        self._programs.clear()
-        if self._model is not None:
-            self._model = None
-            self._device.release()
+        """Give back what is held; the runner cannot be used any more. Waits for the launch of a
+        CUDA graph; other runs that have begun keep what they need until they end."""
+        with self._turn:
+            self._programs.clear()
+            if self._model is not None:
+                self._model = None
+                self._device.release()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise not_portable("a runner of torch")
 
     @property
     def _opened(self) -> AnyDepthModel:
@@ -203,6 +213,7 @@ class TorchRunner:
             raise UsageError("this runner is closed: open the checkpoint again")
         return self._model
 
+    @usual_state()
     def _to_host(
         self, images: NDArray[np.float32], depth: Depth | str | int, *, raw: bool
     ) -> dict[str, Any]:

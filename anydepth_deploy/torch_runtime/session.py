@@ -14,6 +14,7 @@ from anydepth_deploy.detections import Detections
 from anydepth_deploy.families.family import Outputs
 from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Comparison
+from anydepth_deploy.families.shared.usual_state import usual_state
 
 __all__ = ["TorchSession"]
 
@@ -35,20 +36,23 @@ class TorchSession:
         """Read a checkpoint file. Raises :class:`CheckpointError`."""
         return cls(load_model(read_checkpoint(checkpoint)))
 
+    @usual_state()
     def run(self, images: NDArray[np.float32], depth: Depth | str | int = "super") -> Detections:
         """Detections of float32 [N, 3, H, W] at ``depth``."""
         with torch.inference_mode():
-            found = self.model.detect(torch.from_numpy(images), depth)
+            found = self.model.detect(_tensor(images), depth)
         return _detections(found)
 
+    @usual_state()
     def run_raw(
         self, images: NDArray[np.float32], depth: Depth | str | int = "super"
     ) -> dict[str, NDArray[np.generic]]:
         """The heads' raw outputs by name."""
         with torch.inference_mode():
-            found = self.model(torch.from_numpy(images), depth)
+            found = self.model(_tensor(images), depth)
         return {name: tensor.numpy() for name, tensor in found.items()}
 
+    @usual_state()
     def compare(
         self,
         images: NDArray[np.float32],
@@ -63,12 +67,17 @@ class TorchSession:
         """
         with torch.inference_mode():
             found: Comparison = self.model.compare(
-                torch.from_numpy(images),
+                _tensor(images),
                 depth,
                 {name: torch.from_numpy(np.array(array)) for name, array in raw.items()},
             )
         arrays = {name: tensor.numpy() for name, tensor in found.raw.items()}
         return self.outputs.quantities(arrays), _detections(found.detections), found.gap
+
+
+def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
+    """The same memory where it may be written; torch warns of what may not."""
+    return torch.from_numpy(images if images.flags.writeable else images.copy())
 
 
 def _detections(found: dict[str, torch.Tensor]) -> Detections:

@@ -14,6 +14,7 @@ from torch import Tensor
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.families.shared.boxes import xyxy_to_cxcywh
 from anydepth_deploy.families.shared.targets import Targets
+from anydepth_deploy.families.shared.usual_state import usual_state
 
 __all__ = ["TrainingPictures", "augment", "epoch_order", "step_generator"]
 
@@ -28,6 +29,7 @@ class TrainingPictures:
     targets: Targets
 
     @classmethod
+    @usual_state()
     def from_arrays(
         cls,
         images: NDArray[np.uint8],

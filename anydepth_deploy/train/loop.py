@@ -14,6 +14,7 @@ from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.errors import missing_extra
 from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.families.shared.recipe import Recipe
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
@@ -26,6 +27,7 @@ from anydepth_deploy.train.weights import load_stored_state
 __all__ = ["make_recipe", "train"]
 
 
+@usual_state()
 def make_recipe(config: TrainConfig) -> Recipe[Any]:
     """The recipe of the configuration's family, with a fresh model.
 
@@ -38,6 +40,7 @@ def make_recipe(config: TrainConfig) -> Recipe[Any]:
         raise (missing_extra(error, "training", extra="train") or error) from error
 
 
+@usual_state()
 def train(
     config: TrainConfig,
     *,

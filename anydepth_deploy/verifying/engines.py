@@ -34,6 +34,7 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import BundleError, ImageError, shorten
 from anydepth_deploy.families.registry import engine_tolerances
+from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import device_capability
@@ -58,6 +59,7 @@ class EngineReport(Report):
         return super().passed and all(gate.passed for gate in self.gates)
 
 
+@usual_arithmetic()
 def verify_engines(
     bundle: Bundle,
     batches: Sequence[Images],

@@ -29,6 +29,7 @@ from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import runs_on
@@ -38,6 +39,7 @@ from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_u
 __all__ = ["Parity", "Report", "verify"]
 
 
+@usual_state()
 def verify(
     bundle: Bundle,
     checkpoint: str,

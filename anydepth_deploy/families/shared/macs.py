@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
+from anydepth_deploy.families.shared.usual_state import usual_state
 
 __all__ = ["Macs", "count_macs"]
 
@@ -36,6 +37,7 @@ class Macs:
         return parts
 
 
+@usual_state()
 def count_macs(model: AnyDepthModel, size: Size) -> Macs:
     """Count ``model`` for one image of ``size`` (height, width)."""
     counted = []

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Predicate, variant_name
 from anydepth_deploy.errors import InputError
 from anydepth_deploy.families.shared.memory import StageMemory
+from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
@@ -160,7 +161,8 @@ class AnyDepthModel(nn.Module):
         self.check_size(size)
         key = (size, torch.device(device), self.suppression)
         if key not in self._stages:
-            stages = self.build_stages(size, key[1])
+            with usual_state():
+                stages = self.build_stages(size, key[1])
             for stage in stages:
                 for module in stage.variants.values():
                     module.train(self.training)

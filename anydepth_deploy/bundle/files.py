@@ -17,7 +17,7 @@ from typing import Any
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.documents import Document, file_sha256
-from anydepth_deploy.errors import BundleError
+from anydepth_deploy.errors import BundleError, readable_all
 from anydepth_deploy.manifest import Artifact, Manifest, Verification
 
 __all__ = [
@@ -133,7 +133,7 @@ class BundleFiles:
         """
 
         def update(manifest: Manifest) -> dict[str, Any]:
-            results = [*manifest.results.get(kind, []), result][-keep:]
+            results = [*manifest.results.get(kind, []), readable_all(result)][-keep:]
             return {"results": {**manifest.results, kind: results}}
 
         self._change(update, kind)

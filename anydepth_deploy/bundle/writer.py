@@ -66,19 +66,22 @@ class BundleWriter:
         self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> BundleWriter:
+        absent, begins = not self.folder.exists(), False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(locked(self.folder, wait=False))
+            begins = absent and self.folder != self.path
             begun = manifest_if_any(self.folder, self._file)
             if begun is not None and _same_export(begun, self.manifest):
                 self.manifest = begun
             else:
                 write_manifest(self.folder, self.manifest, self._file)
-        except OSError as error:
+        except BaseException as error:
+            if begins:  # nothing is in it yet to go on with
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.close()
-            raise disk_error(self.folder, error) from None
-        except BaseException:
-            self._lock.close()
+            if isinstance(error, OSError):
+                raise disk_error(self.folder, error) from None
             raise
         # What earlier manifests name must keep its bytes until the end, and may go then.
         earlier = (manifest_if_any(self.folder, file) for file in (MANIFEST, NEXT_MANIFEST))

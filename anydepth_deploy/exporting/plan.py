@@ -14,6 +14,7 @@ from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.calibration.keeping import KeepingRules
 from anydepth_deploy.calibration.table import RangeTable, check_table, default_table, read_table
 from anydepth_deploy.depth import Depth, DepthTable, names_whole_ladder
+from anydepth_deploy.errors import readable
 from anydepth_deploy.exporting.words import (
     check_layouts,
     check_precisions,
@@ -91,7 +92,7 @@ class Scales:
         return Quantisation(
             target=target,
             calibration=Calibration(
-                file=self.file,
+                file=readable(self.file),
                 sha256=self.table.sha256,
                 method=self.table.method,
                 pictures=self.table.pictures.count,

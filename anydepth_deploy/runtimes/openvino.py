@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.documents import utf8_path
 from anydepth_deploy.errors import (
     AnyDepthError,
     BundleError,
@@ -117,7 +118,8 @@ class OpenVinoEngine:
         if not self.path.is_file():
             raise BundleError(f"{self.path} does not exist: expected an ONNX file")
         reader = FrontEndManager().load_by_framework("onnx")
-        return reader.convert(reader.load(str(self.path)))
+        with utf8_path(self.path) as path:
+            return reader.convert(reader.load(str(path)))
 
     def _metadata(self, key: str) -> Any:
         """An entry of the file's metadata, which is JSON; None when there is none."""

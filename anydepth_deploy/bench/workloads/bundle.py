@@ -14,7 +14,7 @@ from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_passed, check_trust, last_passed
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.errors import BundleError, UsageError, shorten
+from anydepth_deploy.errors import BundleError, UsageError, readable, shorten
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.runtimes.registry import on_device
@@ -129,7 +129,7 @@ class BundleWorkload:
         manifest, choice, first = self._bundle.manifest, self._choice, self._artifacts[0]
         return Subject(
             kind="bundle",
-            name=self._bundle.path.resolve().name,
+            name=readable(self._bundle.path.resolve().name),
             source_sha256=manifest.source.sha256,
             family=manifest.family,
             config=manifest.config,

@@ -15,7 +15,7 @@ from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import file_sha256
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.errors import UsageError, readable
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.torch_runtime.precisions import check_precision
@@ -111,7 +111,7 @@ class CheckpointWorkload:
     def subject(self) -> Subject:
         return Subject(
             kind="checkpoint",
-            name=self._path.stem,
+            name=readable(self._path.stem),
             source_sha256=file_sha256(self._path),
             family=self._model.family,
             config=self._model.config.name,

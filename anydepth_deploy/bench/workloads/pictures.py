@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bench.results import Inputs
+from anydepth_deploy.errors import readable
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.images import Geometry, Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
@@ -63,7 +64,8 @@ def load_batches(
     else:
         chosen = choose_pictures(source, count, seed, progress=progress)
         pictures = [load_image(path, upright=orientation == "upright") for path in chosen.paths]
-        inputs = Inputs(source=source.name, count=len(pictures), sha256=chosen.sha256, seed=seed)
+        name = readable(source.name)
+        inputs = Inputs(source=name, count=len(pictures), sha256=chosen.sha256, seed=seed)
     batches = [
         [pictures[(start + offset) % len(pictures)] for offset in range(batch)]
         for start in range(0, max(len(pictures) - batch + 1, 1), batch)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.documents import utf8_path
 from anydepth_deploy.errors import (
     BundleError,
     DeviceError,
@@ -68,20 +69,21 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry("session.x64quantprecision", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        model: str | bytes = str(path)
+        edited: bytes | None = None
         rounded = options.rounded and on_cpu
         if options.raw or rounded:
-            model = _edited(path, raw=options.raw, rounded=rounded)
+            edited = _edited(path, raw=options.raw, rounded=rounded)
         disabled = HALF_SCALES if options.target == "tensorrt" else []
         try:
-            self._session: Any = ort.InferenceSession(
-                model,
-                settings,
-                providers=[name if not given else (name, given) for name, given in providers],
-                disabled_optimizers=[*disabled, *KEEP_ROUNDING] if rounded else disabled,
-                # It would print what failed, and open the model on the CPU instead.
-                **({} if on_cpu else {"enable_fallback": 0}),
-            )
+            with utf8_path(path) as named:
+                self._session: Any = ort.InferenceSession(
+                    edited or str(named),
+                    settings,
+                    providers=[name if not given else (name, given) for name, given in providers],
+                    disabled_optimizers=[*disabled, *KEEP_ROUNDING] if rounded else disabled,
+                    # It would print what failed, and open the model on the CPU instead.
+                    **({} if on_cpu else {"enable_fallback": 0}),
+                )
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}"

@@ -66,8 +66,7 @@ def print_line(text: str) -> None:
 
 def print_note(text: str) -> None:
     """One line on standard error, beside a result: what its reader has to know."""
-    if sys.stderr is not None:
-        print(f"note: {text}", file=sys.stderr)
+    print(f"note: {readable(text)}", file=streams.errors())
 
 
 def print_json(content: Any) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import ImageError, UsageError
+from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of
 from anydepth_deploy.pictures.images import load_image, prepare
@@ -24,7 +29,8 @@ DRAWING = ".pred.png"
 
 @dataclass(frozen=True)
 class Prediction:
-    """Detections of one picture, in its own pixels, and where they were drawn."""
+    """Detections of one picture, in its own pixels, and where they were drawn: empty where they
+    were not."""
 
     image: str
     depth: str
@@ -40,6 +46,7 @@ class Skipped:
     error: str
 
 
+@usual_arithmetic()
 def predict(
     bundle: Bundle,
     source: str | Path,
@@ -53,6 +60,7 @@ def predict(
     runtime: str = "onnxruntime",
     orientation: Orientation = "upright",
     skipped: list[Skipped] | None = None,
+    draw: bool = True,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """Detect objects of at least ``threshold`` in a picture, or in all pictures of a folder.
@@ -60,20 +68,25 @@ def predict(
     ``out``: the picture to write, or a folder, which a folder of pictures needs; what has no
     suffix or ends with a slash is a folder. By default the drawing of one picture is
     ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
-    pictures are skipped. ``layout``, ``weights`` and ``precision`` choose the artifacts as in
-    :meth:`Bundle.session`. ``orientation``: which way up pictures are read; boxes are in pixels of
-    the picture as it is read. ``skipped``: where given, pictures of a folder that cannot be used
-    are added to it and the others go on; without it the first ends the run.
+    pictures are skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and
+    ``precision`` choose the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up
+    pictures are read; boxes are in pixels of the picture as it is read. ``skipped``: where given,
+    pictures of a folder that cannot be used are added to it and the others go on; without it the
+    first ends the run.
 
     Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
-    would replace a picture that is read, and what sessions raise.
+    would replace a picture that is read, or have a place without ``draw``, and what sessions raise.
     """
+    if not draw and out is not None:
+        raise UsageError(f"--out {out} is where drawings go: leave it out, or --no-draw")
     chosen = bundle.table.find(depth)
     contents = contents_of(source, partial=skipped is not None)
     if skipped is not None:
         skipped += [Skipped(str(folder), error) for folder, error in contents.closed]
     paths = _pictures(Path(source), contents.pictures)
-    targets = _targets(paths, Path(source), out)
+    targets: Sequence[Path | None] = [None] * len(paths)
+    if draw:
+        targets = _targets(paths, Path(source), out)
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
@@ -90,16 +103,20 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
-        drawing = draw_detections(picture, detections, bundle.classes, enlarge=enlargement(picture))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            drawing.save(target)
-        except (OSError, ValueError) as error:
-            raise ImageError(f"picture {target} cannot be written: {error}") from None
-        found.append(
-            Prediction(str(path), str(chosen), str(target), _rows(detections, bundle.classes))
-        )
+        if target is not None:
+            _draw(picture, detections, bundle.classes, target)
+        drawn = "" if target is None else str(target)
+        found.append(Prediction(str(path), str(chosen), drawn, _rows(detections, bundle.classes)))
     return found
+
+
+def _draw(picture: NDArray[np.uint8], found: Detections, classes: list[str], target: Path) -> None:
+    drawing = draw_detections(picture, found, classes, enlarge=enlargement(picture))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        drawing.save(target)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"picture {target} cannot be written: {error}") from None
 
 
 def _pictures(source: Path, paths: list[Path]) -> list[Path]:
@@ -139,7 +156,9 @@ def _folder(source: Path, out: str | Path | None) -> Path | None:
     several = source.is_dir()
     if out is None:
         if several:
-            raise UsageError(f"{source} is a folder of pictures: give --out FOLDER for drawings")
+            raise UsageError(
+                f"{source} is a folder of pictures: give --out FOLDER for drawings, or --no-draw"
+            )
         return None
     path = Path(out)
     if path.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import RUNGS
-from PIL import Image
+from PIL import Image, ImageFont
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.session import Session
@@ -243,6 +243,27 @@ def test_the_weights_are_chosen(
     assert asked == [{"runtime": "onnxruntime", **wanted}]
 
 
+@pytest.mark.parametrize("source", ["a.png", ""])
+def test_without_drawings(
+    bundle: Bundle,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setattr(Image.Image, "save", lambda *_, **__: pytest.fail("wrote a picture"))
+    found = predict(bundle, pictures / source, "base", threshold=0.3, draw=False)
+    monkeypatch.undo()
+    drawn = predict(bundle, pictures / source, "base", threshold=0.3, out=tmp_path / "out")
+    assert [item.drawn for item in found] == [""] * len(drawn)
+    assert [item.detections for item in found] == [item.detections for item in drawn]
+    assert list((tmp_path / "cwd").iterdir()) == []
+    with pytest.raises(UsageError, match=r"--out .*out is where drawings go: leave it out, or"):
+        predict(bundle, pictures, "base", out=tmp_path / "out", draw=False)
+
+
 # --- drawing ---------------------------------------------------------------------------------
 
 
@@ -274,6 +295,59 @@ def test_boxes_at_the_edge(corners: tuple[float, float, float, float]) -> None:
     drawn = draw_detections(picture, one_box(*corners), ["a", "b", "star"], enlarge=2)
     assert drawn.size == (400, 200)
     assert (np.asarray(drawn) != 255).any()
+
+
+def caption(name: str) -> bytes:
+    """A drawing of a box of the class 2, which is called `name`."""
+    picture = np.full((200, 600, 3), 255, np.uint8)
+    return draw_detections(picture, one_box(20, 60, 120, 90), ["a", "b", name]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "三角形",
+        "さんかく",
+        "세모",
+        "треугольник",
+        "مثلث",
+        "त्रिकोण",
+        "สาม",
+        "🔺",
+        "a三",
+        "\x07",
+        "",
+        " ",
+    ],
+)
+def test_a_name_in_a_script_that_the_font_lacks(name: str) -> None:
+    assert caption(name) == caption("class 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("Dreieck", "Dreieck"), ("tam giác", "tam giac"), ("čtverec", "ctverec")]
+)
+def test_a_name_with_accents(name: str, shown: str) -> None:
+    assert caption(name) == caption(shown)
+    assert caption(shown) != caption("class 2")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_in_ascii_are_drawn_as_they_are(seed: int) -> None:
+    """Each letter changes the drawing: none is taken for one that the font lacks."""
+    rng = np.random.default_rng(seed)
+    name = "".join(chr(code) for code in rng.integers(33, 127, 6))
+    others = [name[:place] + " " + name[place + 1 :] for place in range(6)]
+    assert caption("class 2") not in map(caption, [name, *others])
+    assert len(set(map(caption, [name, *others]))) == 7
+
+
+def test_names_with_the_font_that_is_no_outline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Pillow has without FreeType: letters of Latin-1, and an error for all others."""
+    small = ImageFont.load_default_imagefont()
+    monkeypatch.setattr(ImageFont, "load_default", lambda size=None: small)
+    assert caption("三角形") == caption("class 2")
+    assert caption("naïve") != caption("naive")
 
 
 def test_colours_of_classes_differ() -> None:

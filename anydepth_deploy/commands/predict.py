@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,9 @@ def predict(
         Path | None,
         typer.Option(help="Picture to write (a folder for several); default: NAME.pred.png."),
     ] = None,
+    no_draw: Annotated[
+        bool, typer.Option("--no-draw", help="Only tell what was found; write nothing.")
+    ] = False,
     layout: LayoutOption = None,
     weights: WeightsOption = None,
     precision: PrecisionOption = "fp32",
@@ -55,6 +59,13 @@ def predict(
     skipped: list[Skipped] = []
     opened = open_bundle(bundle)
     note = contents_of(image, partial=True).note
+    if json and out is None and not no_draw and image.is_file():
+        no_draw = not os.access(Path(), os.W_OK)
+        if no_draw:
+            console.print_note(
+                "the working folder cannot be written, so nothing is drawn: --out names another "
+                "place"
+            )
     with console.bar("predict", quiet=json) as progress:
         found = run(
             opened,
@@ -68,13 +79,14 @@ def predict(
             runtime=runtime,
             orientation=orientation,
             skipped=skipped,
+            draw=not no_draw,
             progress=progress,
         )
     if note is not None:  # in JSON, too: a list has no place for it
         console.print_note(note)
     if json:
-        failures = [asdict(failure) for failure in skipped]
-        console.print_json([*(asdict(item) for item in found), *failures])
+        drawn = [{**asdict(item), "drawn": item.drawn or None} for item in found]
+        console.print_json([*drawn, *(asdict(failure) for failure in skipped)])
     else:
         _show(found, skipped)
     if skipped:
@@ -95,6 +107,7 @@ def _show(found: Sequence[Prediction], skipped: Sequence[Skipped]) -> None:
         console.print_table(
             f"{item.image} at {item.depth}", ["class", "score", "x1", "y1", "x2", "y2"], rows
         )
-        console.print_line(item.drawn)
+        if item.drawn:
+            console.print_line(item.drawn)
     for failure in skipped:
         console.print_line(f"skipped: {failure.error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,11 @@ __all__ = ["draw_detections", "enlargement", "side_by_side"]
 
 SMALLEST_DRAWING = 640
 """Small pictures are enlarged to about this many pixels before captions are put on them."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+LACKING = "\U0010ffff"
+"""No font has a letter of this number: Unicode gives it to none."""
 
 GOLDEN_ANGLE = 0.61803398875
 
@@ -29,13 +35,15 @@ def draw_detections(
     picture: NDArray[np.uint8], found: Detections, classes: Sequence[str], *, enlarge: int = 1
 ) -> Image.Image:
     """``picture`` (RGB uint8 [H, W, 3]) with the boxes of ``found`` (one image, in picture
-    pixels), their class names and scores; ``enlarge`` repeats each pixel first."""
+    pixels), their class names and scores; ``enlarge`` repeats each pixel first. A class whose name
+    the font cannot draw is captioned without accents, or by its number."""
     image = Image.fromarray(picture)
     image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     font = ImageFont.load_default(size=max(11, side // 50))
     line = max(1, side // 320)
+    names: dict[np.int64, str] = {}
     for label, box, score in sorted(
         zip(found.labels[0], found.boxes[0] * enlarge, found.scores[0], strict=True),
         key=lambda item: float(item[2]),
@@ -43,7 +51,9 @@ def draw_detections(
         colour = class_colour(int(label))
         corners = [float(value) for value in box]
         draw.rectangle(corners, outline=colour, width=line)
-        _caption(draw, image, corners, f"{classes[int(label)]} {score:.2f}", colour, font)
+        if label not in names:
+            names[label] = _drawable(classes[int(label)], int(label), font)
+        _caption(draw, image, corners, f"{names[label]} {score:.2f}", colour, font)
     return image
 
 
@@ -69,13 +79,37 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def _drawable(name: str, label: int, font: Font) -> str:
+    """``name`` as far as ``font`` has its letters, or without accents, or the class's number."""
+    letters = unicodedata.normalize("NFKD", name)
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    for text in (name, bare):
+        if text.strip() and all(_has(font, letter) for letter in text):
+            return text
+    return f"class {label}"
+
+
+def _has(font: Font, letter: str) -> bool:
+    """Whether ``font`` draws ``letter``, and not the box that stands for what it lacks."""
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        return ord(letter) < 256  # Pillow's own, of Latin-1
+    if letter == " ":
+        return True
+    return letter.isprintable() and _shape(font, letter) != _shape(font, LACKING)
+
+
+def _shape(font: ImageFont.FreeTypeFont, letter: str) -> tuple[object, bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
 def _caption(
     draw: ImageDraw.ImageDraw,
     image: Image.Image,
     corners: Sequence[float],
     text: str,
     colour: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
     """The caption sits on the box's upper edge, or inside where there is no room above."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

@@ -56,7 +56,8 @@ class _Silence:
             self._inside -= 1
             if not self._inside:
                 # The list may be another one by now, and the old one come back.
-                for filters in (self._filters, warnings.filters):
+                lists: list[Any] = [self._filters, warnings.filters]
+                for filters in lists:
                     with contextlib.suppress(ValueError):
                         filters.remove(self._filter)
                 logging.getLogger("PIL").removeHandler(self._handler)

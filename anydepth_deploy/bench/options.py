@@ -26,8 +26,8 @@ class Options:
     ``rate``: requests a second, where they arrive by themselves. ``duration`` (seconds) and
     ``count`` (requests): both are reached for each depth. ``repeats``: stretches that the time of
     a depth is cut into in mode ``fixed``, in turn with those of the other depths. ``mix``: weights
-    of depths by their text, in mode ``mixed``; equal by default. ``warmup`` (seconds) and
-    ``warmup_count``: for each depth, not kept.
+    of depths by their text, in mode ``mixed``; equal by default; those of several names of one
+    depth add up. ``warmup`` (seconds) and ``warmup_count``: for each depth, not kept.
     """
 
     scenario: Scenario = "single"
@@ -108,7 +108,10 @@ class Options:
         """The share of requests at each of ``depths``. Raises :class:`UsageError`."""
         if self.mix is None:
             return [1 / len(depths)] * len(depths)
-        weights = {table.find(name): weight for name, weight in self.mix.items()}
+        weights: dict[Depth, float] = {}
+        for name, weight in self.mix.items():  # a depth may go by several names
+            depth = table.find(name)
+            weights[depth] = weights.get(depth, 0.0) + weight
         strange = [str(depth) for depth in weights if depth not in depths]
         if strange:
             raise UsageError(f"--mix names {', '.join(strange)}, which --depth does not")

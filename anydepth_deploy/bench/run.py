@@ -204,7 +204,7 @@ class _Results:
             first_ms=first / 1e6,
             accuracy=self._workload.accuracy(depth),
             energy_per_image_j=self._energy(index),
-            verdict=self._verdict(rows),
+            verdict=self._verdict(index),
         )
 
     def overall(self) -> Overall:
@@ -285,10 +285,24 @@ class _Results:
             return None
         return sum(known) / (len(rows) * self._options.batch)
 
-    def _verdict(self, rows: Rows) -> Verdict:
+    def _alike(self, index: int) -> list[Rows]:
+        """Durations of calls that should take the same time: requests that overlap share the
+        device, and a call after another depth is there to cost more than one after the same."""
+        if self._options.streams > 1:
+            return []
+        took = _took(self._of(index))
+        if self._options.mode != "switching":
+            return [took]
+        calls = self._rows[:, CALL]
+        same = np.concatenate([[False], calls[1:] == calls[:-1]])[calls == index]
+        return [took[same], took[~same]]
+
+    def _verdict(self, index: int) -> Verdict:
+        rows = self._of(index)
         took = _took(rows)
+        alike = [part.astype(np.float64) for part in self._alike(index)]
         verdicts = [
-            judge_latency(took.astype(np.float64), summarise(took, (50,))),
+            judge_latency(took.astype(np.float64), summarise(took, (50,)), alike),
             self._surroundings,
         ]
         if self._options.arriving:

@@ -18,6 +18,10 @@ constexpr double kPrecision = 0.05;
 // Samples over three medians may take this share of the time.
 constexpr double kStall = 3;
 constexpr double kStallShare = 0.025;
+// Calls this many times slower or faster than the median may differ from it by this share of the
+// time.
+constexpr double kFar = 1.25;
+constexpr double kSpread = 0.05;
 
 const std::vector<std::string> kOrder{"throttled", "unstable", "unknown", "valid"};
 
@@ -56,6 +60,27 @@ std::vector<std::string> drift(const std::vector<double>& took) {
                  medians[1] / medians[0], medians[2] / medians[0])};
 }
 
+/// Whether calls that are alike took times that are not.
+std::vector<std::string> spread(const std::vector<double>& took, double middle, double total) {
+  if (took.size() < kLeastForDrift) {
+    return {};
+  }
+  std::size_t away = 0;
+  double apart = 0;
+  for (const auto value : took) {
+    if (value > kFar * middle || kFar * value < middle) {
+      ++away;
+      apart += std::abs(value - middle);
+    }
+  }
+  if (away == 0 || apart / total <= kSpread) {
+    return {};
+  }
+  return {format("spread: %zu of %zu calls were over %g times slower or faster than the median, by "
+                 "%.0f %% of the time (at most %.0f %%)",
+                 away, took.size(), kFar, 100 * apart / total, 100 * kSpread)};
+}
+
 }  // namespace
 
 Verdict without_sensors() {
@@ -78,6 +103,9 @@ Verdict judge_latency(const std::vector<double>& took, const Latency& latency) {
     reasons.push_back(
         format("stalls: %zu of %zu calls took over %g times the median and %.0f %% of the time",
                stalls, took.size(), kStall, 100 * beyond / total));
+  } else {
+    const auto found = spread(took, middle, total);
+    reasons.insert(reasons.end(), found.begin(), found.end());
   }
   const auto& found = latency.median;
   if (!found.interval) {

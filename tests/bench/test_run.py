@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import random
 import sys
 import threading
 import time
@@ -207,6 +208,35 @@ def test_mixed_depths_follow_their_weights() -> None:
     assert result.overall.images_per_second == pytest.approx(1e3 / mean, rel=0.05)
 
 
+def test_weights_of_one_depth_by_several_names_add_up() -> None:
+    """Names as they come, in any order: the shares are those of the sums, counted by hand."""
+    names = {
+        BASE: ("base", BASE, BASE.lower(), "level:0", "0"),
+        MIDDLE: (MIDDLE, MIDDLE.lower(), "level:1", "1"),
+        SUPER: ("super", "SUPER", SUPER, "level:2", "2"),
+    }
+    table = FakeWorkload(FakeClock(), constant).table
+    draw = random.Random(5)
+    for _ in range(50):
+        chosen = [
+            (name, depth, draw.uniform(0.1, 9))
+            for depth, known in names.items()
+            for name in draw.sample(known, draw.randint(1, len(known)))
+        ]
+        draw.shuffle(chosen)
+        options = Options(mode="mixed", mix={name: weight for name, _, weight in chosen})
+        total = sum(weight for _, _, weight in chosen)
+        expected = [
+            sum(weight for _, depth, weight in chosen if depth == wanted) / total
+            for wanted in names
+        ]
+        assert options.shares(table, table.ladder) == pytest.approx(expected)
+    result, _ = bench(
+        constant, mode="mixed", mix=parse_mix(f"base=9,{BASE}=1,level:1=5,super=5"), duration=0.2
+    )
+    assert result.settings.mix == pytest.approx({BASE: 0.5, MIDDLE: 0.25, SUPER: 0.25})
+
+
 def test_a_depth_that_no_request_asked_for_is_named() -> None:
     result, _ = bench(
         constant, mode="mixed", mix={"base": 1e6, MIDDLE: 1e6, "super": 1}, count=5, duration=0.0
@@ -313,6 +343,35 @@ def test_stalls_are_seen_and_kept() -> None:
     assert result.verdict.word == "unstable"
     assert any("stalls" in reason for reason in result.verdict.reasons)
     assert max(row.latency.maximum_ms for row in result.depths) >= 12 * STEADY[BASE]
+
+
+def spread(result: BenchResult) -> list[str]:
+    return [reason for reason in result.verdict.reasons if "spread: " in reason]
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "fixed", "mixed", "switching"])
+def test_two_speeds_are_seen_in_every_mode(mode: str) -> None:
+    """Three calls of ten take twice as long; in no order that a round could hide."""
+    draw = random.Random(2)
+
+    def latency(depth: str, number: int, seconds: float) -> float:
+        return STEADY[depth] * (2 if draw.random() < 0.3 else 1)
+
+    result, _ = bench(latency, mode=mode, duration=2.0)
+    assert result.verdict.word == "unstable"
+    assert len(spread(result)) >= len(LADDER)
+    assert {row.verdict.word for row in result.depths} == {"unstable"}
+
+
+def test_what_switching_costs_is_no_spread() -> None:
+    before: list[str] = []
+
+    def latency(depth: str, number: int, seconds: float) -> float:
+        changed = bool(before) and before[-1] != depth
+        before.append(depth)
+        return STEADY[depth] * (2 if changed else 1)
+
+    assert spread(bench(latency, mode="switching")[0]) == []
 
 
 def test_drift_is_seen() -> None:
@@ -560,10 +619,11 @@ def test_mix_from_text() -> None:
 
 
 class Sleeper(FakeWorkload):
-    """Calls that take 4 ms of waiting, on the machine's own clock."""
+    """Calls that take 4 ms of waiting, on the machine's own clock; ``two_speeds``: or 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, two_speeds: bool = False) -> None:
         super().__init__(FakeClock(), constant)
+        self.waits = itertools.cycle((0.004, 0.008) if two_speeds else (0.004,))
         self.together = 0
         self.most = 0
         self._lock = threading.Lock()
@@ -573,7 +633,8 @@ class Sleeper(FakeWorkload):
             with self._lock:
                 self.together += 1
                 self.most = max(self.most, self.together)
-            time.sleep(0.004)
+                wait = next(self.waits)
+            time.sleep(wait)
             with self._lock:
                 self.together -= 1
 
@@ -594,6 +655,18 @@ def test_streams_run_at_the_same_time() -> None:
     assert one.depths[0].images_per_second is not None
     assert four.depths[0].images_per_second is not None
     assert four.depths[0].images_per_second > 2 * one.depths[0].images_per_second
+
+
+def test_requests_that_overlap_are_no_spread() -> None:
+    """Two on one device slow each other down; one alone that takes twice as long is a fault."""
+    for streams in (1, 2):
+        workload = Sleeper(two_speeds=True)
+        options = Options(
+            scenario="streams", streams=streams, duration=0.3, warmup=0.0, repeats=1, count=40
+        )
+        depths = workload.table.ladder[:1]
+        result = run_bench(workload, depths, options, sensors=[FakeSensor()])
+        assert len(spread(result)) == (streams == 1)
 
 
 def test_streams_share_one_queue_of_arrivals() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzzing import examples
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from anydepth_deploy.bench.results import Estimate, Latency, Verdict
 from anydepth_deploy.bench.sensors.state import Device, DeviceKind, State
@@ -63,6 +66,70 @@ def test_stalls_count_by_the_time_they_take() -> None:
     found = judged(many)
     assert found.word == "unstable"
     assert found.reasons[0].startswith("stalls: 10 of 1000")
+
+
+def two_speeds(count: int, slow: int, factor: float, seed: int) -> np.ndarray:
+    """Calls of 10 ms, ``slow`` of which, drawn at random, take ``factor`` times as long."""
+    samples = 10 * noise(count, 0.005, seed)
+    samples[np.random.default_rng(seed).permutation(count)[:slow]] *= factor
+    return samples
+
+
+def test_three_calls_of_ten_that_take_twice_as_long_are_no_valid_figure() -> None:
+    found = judged(two_speeds(300, 90, 2.0, 1))
+    assert found.word == "unstable"
+    (reason,) = (text for text in found.reasons if text.startswith("spread: "))
+    assert reason.startswith("spread: 90 of 300 calls were over 1.25 times slower or faster than")
+    assert reason.endswith("by 23 % of the time (at most 5 %)")  # 0.3 of 1.3
+    # As many that take half as long are the same thing, and a few are none.
+    assert judged(two_speeds(300, 210, 2.0, 1)).word == "unstable"
+    assert judged(two_speeds(300, 150, 1.6, 1)).word == "unstable"
+    assert judged(two_speeds(300, 12, 2.0, 1)).word == "valid"
+
+
+@given(
+    count=st.integers(30, 200),
+    share=st.floats(0, 1),
+    factor=st.floats(1, 2.9),
+    seed=st.integers(0, 10**6),
+)
+@examples(60)
+def test_spread_is_what_far_calls_add_to_the_time(
+    count: int, share: float, factor: float, seed: int
+) -> None:
+    samples = np.round(1e6 * two_speeds(count, round(share * count), factor, seed))
+    ordered = sorted(samples.tolist())
+    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    apart = [abs(v - middle) for v in ordered if max(v / middle, middle / v) > 1.25]
+    part = sum(apart) / sum(ordered)
+    assume(abs(part - 0.05) > 1e-6)
+    assume(all(abs(max(v / middle, middle / v) - 1.25) > 1e-9 for v in ordered))
+    reasons = judged(samples / 1e6).reasons
+    assert any(text.startswith(f"spread: {len(apart)} of {count}") for text in reasons) == (
+        part > 0.05
+    )
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.025, 0.08])
+def test_noise_alone_is_no_spread(sigma: float) -> None:
+    """Twice the noise at which trtexec warns is common on machines that others share."""
+    found = [judged(10 * noise(count, sigma, seed)) for count in (30, 500) for seed in range(50)]
+    assert not [text for verdict in found for text in verdict.reasons if "spread" in text]
+
+
+def test_calls_that_are_not_alike_may_differ() -> None:
+    samples = two_speeds(300, 150, 2.0, 1)
+    nanoseconds = np.round(1e6 * samples).astype(np.int64)
+    slow = nanoseconds > 15e6
+
+    def spread(*alike: np.ndarray) -> list[str]:
+        parts = [part.astype(np.float64) for part in alike]
+        found = judge_latency(nanoseconds.astype(np.float64), summarise(nanoseconds, (50,)), parts)
+        return [text for text in found.reasons if text.startswith("spread")]
+
+    assert spread() == []
+    assert spread(nanoseconds[slow], nanoseconds[~slow]) == []
+    assert len(spread(nanoseconds)) == 1
 
 
 def test_a_median_that_is_not_known_is_unstable() -> None:

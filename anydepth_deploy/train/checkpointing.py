@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,23 @@ from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
-__all__ = ["load_partial", "save_checkpoint", "save_partial"]
+__all__ = ["Done", "load_partial", "save_checkpoint", "save_partial"]
 
 # Settings that may differ between the two parts of an interrupted run.
 _FREE = frozenset({"output", "threads", "processes", "save_every", "ema_only"})
+
+
+@dataclass(frozen=True)
+class Done:
+    """What of a run is done, besides what its weights hold.
+
+    ``seconds``: that ``step`` steps took. ``losses``: the last steps' totals, super's and base's;
+    none in files of versions that did not keep them.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: tuple[tuple[float, float], ...] = ()
 
 
 def save_checkpoint(
@@ -53,9 +66,8 @@ def save_partial(
     recipe: Recipe[Any],
     ema: Ema,
     optimizer: torch.optim.Optimizer,
+    done: Done,
     *,
-    step: int,
-    seconds: float,
     epoch: int,
     class_names: Sequence[str],
 ) -> None:
@@ -64,20 +76,21 @@ def save_partial(
     The file is a checkpoint itself, so its average can be evaluated as it is. Randomness is
     drawn from (seed, step), hence there is none to store.
     """
-    figures = {"steps": float(step), "seconds": seconds}
+    figures = {"steps": float(done.step), "seconds": done.seconds}
     content = _content(config, recipe, ema, epoch=epoch, class_names=class_names, figures=figures)
     content["model"] = _dense(stored_state(recipe.model.state_dict(), recipe.stores))
     content["optimizer"] = optimizer.state_dict()
-    content["step"] = step
-    content["seconds"] = seconds
+    content["step"] = done.step
+    content["seconds"] = done.seconds
+    content["losses"] = [list(pair) for pair in done.losses]
     _write(config.partial, content)
 
 
 def load_partial(
     config: TrainConfig, recipe: Recipe[Any], ema: Ema, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """Continue an unfinished run: fill model, average and optimiser from ``config.partial``; the
-    steps done and the seconds they took.
+) -> Done:
+    """Continue an unfinished run: fill model, average and optimiser from ``config.partial``, and
+    return what is done.
 
     Raises :class:`CheckpointError` if the file is missing, unreadable, or of other settings.
     """
@@ -99,10 +112,11 @@ def load_partial(
         averages = content["ema"]
         ema.load(averages["module"], int(averages["updates"]))
         optimizer.load_state_dict(content["optimizer"])
-        return int(content["step"]), float(content["seconds"])
+        losses = tuple((float(one), float(other)) for one, other in content.get("losses", ()))
+        return Done(int(content["step"]), float(content["seconds"]), losses)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"there is no unfinished run at {path}: train without resume"
+            f"there is no unfinished run at {path}: train without --resume"
         ) from error
     except CheckpointError:
         raise
@@ -110,7 +124,7 @@ def load_partial(
         raise CheckpointError(
             f"{path} cannot be read as an unfinished run ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no message'}); delete it and train "
-            "without resume"
+            "without --resume"
         ) from error
 
 

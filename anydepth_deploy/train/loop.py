@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from torch import nn
 
 from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
-from anydepth_deploy.errors import missing_extra
+from anydepth_deploy.errors import CheckpointError, missing_extra
 from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.families.shared.recipe import Recipe
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
-from anydepth_deploy.train.checkpointing import load_partial, save_checkpoint, save_partial
+from anydepth_deploy.train.checkpointing import Done, load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
 from anydepth_deploy.train.ema import Ema
@@ -76,11 +77,11 @@ def _train(
     recipe = make_recipe(config)
     model = recipe.model
     if config.initial:
-        load_stored_state(model, read_checkpoint(config.initial).state, recipe.stores)
+        _load_initial(config, recipe)
     model.train()
     ema = Ema(model, decay=config.ema_decay, warmup=config.ema_warmup)
     optimizer = _optimizer(config, model)
-    first, earlier = load_partial(config, recipe, ema, optimizer) if resume else (0, 0.0)
+    earlier = load_partial(config, recipe, ema, optimizer) if resume else Done()
     if pictures is None:
         drawn = render_many(
             config.pictures,
@@ -91,8 +92,8 @@ def _train(
         )
         pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
     order = _Order(len(pictures), config)
-    clock = _Clock(config, first, earlier)
-    recent = _Recent()
+    clock = _Clock(config, earlier.step, earlier.seconds)
+    recent = _Recent(earlier.losses)
     while not clock.finished:
         step, fraction = clock.step, clock.fraction
         factor = learning_rate_factor(step, fraction, warmup=config.warmup, final=config.final_rate)
@@ -121,8 +122,7 @@ def _train(
                 recipe,
                 ema,
                 optimizer,
-                step=clock.step,
-                seconds=clock.seconds,
+                Done(clock.step, clock.seconds, recent.losses),
                 epoch=order.epoch(clock.step),
                 class_names=CLASS_NAMES,
             )
@@ -151,6 +151,26 @@ def _train(
     )
     config.partial.unlink(missing_ok=True)
     return result
+
+
+def _load_initial(config: TrainConfig, recipe: Recipe[Any]) -> None:
+    """Start from ``config.initial``. Raises :class:`CheckpointError` where it is of another
+    network."""
+    found = read_checkpoint(config.initial)
+    wanted: Any = getattr(recipe.model, "config", found.config)
+    one, other = (
+        f"{family} {network.name} with {network.classes} classes"
+        for family, network in ((found.family.name, found.config), (config.family, wanted))
+    )
+    if one != other:
+        raise CheckpointError(
+            f"checkpoint {config.initial} is of {one}, this run trains {other}: name one of the "
+            "same network, or leave --initial out"
+        )
+    try:
+        load_stored_state(recipe.model, found.state, recipe.stores)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {config.initial}: {error}") from None
 
 
 class _Order:
@@ -185,7 +205,6 @@ class _Clock:
     def __init__(self, config: TrainConfig, step: int, earlier: float) -> None:
         self.step = step
         self._config = config
-        self._started_at = step
         self._earlier = earlier
         self._start = time.monotonic()
 
@@ -209,27 +228,31 @@ class _Clock:
 
     @property
     def pictures_per_second(self) -> float:
-        elapsed = self.seconds - self._earlier
-        return (self.step - self._started_at) * self._config.batch / max(elapsed, 1e-9)
+        """Over the whole run, as its seconds are."""
+        return self.step * self._config.batch / max(self.seconds, 1e-9)
 
 
 class _Recent:
-    """Mean losses of the last steps."""
+    """Mean losses of the last steps, those before an interruption (``losses``) included."""
 
-    def __init__(self, keep: int = 100) -> None:
-        self._keep = keep
-        self._losses: list[tuple[float, float]] = []
+    def __init__(self, losses: Sequence[tuple[float, float]] = (), keep: int = 100) -> None:
+        self._last = deque(losses, keep)
 
     def add(self, report: Progress) -> None:
-        self._losses = [*self._losses[1 - self._keep :], (report.super_loss, report.base_loss)]
+        self._last.append((report.super_loss, report.base_loss))
+
+    @property
+    def losses(self) -> tuple[tuple[float, float], ...]:
+        """Super's and base's of each step."""
+        return tuple(self._last)
 
     @property
     def super_loss(self) -> float:
-        return sum(pair[0] for pair in self._losses) / max(1, len(self._losses))
+        return sum(pair[0] for pair in self._last) / max(1, len(self._last))
 
     @property
     def base_loss(self) -> float:
-        return sum(pair[1] for pair in self._losses) / max(1, len(self._losses))
+        return sum(pair[1] for pair in self._last) / max(1, len(self._last))
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -28,15 +28,20 @@ def load_stored_state(
     Raises :class:`CheckpointError` if anything that is stored is missing, unexpected or of another
     shape.
     """
-    try:
-        # A plain dictionary has no versions, so torch fills in the counters of batches itself where
-        # a deployed file lacks them.
-        missing, unexpected = model.load_state_dict(dict(state), strict=False)
-    except RuntimeError as error:
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    other = [
+        f"{name} {list(value.shape)} (expected {list(wanted[name])})"
+        for name, value in state.items()
+        if name in wanted and tuple(value.shape) != wanted[name]
+    ]
+    if other:
         raise CheckpointError(
-            f"the weights have other shapes than the model ({str(error).splitlines()[-1].strip()}):"
-            " train the same configuration"
-        ) from error
+            f"{len(other)} weights have other shapes than the model's: {shorten(other, 2)}: train "
+            "the same configuration"
+        )
+    # A plain dictionary has no versions, so torch fills in the counters of batches itself where a
+    # deployed file lacks them.
+    missing, unexpected = model.load_state_dict(dict(state), strict=False)
     missing = [name for name in missing if stores(name)]
     if missing or unexpected:
         raise CheckpointError(

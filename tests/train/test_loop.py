@@ -243,7 +243,8 @@ def test_both_sets_of_weights_on_request(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = train(tiny_config(tmp_path / "whole"))
+    every: list[Progress] = []
+    whole = train(tiny_config(tmp_path / "whole"), progress=every.append)
     config = tiny_config(tmp_path / "parts", save_every=2)
     with pytest.raises(InterruptedRunError):
         train(config, progress=stop_after(2))
@@ -259,6 +260,59 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert a["updates"] == b["updates"] == 4
     for name, value in a["module"].items():
         torch.testing.assert_close(b["module"][name], value, rtol=1e-5, atol=1e-6, msg=name)
+    # The figures are those of all four steps, not of the two since the interruption.
+    assert [report.step for report in every] == [1, 2, 3, 4]
+    for result in (whole, parts):
+        figures = torch.load(result.checkpoint, weights_only=True)["train"]["figures"]
+        for name in ("super_loss", "base_loss"):
+            mean = sum(getattr(report, name) for report in every) / 4
+            assert figures[name] == pytest.approx(mean, rel=1e-4)
+            assert getattr(result, name) == figures[name]
+        rate = 4 * config.batch / result.seconds
+        assert figures["pictures_per_second"] == pytest.approx(rate, rel=0.1)
+
+
+def test_a_run_is_resumed_that_kept_no_losses(tmp_path: Path) -> None:
+    """As files of earlier versions: the mean is that of the steps since then."""
+    config = tiny_config(tmp_path, steps=2, save_every=1)
+    with pytest.raises(InterruptedRunError):
+        train(config, progress=stop_after(1))
+    content = torch.load(config.partial, weights_only=True)
+    assert len(content.pop("losses")) == 1
+    torch.save(content, config.partial)
+    seen: list[Progress] = []
+    result = train(config, resume=True, progress=seen.append)
+    assert [(result.super_loss, result.base_loss)] == [(p.super_loss, p.base_loss) for p in seen]
+
+
+def test_losses_are_means_of_the_last_hundred_steps_wherever_a_run_is_cut() -> None:
+    """Cut at random steps, against the mean of what was reported."""
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        losses = draw.uniform(0, 50, (int(draw.integers(1, 260)), 2))
+        cuts = sorted(draw.integers(0, len(losses), 3).tolist())
+        recent = loop._Recent()
+        for step, (one, other) in enumerate(losses.tolist()):
+            if step in cuts:
+                recent = loop._Recent(recent.losses)
+            recent.add(progress_of(step, one, other))
+        found = (recent.super_loss, recent.base_loss)
+        assert found == pytest.approx(tuple(losses[-100:].mean(axis=0)))
+
+
+def progress_of(step: int, super_loss: float, base_loss: float) -> Progress:
+    return Progress(
+        step=step,
+        steps=None,
+        fraction=0.0,
+        seconds=0.0,
+        learning_rate=0.0,
+        super_loss=super_loss,
+        base_loss=base_loss,
+        super_terms={},
+        base_terms={},
+        pictures_per_second=0.0,
+    )
 
 
 def test_resume_refuses_what_does_not_fit(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from anydepth_deploy.calibration.collect import (
     import_onnxruntime,
 )
 from anydepth_deploy.calibration.cover import covering_depths
+from anydepth_deploy.calibration.doubts import doubts, warning
 from anydepth_deploy.calibration.graphs import (
     DepthGraph,
     depth_graph,
@@ -54,6 +56,8 @@ from anydepth_deploy.progress import Progress
 from anydepth_deploy.version import __version__
 
 __all__ = ["COUNT", "PROBE", "calibrate"]
+
+log = logging.getLogger("anydepth_deploy")
 
 COUNT = 512
 """Pictures that are observed, by default."""
@@ -95,6 +99,9 @@ def calibrate(
     the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
     ``threads``: of ONNX Runtime, by default as many as there are cores.
 
+    Pictures that can hardly calibrate anything (equal, of one colour, too few) are no error: the
+    log of this package warns of them, and the table says so.
+
     Returns the path and what was written there. What is done is kept in a hidden file beside it
     until then: the same call after an interruption goes on and gives the same table.
 
@@ -120,6 +127,9 @@ def calibrate(
         probe=probe,
     )
     pictures = choose_pictures(images, count, seed, progress=steps.reading)
+    reasons = doubts(pictures.variety)
+    if reasons:
+        log.warning("%s", warning(path, reasons))
     recipe = Preprocess.of(model.resize, size)
     checkpoint_file = CheckpointFile(
         file=readable(source.path.name), sha256=file_sha256(source.path)
@@ -169,6 +179,7 @@ def calibrate(
         ladder=[str(rung) for rung in table.ladder],
         depths=[str(item) for item in depths],
         tensors=_entries(found, method, percentile),
+        warnings=reasons,
     )
     if probe:
         ranges = _measure(ranges, pieces, depths, pictures, probe, orientation, threads, steps)

@@ -145,6 +145,9 @@ class RangeTable(_Model):
     """All that were calibrated: the ladder first, from base to super."""
     tensors: dict[str, dict[str, Entry]] = Field(min_length=1)
     stages: list[StageError] = Field(default_factory=list)
+    warnings: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list)
+    """Why its pictures may not be enough, a clause each; absent from the file where there is
+    nothing to say, as in tables of versions that did not look."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RangeTable:
@@ -289,7 +292,8 @@ def check_table(
 
 
 def _text(table: RangeTable) -> str:
-    return _lines(table.model_dump(mode="json"), {"tensors": 2, "stages": 1}) + "\n"
+    content = table.model_dump(mode="json", exclude=None if table.warnings else {"warnings"})
+    return _lines(content, {"tensors": 2, "stages": 1}) + "\n"
 
 
 def _lines(content: dict[str, Any], expanded: dict[str, int]) -> str:

@@ -118,6 +118,7 @@ def calibrate(
             "sha256": table.sha256,
             "orientation": table.pictures.orientation,
             "notes": notes,
+            "warnings": table.warnings,
             **report.report_rows(table),
         }
         console.print_json({**content, "picture": picture and str(picture)})

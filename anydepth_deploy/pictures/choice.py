@@ -10,6 +10,7 @@ from pathlib import Path
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.pictures.images import find_images, load_image
+from anydepth_deploy.pictures.variety import Looks, Variety
 from anydepth_deploy.progress import Progress
 
 __all__ = ["Pictures", "choose_pictures"]
@@ -21,12 +22,13 @@ class Pictures:
 
     ``paths``: sorted. ``sha256``: of the pictures as a set: over the sorted hashes of their
     files, whatever they are called. ``seed``: what they were drawn with; None where all that
-    there are were taken.
+    there are were taken. ``variety``: how different they are.
     """
 
     paths: tuple[Path, ...]
     sha256: str
     seed: int | None
+    variety: Variety
 
 
 def choose_pictures(
@@ -48,16 +50,17 @@ def choose_pictures(
         folder = Path(source)
         found = sorted(found, key=lambda path: _rank(path.relative_to(folder), seed))[:count]
         found.sort()
-    hashes = []
+    hashes, looks = [], Looks()
     for index, path in enumerate(found):
         if progress is not None:
             progress(f"reading {path.name}", index, len(found))
-        load_image(path)
+        looks.add(load_image(path))
         try:
             hashes.append(file_sha256(path))
         except OSError as error:
             raise ImageError(f"picture {path} cannot be read: {error}") from None
-    return Pictures(tuple(found), _sha256(sorted(hashes)), seed if drawn else None)
+    digest = _sha256(sorted(hashes))
+    return Pictures(tuple(found), digest, seed if drawn else None, looks.variety)
 
 
 def _rank(path: Path, seed: int) -> bytes:

@@ -15,6 +15,7 @@ import torch
 from calibration_cases import Case, case, detr_pieces, write_pictures, yolo
 from conftest import random_detr
 from marked_pictures import save_marked, shown
+from PIL import Image
 
 from anydepth_deploy.calibration import calibrate as calibrate_module
 from anydepth_deploy.calibration.calibrate import calibrate
@@ -294,6 +295,24 @@ def test_pictures_are_turned_unless_told_not_to(detr: Case, tmp_path: Path) -> N
     assert found["marked"].tensors != found["told"].tensors
     assert found["marked"].pictures.orientation == "upright"
     assert found["told"].pictures.orientation == "stored"
+
+
+def test_pictures_that_calibrate_nothing_are_warned_of_and_the_table_says_so(
+    detr: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    black = tmp_path / "black"
+    black.mkdir()
+    for index in range(3):
+        Image.new("RGB", (24, 16)).save(black / f"{index}.png")
+    monkeypatch.setattr(detr, "folder", black)
+    path, found = detr.run(tmp_path / "t.json", probe=0)
+    assert found.warnings[:2] == ["3 of 3 are of one colour", "2 of 3 equal another"]
+    assert read_table(path).warnings == found.warnings
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert record.levelname == "WARNING"
+    assert told.startswith(f"range table {path}: ")
+    assert all(reason in told for reason in found.warnings)
 
 
 # --- interruptions ---------------------------------------------------------------------------

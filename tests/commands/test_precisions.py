@@ -95,6 +95,34 @@ def test_export_finds_the_table_in_the_working_folder(
     assert "gated-int8-shared.onnx" in shown.out
 
 
+def test_export_repeats_what_the_table_says_of_its_pictures(
+    run: Run,
+    checkpoint: Path,
+    tmp_path: Path,
+    fake: FakeGraphs,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pictures = {"count": 512, "sha256": "0" * 64, "seed": 0}
+    told = ["3 of 512 are blue", "2 of 512 are green"]
+    write_table("sound.json", made_up(checkpoint, pictures=pictures))
+    write_table("doubted.json", made_up(checkpoint, pictures=pictures, warnings=told))
+    write_table("few.json", made_up(checkpoint, pictures={**pictures, "count": 3}))
+    command = ["export", checkpoint, "--out", tmp_path / "b", "--precision", "fp32,int8"]
+
+    def warnings(name: str) -> list[str]:
+        caplog.clear()
+        assert run(*command, "--ranges", name).code == 0
+        return [item.getMessage() for item in caplog.records]
+
+    assert warnings("sound.json") == []
+    for _ in range(2):  # also where nothing is missing
+        (line,) = warnings("doubted.json")
+        assert line.startswith("range table doubted.json: ")
+        assert all(reason in line for reason in told)
+    (line,) = warnings("few.json")
+    assert "in all: 3, at least" in line
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

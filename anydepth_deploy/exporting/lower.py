@@ -7,7 +7,6 @@ levels; a norm's factors end up in the scales) is shared afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -18,7 +17,7 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.deformable import gather_samples
-from anydepth_deploy.graph.passes.half import to_half
+from anydepth_deploy.graph.passes.half import HalfReport, to_half
 from anydepth_deploy.graph.passes.placement import Placement, graphs_of
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.passes.weights import align_levels, share_constants
@@ -28,6 +27,7 @@ from anydepth_deploy.manifest import Deformable, Kept, Precision, Target, Weight
 __all__ = ["Lowered", "Recipe", "lower"]
 
 SENSITIVE = "sensitive in half precision"
+BEYOND = "beyond what half precision holds"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
         for node, reason in placement.kept.items()
     ]
     if recipe.precision == "fp16" or (eight and SCHEMES[recipe.target].half):
-        kept += _sensitive(to_half(model).kept, operators)
+        kept += _sensitive(to_half(model), operators)
     if eight and recipe.depth is None and recipe.weights == "shared":
         main, *branches = graphs_of(model.graph)
         levels = not SCHEMES[recipe.target].half
@@ -100,5 +100,9 @@ def _assemble(pieces: Pieces, table: DepthTable, recipe: Recipe, weights: Weight
     return assemble_static(pieces, recipe.depth, **wanted)
 
 
-def _sensitive(names: Iterable[str], operators: dict[str | None, str]) -> list[Kept]:
-    return [Kept(node=name, op=operators.get(name, ""), reason=SENSITIVE) for name in names]
+def _sensitive(report: HalfReport, operators: dict[str | None, str]) -> list[Kept]:
+    beyond = set(report.beyond)
+    return [
+        Kept(node=name, op=operators.get(name, ""), reason=BEYOND if name in beyond else SENSITIVE)
+        for name in report.kept
+    ]

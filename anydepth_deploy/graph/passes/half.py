@@ -7,7 +7,6 @@ is decided in :mod:`anydepth_deploy.graph.passes.sensitive`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +15,11 @@ import onnx_ir as ir
 
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.graph.passes.fold import constant
+from anydepth_deploy.graph.passes.magnitudes import LARGEST
 from anydepth_deploy.graph.passes.sensitive import (
     FIXED_INPUTS,
-    LARGEST,
     Choice,
+    Unit,
     branches,
     choose_full,
     operators,
@@ -28,8 +28,6 @@ from anydepth_deploy.graph.passes.sensitive import (
 from anydepth_deploy.graph.passes.values import new_constant
 
 __all__ = ["HalfReport", "to_half"]
-
-logger = logging.getLogger(__name__)
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
@@ -46,22 +44,23 @@ BOOL_OUTPUTS = operators("And Equal Greater GreaterOrEqual IsInf IsNaN Less Less
 
 @dataclass(frozen=True)
 class HalfReport:
-    """What the pass left in FP32, and what it had to change.
+    """What the pass left in FP32.
 
     ``kept``: names of the nodes that compute with float32, in the order of the graph, without
-    casts, Ifs and pass-throughs. ``clipped``: names of constants with finite values beyond FP16's
-    largest (65504), which were clipped to it.
+    casts, Ifs and pass-throughs. ``beyond``: those of them that would not have to, did FP16 hold
+    their constants (finite ones up to 65504, factors that do not vanish) and what comes of these.
     """
 
     kept: tuple[str, ...]
-    clipped: tuple[str, ...]
+    beyond: tuple[str, ...]
 
 
 def to_half(model: ir.Model) -> HalfReport:
     """Turn ``model``, an assembled float32 graph, into FP16 in place.
 
-    Casts stand in the graph that needs them. Logs a warning for constants that had to be clipped.
-    Raises :class:`ExportError` for control flow other than If.
+    Casts stand in the graph that needs them. No constant loses more than rounding to FP16 takes: a
+    node for which one would stays in FP32. Raises :class:`ExportError` for control flow other than
+    If.
     """
     nodes = list(walk(model.graph))
     for node in nodes:
@@ -75,13 +74,7 @@ def to_half(model: ir.Model) -> HalfReport:
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes):
         model.graph.opset_imports[""] = max(model.graph.opset_imports[""], QUANTISED_OPSET)
         model.ir_version = max(model.ir_version or 0, QUANTISED_IR_VERSION)
-    if caster.clipped:
-        logger.warning(
-            "%d constants had values beyond what FP16 holds and were clipped to +-65504: %s",
-            len(caster.clipped),
-            ", ".join(caster.clipped),
-        )
-    return HalfReport(_kept(nodes, choice), tuple(caster.clipped))
+    return HalfReport(_kept(nodes, choice.full), _kept(nodes, choice.beyond))
 
 
 @dataclass
@@ -90,7 +83,6 @@ class _Caster:
 
     model: ir.Model
     choice: Choice
-    clipped: list[str] = field(default_factory=list)
     copies: dict[ir.Value, ir.Value] = field(default_factory=dict)
     """From a constant that both precisions read to its FP16 copy."""
 
@@ -113,7 +105,7 @@ class _Caster:
                 if FLOAT16 not in wanted or value.const_value is None:
                     continue
                 name = value.name or ""
-                array = self._half(name, value.const_value.numpy())
+                array = _half(value.const_value.numpy())
                 if wanted == {FLOAT16}:
                     value.const_value = ir.Tensor(array, name=name)
                     value.type = ir.TensorType(FLOAT16)
@@ -213,14 +205,6 @@ class _Caster:
         full = node in self.choice.full or index in FIXED_INPUTS.get(node.op_type, ())
         return FLOAT if full else FLOAT16
 
-    def _half(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Rounded to FP16; infinities stay what they are, finite values stay finite."""
-        finite = np.isfinite(array)
-        if np.any(np.abs(array[finite]) > LARGEST):
-            self.clipped.append(name)
-            array = np.where(finite, np.clip(array, -LARGEST, LARGEST), array)
-        return array.astype(np.float16)
-
     @staticmethod
     def _fresh(name: str, taken: set[str | None]) -> str:
         count, wanted = 1, name
@@ -229,6 +213,13 @@ class _Caster:
             wanted = f"{name}.{count}"
         taken.add(wanted)
         return wanted
+
+
+def _half(array: np.ndarray) -> np.ndarray:
+    """Rounded to FP16; infinities stay what they are, finite values stay finite (only bounds that
+    bind nothing are beyond it: what reads others is FP32)."""
+    clipped = np.where(np.isfinite(array), np.clip(array, -LARGEST, LARGEST), array)
+    return clipped.astype(np.float16)
 
 
 def _fill_types(node: ir.Node) -> None:
@@ -296,6 +287,6 @@ def _normalise_batch_norm(node: ir.Node) -> None:
     node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
 
 
-def _kept(nodes: list[ir.Node], choice: Choice) -> tuple[str, ...]:
-    kept = (n for n in nodes if n in choice.full and n.op_type not in ("Cast", "Identity"))
+def _kept(nodes: list[ir.Node], full: frozenset[Unit]) -> tuple[str, ...]:
+    kept = (n for n in nodes if n in full and n.op_type not in ("Cast", "Identity"))
     return tuple(node.name or "" for node in kept)

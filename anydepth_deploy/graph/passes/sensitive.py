@@ -1,10 +1,10 @@
 """Which part of a graph stays in FP32 when the rest becomes FP16.
 
-Operators fall into five groups. Heavy ones (convolutions, matrix products) are always FP16, and
-those that lose what makes them right are always FP32: norms and softmax sum many values; a sampling
-position of GridSample, a box or a score that decides a rank needs more than the 11 bits of FP16;
-an index that was cast to a float would be rounded. Any operator that is not listed here counts
-among the latter. What lies between follows its neighbours, so that few casts are needed:
+Operators fall into five groups. Heavy ones (convolutions, matrix products) are FP16, and those that
+lose what makes them right are always FP32: norms and softmax sum many values; a sampling position
+of GridSample, a box or a score that decides a rank needs more than the 11 bits of FP16; an index
+that was cast to a float would be rounded. Any operator that is not listed here counts among the
+latter. What lies between follows its neighbours, so that few casts are needed:
 
 1. *Exact* readers (grids, ranks, boxes, sigmoids that give a result, the graph's float outputs)
    take the arithmetic that leads to them into FP32, back to the linear layer or convolution it
@@ -12,6 +12,9 @@ among the latter. What lies between follows its neighbours, so that few casts ar
 2. Arithmetic that reads nothing but FP32 is FP32.
 3. Operators that only move values round to the same result before and after: they go to the side
    where fewer bytes are moved and fewer casts needed.
+
+And whatever FP16 cannot hold is FP32, heavy or not: nodes with constants beyond its ends, and what
+is computed from them until it is an ordinary number again (see :mod:`magnitudes`).
 
 The outputs of an If count as such moves, out of either branch. So a coordinate that is FP32 in the
 branch that computes it passes the If, and the pass-through of the other branch, in FP32.
@@ -28,15 +31,12 @@ import numpy as np
 import onnx_ir as ir
 
 from anydepth_deploy.errors import ExportError
+from anydepth_deploy.graph.passes import magnitudes
 from anydepth_deploy.graph.passes.fold import constant
+from anydepth_deploy.graph.passes.magnitudes import LARGEST, SMALLEST_NORMAL, Size
 from anydepth_deploy.manifest import RAW_METADATA
 
-__all__ = ["FIXED_INPUTS", "LARGEST", "Choice", "branches", "choose_full", "operators", "walk"]
-
-SMALLEST_NORMAL = 2.0**-14
-"""The smallest FP16 number with all its bits (6.1e-5)."""
-
-LARGEST = float(np.finfo(np.float16).max)
+__all__ = ["FIXED_INPUTS", "Choice", "Unit", "branches", "choose_full", "operators", "walk"]
 
 
 def operators(names: str) -> frozenset[str]:
@@ -51,6 +51,9 @@ HEAVY = operators(
     "AveragePool BatchNormalization Conv ConvTranspose DequantizeLinear Gemm MatMul MaxPool "
     "QuantizeLinear Resize"
 )
+POOLS = operators("AveragePool MaxPool Resize")
+"""Heavy, but without constants: what they give is as large as what they read."""
+
 ARITHMETIC = operators(
     "Abs Add Ceil Clip Div Erf Floor LeakyRelu Max Min Mul Neg PRelu ReduceMax ReduceMin Relu "
     "Round Sign Sub Where"
@@ -74,10 +77,12 @@ Unit = ir.Node | ir.Value
 @dataclass(frozen=True)
 class Choice:
     """``full``: the nodes and the outputs of Ifs in FP32. ``pinned``: values that must be FP32
-    whatever computes them, because they or copies of them are outputs of the graph."""
+    whatever computes them, because they or copies of them are outputs of the graph. ``beyond``:
+    of ``full``, what is there because FP16 cannot hold it."""
 
     full: frozenset[Unit]
     pinned: tuple[ir.Value, ...]
+    beyond: frozenset[Unit]
 
 
 def branches(node: ir.Node) -> Iterator[ir.Graph]:
@@ -107,11 +112,12 @@ def choose_full(model: ir.Model) -> Choice:
     pinned = {value: None for value in model.graph.outputs if _is_float(value)}
     for node in model.graph:
         pinned.update((v, None) for v in node.outputs if v.name in raw and _is_float(v))
-    full = {unit for unit in flow.units if flow.group(unit) == "full"}
+    beyond = _beyond(flow)
+    full = {unit for unit in flow.units if flow.group(unit) == "full"} | beyond
     _grow_backwards(flow, full, set(pinned))
     _grow_forwards(flow, full)
-    _move_casts(flow, full, set(pinned))
-    return Choice(frozenset(full), tuple(pinned))
+    _move_casts(flow, full, set(pinned), beyond)
+    return Choice(frozenset(full), tuple(pinned), frozenset(beyond))
 
 
 @dataclass
@@ -155,6 +161,16 @@ class _Flow:
             return "arithmetic"
         return "move" if unit.op_type in MOVES else "full"
 
+    def rounded(self, node: ir.Node) -> Iterable[int]:
+        """The inputs whose constants FP16 would round, or whose size is that of the results."""
+        if self.group(node) == "full" and node.op_type not in (
+            *magnitudes.NORMS,
+            "DequantizeLinear",
+        ):
+            return ()
+        fixed = FIXED_INPUTS.get(node.op_type, ())
+        return (index for index in range(len(node.inputs)) if index not in fixed)
+
     def sources(self, unit: Unit) -> list[ir.Value]:
         """Computed floats that ``unit`` reads."""
         if isinstance(unit, ir.Value):
@@ -178,6 +194,73 @@ class _Flow:
     def is_full(self, value: ir.Value, full: set[Unit]) -> bool:
         unit = _unit(value)
         return unit is None or unit in full  # the inputs of the graph are float32
+
+
+def _beyond(flow: _Flow) -> set[Unit]:
+    """What FP16 cannot hold: from the first constant that does not fit, and what makes up for it
+    before that."""
+    found, ends = _spread(flow, set(), set())
+    path: set[Unit] = set()
+    makers: set[Unit] = set()
+    for end in ends:
+        _lead_to(flow, end, path, makers)
+    # Sizes begin earlier then, and end so.
+    return _spread(flow, path, makers)[0] | path | makers if makers else found
+
+
+def _spread(flow: _Flow, path: set[Unit], makers: set[Unit]) -> tuple[set[Unit], list[ir.Node]]:
+    """What reads constants that do not fit, or what is computed from those or by ``makers``, until
+    it is ordinary again, which is not asked along ``path``; and of these where it begins."""
+    found: set[Unit] = set()
+    ends: list[ir.Node] = []
+    sizes: dict[ir.Value | None, Size] = {}
+    for unit in flow.units:
+        if isinstance(unit, ir.Value):
+            if given := [sizes[value] for value in flow.entering[unit] if value in sizes]:
+                found.add(unit)
+                sizes[unit] = magnitudes.largest_of(given)
+            continue
+        large = {index: sizes[value] for index, value in enumerate(unit.inputs) if value in sizes}
+        misfits = [index for index in flow.rounded(unit) if magnitudes.reads_misfit(unit, index)]
+        begins = bool(misfits) or (flow.group(unit) == "half" and magnitudes.overflows(unit))
+        if not large and not begins and unit not in makers:
+            continue
+        if flow.group(unit) != "full":
+            found.add(unit)
+        for index in misfits:
+            found.update(magnitudes.weight_path(unit, index))
+        if begins:
+            ends.append(unit)
+        size = magnitudes.estimate(unit, large)
+        if not size.ordinary or unit in path or unit in makers:
+            sizes.update((value, size) for value in flow.results(unit))
+    return found, ends
+
+
+def _lead_to(flow: _Flow, end: ir.Node, path: set[Unit], makers: set[Unit]) -> None:
+    """Add to ``makers`` the layers that make up for the constants of ``end``, and to ``path`` what
+    computes its inputs from what they give; nothing where none does."""
+    passed: set[Unit] = set()
+    found: set[Unit] = set()
+    waiting: list[Unit] = [end]
+    while waiting:
+        for value in flow.sources(waiting.pop()):
+            unit = _unit(value)
+            if unit is None or unit in passed or flow.group(unit) == "full":
+                continue
+            if isinstance(unit, ir.Value) or flow.group(unit) != "half" or _passes(unit):
+                passed.add(unit)
+                waiting.append(unit)
+            elif magnitudes.out_of_bounds(unit):
+                found.add(unit)
+    if found:
+        path |= passed
+        makers |= found
+
+
+def _passes(node: ir.Node) -> bool:
+    """Whether a node that is FP16 has no constants that multiply what it reads."""
+    return node.op_type in POOLS or _is_silu(node)
 
 
 def _grow_backwards(flow: _Flow, full: set[Unit], pinned: set[ir.Value]) -> None:
@@ -204,9 +287,13 @@ def _grow_forwards(flow: _Flow, full: set[Unit]) -> None:
                 full.add(unit)
 
 
-def _move_casts(flow: _Flow, full: set[Unit], pinned: set[ir.Value]) -> None:
-    """Take moves out of FP32 where they come from, or lead to, FP16 alone."""
-    moves = [unit for unit in flow.units if unit in full and flow.group(unit) == "move"]
+def _move_casts(flow: _Flow, full: set[Unit], pinned: set[ir.Value], beyond: set[Unit]) -> None:
+    """Take moves out of FP32 where they come from, or lead to, FP16 alone; not those ``beyond``."""
+    moves = [
+        unit
+        for unit in flow.units
+        if unit in full and unit not in beyond and flow.group(unit) == "move"
+    ]
     for unit in reversed(moves):
         results = flow.results(unit)
         if any(value in pinned for value in results):

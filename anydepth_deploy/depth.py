@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from anydepth_deploy.errors import DepthError, shorten
+from anydepth_deploy.texts import read_text
 
 __all__ = [
     "Depth",
@@ -332,7 +333,7 @@ def _is_file(path: Path) -> bool:
 
 def _read_ladder_file(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DepthError(f"ladder file {path} cannot be read: {error}") from None
     if path.suffix.lower() != ".json" and not text.lstrip().startswith(("[", "{")):

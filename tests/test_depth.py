@@ -307,6 +307,32 @@ def test_ladder_files_that_are_none(tmp_path: Path, name: str, content: bytes, t
     assert "\n" not in message
 
 
+MARKS = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+
+
+@examples(60)
+@given(
+    codec=st.sampled_from(MARKS),
+    rungs=st.lists(st.sampled_from(ALL_TEXTS), unique=True, max_size=6),
+    end=st.sampled_from(["\n", "\r\n"]),
+    form=st.sampled_from(["lines", "list", "object", "joined"]),
+)
+def test_ladder_files_with_a_byte_order_mark(
+    tmp_path: Path, codec: str, rungs: list[str], end: str, form: str
+) -> None:
+    ends = {str(R50.base), str(R50.super)}
+    words = ["base", *(rung for rung in rungs if rung not in ends), "super"]
+    text = {
+        "lines": end.join(words),
+        "joined": f"{end}\ufeff".join(words),
+        "list": json.dumps(words),
+        "object": json.dumps({"ladder": words}),
+    }[form]
+    path = tmp_path / ("ladder.json" if form in ("list", "object") else "ladder.txt")
+    path.write_bytes(f"\ufeff{text}".encode(codec))
+    assert [*map(str, parse_ladder(R50, str(path)))] == [str(R50.parse(word)) for word in words]
+
+
 def test_ladder_files_that_cannot_be_opened(tmp_path: Path) -> None:
     folder = tmp_path / "folder.json"
     folder.mkdir()

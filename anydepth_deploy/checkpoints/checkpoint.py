@@ -1,17 +1,16 @@
 """Read untrusted checkpoint files: nothing in a file is executed.
 
 Accepted are the authors' training dictionary (``ema`` first, then ``model``) of state dicts or of
-network objects, a bare state dict and safetensors; keys may carry the ``module.`` prefix of
-distributed training. torch's own reader is not used, :mod:`anydepth_deploy.checkpoints` is. Only
-the weights to deploy are read into memory.
+network objects, a bare state dict and safetensors; what wrappers put before names and beside
+weights is left out (:mod:`.wrappers`). torch's own reader is not used,
+:mod:`anydepth_deploy.checkpoints` is. Only the weights to deploy are read into memory.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from anydepth_deploy.checkpoints.archive import Archive, read_tensors, refuse_unreadable
+from anydepth_deploy.checkpoints.class_names import listed_names
 from anydepth_deploy.checkpoints.inert import (
     NOT_PLAIN,
     LazyTensor,
@@ -29,7 +29,6 @@ from anydepth_deploy.checkpoints.inert import (
     kind_of,
 )
 from anydepth_deploy.checkpoints.network import (
-    MAX_KEY,
     is_network,
     is_side,
     network_metadata,
@@ -38,6 +37,7 @@ from anydepth_deploy.checkpoints.network import (
 from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
+from anydepth_deploy.checkpoints.wrappers import Unwrapped, unwrap
 from anydepth_deploy.documents import utf8_path
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.families.family import Family
@@ -48,7 +48,10 @@ from anydepth_deploy.families.shared.usual_state import usual_state
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
 TENSORS = (Tensor, LazyTensor, UnusableTensor)
-MAX_CLASS_NAME = 100
+PLAIN = (str, int, float, list, tuple)
+
+NAMES = ("class_names", "names")
+"""Entries beside the weights that hold class names, the first of them that fits."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Checkpoint:
     the file has; ``weights`` says which entry they came from (``ema``, ``model`` or ``state
     dict``); ``extra`` holds the plain values beside the weights and, where the network was saved
     as an object, what it says about itself (``class_names``, ``input_size``, ``stride``, ``nc``,
-    ``yaml``, ``layers``).
+    ``yaml``, ``layers``); ``notes`` say in words what of the file was left out.
     """
 
     path: Path
@@ -68,17 +71,16 @@ class Checkpoint:
     state: dict[str, Tensor]
     weights: str
     extra: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> list[str] | None:
-        """Class names stored in the file, if they fit the number of classes and can be shown: they
-        reach terminals and manifests as they are."""
-        names = self.extra.get("class_names")
-        if not isinstance(names, list) or len(names) != self.config.classes:
-            return None
-        # A nested list could turn into a text of any length.
-        texts = [str(name) for name in names if isinstance(name, str | int)]
-        return texts if len(texts) == len(names) and all(map(_is_shown, texts)) else None
+        """Class names stored in the file, if they fit the number of classes and can be shown."""
+        for entry in NAMES:
+            names = listed_names(self.extra.get(entry))
+            if names is not None and len(names) == self.config.classes:
+                return names
+        return None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -98,7 +100,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = check_present(path)
     read = _read_safetensors if _is_safetensors(path) else _read_archive
-    state, weights, extra = read(path)
+    state, weights, extra, notes = read(path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         family, config = recognise(shapes, f"checkpoint {path}")
@@ -106,7 +108,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         message = str(error)
         prefix = f"checkpoint {path}: "
         raise CheckpointError(message if message.startswith(prefix) else prefix + message) from None
-    return Checkpoint(path, family, config, state, weights, extra)
+    found = Checkpoint(path, family, config, state, weights, extra, notes)
+    if found.class_names is None and not extra.keys().isdisjoint(NAMES):
+        note = f"left out: class names that do not fit {config.classes} classes or cannot be shown"
+        found = replace(found, notes=(*notes, note))
+    return found
 
 
 @usual_state()
@@ -202,10 +208,11 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
 
-Weights = dict[str, Tensor]
+Read = tuple[dict[str, Tensor], str, dict[str, Any], tuple[str, ...]]
+"""Weights, the entry they are from, the plain values beside them, and what was left out."""
 
 
-def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
+def _read_safetensors(path: Path) -> Read:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -216,8 +223,8 @@ def _read_safetensors(path: Path) -> tuple[Weights, str, dict[str, Any]]:
             f"checkpoint {path} is not a readable safetensors file ({error}); it may be truncated: "
             "fetch it again"
         ) from None
-    state, weights, extra = _find_weights(path, state)
-    return _renamed(path, state), weights, extra
+    found, weights, extra = _find_weights(path, state)
+    return found.tensors, weights, extra, found.notes
 
 
 def _widened(path: Path, value: Tensor) -> Tensor:
@@ -225,7 +232,7 @@ def _widened(path: Path, value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def _read_archive(path: Path) -> tuple[Weights, str, dict[str, Any]]:
+def _read_archive(path: Path) -> Read:
     with path.open("rb") as file:
         head = file.read(4)
     if head[:1] == b"\x80":
@@ -241,8 +248,8 @@ def _read_archive(path: Path) -> tuple[Weights, str, dict[str, Any]]:
     with Archive(path) as archive:
         rebuilder = Rebuilder(origin, archive.sizes)
         content = unpickle(archive.read("data.pkl", MAX_PICKLE_BYTES), rebuilder)
-        tensors, weights, extra = _find_weights(path, content)
-        tensors = _renamed(path, tensors)
+        found, weights, extra = _find_weights(path, content)
+        tensors = found.tensors
         strange = [key for key, value in tensors.items() if isinstance(value, UnusableTensor)]
         if strange:
             raise CheckpointError(
@@ -257,10 +264,10 @@ def _read_archive(path: Path) -> tuple[Weights, str, dict[str, Any]]:
                 lambda lazy: read_tensors(archive, {"": lazy})[""],
             )
             extra = {**about, **extra}
-        return read_tensors(archive, tensors), weights, extra
+        return read_tensors(archive, tensors), weights, extra, found.notes
 
 
-def _find_weights(path: Path, content: Any) -> tuple[dict[str, Any], str, dict[str, Any]]:
+def _find_weights(path: Path, content: Any) -> tuple[Unwrapped, str, dict[str, Any]]:
     """The state dict to deploy, the name of its entry, and the plain values beside it."""
     if is_network(content):
         content = {"model": content}
@@ -271,7 +278,7 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Any], str, dict[s
     averaged = _averaged(content)
     if averaged is not None:
         if found := _state_dict(path, averaged):
-            return found, "ema", _plain_values(content)
+            return unwrap(path, found), "ema", _plain_values(content)
         raise CheckpointError(
             f"checkpoint {path}: its 'ema' entry is not a state dict (tensors by name) or a "
             "network, and the averaged weights are the ones to deploy; to deploy others, save "
@@ -280,10 +287,10 @@ def _find_weights(path: Path, content: Any) -> tuple[dict[str, Any], str, dict[s
     for entry, candidate in (
         ("model", content.get("model")),
         ("state dict", content.get("state_dict")),
-        ("state dict", content),
+        ("state dict", {key: value for key, value in content.items() if key not in NAMES}),
     ):
         if found := _state_dict(path, candidate):
-            return found, entry, _plain_values(content)
+            return unwrap(path, found), entry, _plain_values(content)
     entries = [key[:80] if isinstance(key, str) else kind_of(key) for key in content]
     raise CheckpointError(
         f"checkpoint {path} has no weights: expected 'ema', 'model' or a state dict; found the "
@@ -319,38 +326,12 @@ def _plain_values(content: Mapping[Any, Any]) -> dict[str, Any]:
     found = {
         key: copies.copy(value)
         for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, str | int | float | list | tuple)
+        if isinstance(key, str) and isinstance(value, (*PLAIN, dict) if key in NAMES else PLAIN)
     }
     return {key: value for key, value in found.items() if value is not NOT_PLAIN}
-
-
-def _renamed(path: Path, tensors: dict[str, Any]) -> dict[str, Any]:
-    """The same tensors under names without the prefix of distributed training."""
-    if long := [key[:80] for key in tensors if len(key) > MAX_KEY]:
-        raise CheckpointError(
-            f"checkpoint {path} names {len(long)} weights with more than {MAX_KEY} characters; "
-            f"expected the names of a detector: {shorten(long)}"
-        )
-    times = Counter(map(_without_prefix, tensors))
-    if again := [key for key in tensors if times[_without_prefix(key)] > 1]:
-        raise CheckpointError(
-            f"checkpoint {path} names weights more than once, but for the prefix 'module.'; "
-            f"expected each once, so save one of them: {shorten(again)}"
-        )
-    return {_without_prefix(key): value for key, value in tensors.items()}
 
 
 def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
     return all(
         isinstance(key, str) and isinstance(value, TENSORS) for key, value in candidate.items()
     )
-
-
-def _is_shown(name: str) -> bool:
-    return 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
-
-
-def _without_prefix(key: str) -> str:
-    while key.startswith("module."):
-        key = key.removeprefix("module.")
-    return key

@@ -21,7 +21,14 @@ from anydepth_deploy.checkpoints.inert import (
 )
 from anydepth_deploy.errors import CheckpointError, shorten
 
-__all__ = ["MAX_KEY", "is_network", "is_side", "network_metadata", "network_weights"]
+__all__ = [
+    "LOSS_ATTRIBUTES",
+    "MAX_KEY",
+    "is_network",
+    "is_side",
+    "network_metadata",
+    "network_weights",
+]
 
 MAX_ENTRIES = 100_000
 """Modules, parameters and buffers, also those that are None. The published networks have up to
@@ -33,6 +40,8 @@ MAX_KEY = 512
 MAX_METADATA_NUMBERS = 64
 
 LOSS_ATTRIBUTES = ("criterion", "loss", "assigner")
+WRAPPED = ("module", "_orig_mod")
+"""What wrappers call the network in them."""
 LOSS_CLASSES = ("loss", "criterion", "assigner")
 
 
@@ -146,12 +155,12 @@ def network_metadata(
 
 
 def _inner(network: Stub) -> Stub:
-    """The network inside the wrapper of distributed training."""
+    """The network inside the wrappers of distributed training, averaging and compilation."""
     for _ in range(MAX_DEPTH):
-        children = network.attributes["_modules"]
-        if list(children) != ["module"] or not is_network(children["module"]):
+        children = list(network.attributes["_modules"].items())
+        if len(children) != 1 or children[0][0] not in WRAPPED or not is_network(children[0][1]):
             break
-        network = children["module"]
+        network = children[0][1]
     return network
 
 

@@ -16,5 +16,12 @@ def check_present(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
+        if (path / "manifest.json").is_file():
+            what = "is a folder, a bundle: name the file that it was exported from"
         raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")
+    if path.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"checkpoint {path} is an ONNX graph; {SUPPORTED}, or name the folder of the graph's "
+            "bundle where a bundle is taken"
+        )
     return path

@@ -77,6 +77,9 @@ NUMPY_SCALARS = {
 STANDARD_STATEFUL = {
     ("argparse", "Namespace"),
     ("types", "SimpleNamespace"),
+    ("collections", "ChainMap"),
+    ("collections", "UserDict"),
+    ("collections", "UserList"),
     ("decimal", "Decimal"),
     ("fractions", "Fraction"),
     ("uuid", "UUID"),
@@ -277,6 +280,11 @@ class Rebuilder:
             raise self.damaged(f"a collection made of {kind_of(value)}")
         self.charge(len(value) + 1)
         return list(value)
+
+    def _deque(self, value: object = (), longest: object = None) -> list[Any]:
+        if type(longest) not in (int, type(None)):
+            raise self.damaged("a queue whose length is no number")
+        return self._items(value)
 
     def _set(self, value: object = ()) -> set[Any]:
         return {self.key(item) for item in self._items(value)}
@@ -479,6 +487,7 @@ CALLS: dict[tuple[str, str], Listed] = {
     ("collections", "Counter"): (Rebuilder._dictionary, 0, 1),
     ("collections", "OrderedDict"): (Rebuilder._ordered, 0, 1),
     ("collections", "defaultdict"): (Rebuilder._default, 0, 2),
+    ("collections", "deque"): (Rebuilder._deque, 0, 2),
     ("copyreg", "_reconstructor"): (Rebuilder._reconstructed, 3, 3),
     ("numpy", "dtype"): (Rebuilder._numpy_type, 1, 3),
     ("torch", "Size"): (Rebuilder._tuple, 1, 1),

@@ -29,6 +29,7 @@ __all__ = [
     "find_family",
     "find_outputs",
     "find_training",
+    "is_known",
     "names",
     "recognise",
     "tolerances",
@@ -114,6 +115,18 @@ def engine_tolerances(name: str, size: Size, precision: str) -> EngineTolerances
             "verified; verify its graphs instead"
         )
     return found
+
+
+def is_known(shapes: Shapes) -> bool:
+    """Whether a state dict with these shapes is a family's network, be it one that it refuses."""
+    for name in names():
+        try:
+            family = find_family(name)
+        except UsageError:  # of a package that is broken
+            continue
+        if family.recognise(shapes) is not None:
+            return True
+    return False
 
 
 def recognise(shapes: Shapes, origin: str) -> tuple[Family, Any]:

@@ -219,6 +219,6 @@ def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:
         if one[key] != other[key]
     ]
     return (
-        f"bundle {path} holds another export: {'; '.join(changed)}. Choose another --out, or "
-        "replace it with --force"
+        f"bundle {path} holds another export: {'; '.join(changed)}. Name what it was made with to "
+        "add to it, choose another --out, or replace it with --force, which keeps what is not named"
     )

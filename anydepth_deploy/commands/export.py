@@ -118,7 +118,12 @@ def export(
     batch: BatchOption = "1,1,4",
     workspace: WorkspaceOption = None,
     timing_cache: TimingCacheOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace another export.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Replace another export, keeping the settings not named here."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle; makes only what is missing."""
@@ -149,6 +154,7 @@ def export(
     from anydepth_deploy import console, describe
     from anydepth_deploy.exporting.export import export_bundle
 
+    notes: list[str] = []
     with console.bar("export", quiet=json) as progress:
         bundle = export_bundle(
             checkpoint,
@@ -166,6 +172,7 @@ def export(
             raw=raw,
             force=force,
             progress=progress,
+            note=notes.append,
         )
     if format != "onnx":
         build_engines(
@@ -181,7 +188,8 @@ def export(
             deformable=deformable,
             quiet=json,
         )
-    describe.show(describe.describe_bundle(bundle.path), every=False, as_json=json)
+    found = {**describe.describe_bundle(bundle.path), "notes": notes}
+    describe.show(found, every=False, as_json=json, checkpoint=checkpoint)
 
 
 def _suppression(nms: Where | None, score: float | None, iou: float | None) -> Suppression | None:

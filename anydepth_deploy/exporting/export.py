@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,20 @@ import onnx_ir as ir
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.writer import BundleWriter
+from anydepth_deploy.calibration.doubts import known_doubts, warning
 from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
+from anydepth_deploy.exporting.kept import (
+    find_previous,
+    gone,
+    keeping,
+    kept_words,
+    with_artifacts,
+)
 from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.exporting.plan import (
     Job,
@@ -48,6 +57,8 @@ from anydepth_deploy.version import __version__
 
 __all__ = ["export_bundle"]
 
+log = logging.getLogger("anydepth_deploy")
+
 
 @usual_state()
 def export_bundle(
@@ -69,6 +80,7 @@ def export_bundle(
     raw: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Export ``checkpoint`` into the bundle folder ``out``, making only what is missing there.
 
@@ -80,11 +92,15 @@ def export_bundle(
     with the same result, for programs that get GridSample wrong. ``precision``: any of ``fp32``,
     ``fp16`` and ``int8``; the last takes its scales from ``ranges``, a table that :func:`calibrate`
     wrote (by default to ``calib/<checkpoint>.json``), and is made for each of ``targets``
-    (``onnxruntime``, ``tensorrt``); ``rules`` say what of it stays in float. ``ladder``: rungs from
-    base to super, joined by commas, or a file. ``input_size``: height and width, by default the
-    checkpoint's. ``classes``: a file of class names, one a line. ``suppression``: where non-maximum
-    suppression happens and with which thresholds, for families that need it; by default in the
-    graph. ``raw``: add the heads' raw outputs. ``force``: replace a bundle of another export.
+    (``onnxruntime``, ``tensorrt``); ``rules`` say what of it stays in float. The log repeats what
+    the table says against its pictures. ``ladder``: rungs from base to super, joined by commas, or
+    a file. ``input_size``: height and width, by default the checkpoint's. ``classes``: a file of
+    class names, one a line. ``suppression``: where non-maximum suppression happens and with which
+    thresholds, for families that need it; by default in the graph. ``raw``: add the heads' raw
+    outputs. ``force``: replace a bundle of another export; what it was made with (size, ladder,
+    class names, resizing, each setting of suppression) is kept unless it is named here, and so are
+    its artifacts where only class names change. ``note`` is given a line for a person about what
+    was kept, and one about what is gone.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never
@@ -94,32 +110,51 @@ def export_bundle(
     loaded = read_checkpoint(checkpoint)
     scales = find_scales(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
-    rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
+    digest = file_sha256(loaded.path)
+    previous = find_previous(out) if force else None
+    kept = keeping(previous, loaded, digest)
+    rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
-    size = input_size or loaded.input_size or model.config.input_size
+    size = input_size or kept.size(loaded, model)
     if deformable == "gather" and not model.samples_grids:
         raise UsageError(
             f"{model.family} has no deformable attention: leave --deformable gather out"
         )
     sampling = deformable if model.samples_grids else None
     jobs = plan_jobs(table, chosen, weights, depth, precision, targets, sampling)
-    if suppression is not None:
-        if model.suppression is None:
-            raise UsageError(
-                f"{model.family} gives its detections without non-maximum suppression: leave the "
-                "options that begin with --nms out"
-            )
-        model.suppression = suppression
+    if suppression is not None and model.suppression is None:
+        raise UsageError(
+            f"{model.family} gives its detections without non-maximum suppression: leave the "
+            "options that begin with --nms out"
+        )
+    kept_from = kept_words(
+        kept,
+        loaded,
+        model,
+        input_size=input_size,
+        ladder=ladder,
+        class_names=classes,
+        suppression=suppression,
+    )
+    model.suppression = kept.suppression(model, suppression)
     plan = Plan(model, table, size, jobs, raw, scales)
-    manifest = _manifest(loaded, plan, classes)
+    names = class_names(loaded.config.classes, file=classes, stored=kept.names(loaded))
+    manifest = _manifest(loaded, plan, names, kept.preprocess(model, size), digest)
     _check_rising(manifest)
+    manifest = with_artifacts(manifest, kept.previous)
     if scales is not None:
         check_scales(scales, manifest, jobs)
+        if reasons := known_doubts(scales.table):
+            log.warning("%s", warning(scales.file, reasons))
     with BundleWriter(out, manifest, force=force) as writer:
         missing = [job for job in jobs if not plan.made(writer, job)]
         if missing:
             _build(writer, plan, missing, progress)
-    return open_bundle(out)
+    bundle = open_bundle(out)
+    for line in (kept_from, gone(previous, bundle.manifest)):
+        if note is not None and line:
+            note(line)
+    return bundle
 
 
 def _check_rising(manifest: Manifest) -> None:
@@ -238,7 +273,9 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _manifest(checkpoint: Checkpoint, plan: Plan, classes: str | Path | None) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, plan: Plan, classes: list[str], preprocess: Preprocess, sha256: str
+) -> Manifest:
     model, table = plan.model, plan.table
     macs = count_macs(model, plan.size)
     config: Any = checkpoint.config
@@ -247,15 +284,15 @@ def _manifest(checkpoint: Checkpoint, plan: Plan, classes: str | Path | None) ->
         created=utc_now(),
         source=Source(
             file=readable(checkpoint.path.name),
-            sha256=file_sha256(checkpoint.path),
+            sha256=sha256,
             bytes=checkpoint.path.stat().st_size,
             weights=checkpoint.weights,
         ),
         family=checkpoint.family.name,
         config=config.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        classes=class_names(config.classes, file=classes, stored=checkpoint.class_names),
-        preprocess=Preprocess.of(model.resize, plan.size),
+        classes=classes,
+        preprocess=preprocess,
         gates=[GateSpec(name=g.name, group=g.group, layers=g.layers) for g in table.space.gates],
         base=list(table.space.base_settings),
         ladder=[str(rung) for rung in table.ladder],

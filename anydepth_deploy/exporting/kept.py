@@ -1,0 +1,151 @@
+"""What a bundle was made with, and keeps when it is replaced, but for what is named anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anydepth_deploy.bundle.files import MANIFEST, manifest_if_any
+from anydepth_deploy.checkpoints.checkpoint import Checkpoint
+from anydepth_deploy.checkpoints.class_names import class_names
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.errors import DepthError, UsageError, shorten
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.manifest import Manifest
+from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.suppression import Suppression
+
+__all__ = ["Kept", "find_previous", "gone", "keeping", "kept_words", "with_artifacts"]
+
+APART = {"tool_version", "created", "source", "classes", "artifacts", "results"}
+"""Fields of a manifest that no graph depends on; of ``source``, the digest is compared."""
+
+
+def find_previous(out: str | Path) -> Manifest | None:
+    """The manifest of the bundle in ``out``, if there is a whole one."""
+    folder = Path(out)
+    return manifest_if_any(folder, MANIFEST) if folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is not named in an export comes from here: from the bundle that it replaces, else from
+    the checkpoint, else from the network.
+
+    ``previous``: the manifest of that bundle, if it is of the same network; None where nothing is
+    kept. ``same``: whether it is of the same file. What another file says of itself (its class
+    names, its input size) comes before what the bundle was made with.
+    """
+
+    previous: Manifest | None = None
+    same: bool = False
+
+    def size(self, checkpoint: Checkpoint, model: AnyDepthModel) -> tuple[int, int]:
+        """Height and width of the input."""
+        stored = checkpoint.input_size
+        if self.previous is None or (stored is not None and not self.same):
+            usual: tuple[int, int] = model.config.input_size
+            return stored or usual
+        return self.previous.preprocess.size
+
+    def ladder(self, model: AnyDepthModel) -> tuple[Depth, ...]:
+        """The rungs, from base to super."""
+        if self.previous is None:
+            return model.ladder
+        space = model.space
+        try:
+            rungs = tuple(space.parse(text) for text in self.previous.ladder)
+            return DepthTable(space, rungs).ladder
+        except DepthError:  # this version knows the network with other gates
+            return model.ladder
+
+    def names(self, checkpoint: Checkpoint) -> Sequence[str] | None:
+        """Class names; None where nobody gave any."""
+        stored = checkpoint.class_names
+        if self.previous is None or (stored is not None and not self.same):
+            return stored
+        return self.previous.classes
+
+    def preprocess(self, model: AnyDepthModel, size: tuple[int, int]) -> Preprocess:
+        """How pictures become inputs of ``size``."""
+        resize = model.resize if self.previous is None else self.previous.preprocess.resize
+        return Preprocess.of(resize, size)
+
+    def suppression(self, model: AnyDepthModel, named: Suppression | None) -> Suppression | None:
+        """The rule of suppression, in which the fields that were given to ``named`` are named.
+
+        Raises :class:`UsageError` for thresholds of a suppression that is left out.
+        """
+        before = None if self.previous is None else self.previous.suppression
+        if before is None or model.suppression is None:
+            return named or model.suppression
+        if named is None or named.where == "none":
+            return named or before
+        if before.where == "none" and "where" not in named.model_fields_set:
+            raise UsageError(
+                "the bundle that is replaced leaves suppression out, which is kept, and there is "
+                "nothing that thresholds could apply to: name --nms graph or host, too"
+            )
+        given = {field: getattr(named, field) for field in named.model_fields_set}
+        return before.model_copy(update=given)
+
+    def words(self, checkpoint: Checkpoint, model: AnyDepthModel) -> dict[str, str]:
+        """All of that for a person, where nothing is named."""
+        size, rule = self.size(checkpoint, model), self.suppression(model, None)
+        names = class_names(checkpoint.config.classes, stored=self.names(checkpoint))
+        return {
+            "input size": "x".join(map(str, size)),
+            "ladder": ",".join(map(str, self.ladder(model))),
+            "class names": ",".join(names),
+            "resizing": self.preprocess(model, size).resize,
+            "suppression": ""
+            if rule is None
+            else f"{rule.where}, score {rule.score_threshold:g}, IoU {rule.iou_threshold:g}",
+        }
+
+
+def keeping(previous: Manifest | None, checkpoint: Checkpoint, sha256: str) -> Kept:
+    """What an export of ``checkpoint``, whose file has this hash, keeps of ``previous``."""
+    config: Any = checkpoint.config
+    if previous is None or (previous.family, previous.config, len(previous.classes)) != (
+        checkpoint.family.name,
+        config.name,
+        config.classes,
+    ):
+        return Kept()
+    return Kept(previous, previous.source.sha256 == sha256)
+
+
+def with_artifacts(manifest: Manifest, previous: Manifest | None) -> Manifest:
+    """``manifest`` with the artifacts of ``previous`` and what is known of them, where nothing
+    differs that a graph depends on. Average precision is not taken along: it goes by class."""
+    if previous is None or previous.source.sha256 != manifest.source.sha256:
+        return manifest
+    if previous.model_dump(exclude=APART) != manifest.model_dump(exclude=APART):
+        return manifest
+    results = {kind: found for kind, found in previous.results.items() if kind != "eval"}
+    return manifest.model_copy(update={"artifacts": previous.artifacts, "results": results})
+
+
+def kept_words(kept: Kept, checkpoint: Checkpoint, model: AnyDepthModel, **named: object) -> str:
+    """What the bundle that is replaced decides, for a person; empty where that is nothing.
+
+    ``named``: what was named in the call, by the keys of :meth:`Kept.words` (``input_size``).
+    """
+    usual = Kept().words(checkpoint, model)
+    unnamed = {
+        what: words
+        for what, words in kept.words(checkpoint, model).items()
+        if named.get(what.replace(" ", "_")) is None and words != usual[what]
+    }
+    told = (f"{what} {shorten(words.split(','), 6)}" for what, words in unnamed.items())
+    return f"kept from the bundle that was replaced: {'; '.join(told)}" if unnamed else ""
+
+
+def gone(previous: Manifest | None, manifest: Manifest) -> str:
+    """Which artifacts of the bundle that was replaced are no more, for a person; empty for none."""
+    left = {artifact.name for artifact in manifest.artifacts}
+    lost = [item.name for item in previous.artifacts if item.name not in left] if previous else []
+    return f"replaced, and to be made again where needed: {shorten(lost)}" if lost else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -13,11 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.annotations.boxes import check_areas, check_boxes, check_pictures
+from anydepth_deploy.annotations.categories import Matching, match_classes
+from anydepth_deploy.annotations.findings import Finding
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.documents import utc_now
+from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
@@ -63,10 +68,11 @@ class CocoData:
 
     What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
     ``orientation``: which way up the annotations mean all pictures; None: as their sizes say, see
-    :mod:`anydepth_deploy.pictures.annotated`.
+    :mod:`anydepth_deploy.pictures.annotated`. ``findings``: what is odd about pictures, boxes and
+    areas, and changes figures.
     Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
-    itself, names pictures that are not in ``images`` or cannot be read, or gives them sizes that
-    are not theirs.
+    itself, names pictures that are not in ``images`` or cannot be read, gives them sizes that are
+    not theirs, or has boxes most of which cannot be x, y, width and height in pixels.
     """
 
     def __init__(
@@ -82,6 +88,11 @@ class CocoData:
             self.content["images"], key=lambda item: int(item["id"])
         )
         self.annotated = find_annotated(self.path, self.folder, self.images, orientation)
+        sizes = {key: item.size for key, item in self.annotated.pictures.items()}
+        frames = {key: (float(width), float(height)) for key, (height, width) in sizes.items()}
+        boxes = check_boxes(self.path, self.content, frames)
+        self.content["annotations"], areas = check_areas(self.content)
+        self.findings: list[Finding] = [*check_pictures(self.images), *boxes, *areas]
 
     def load(self, item: dict[str, Any]) -> NDArray[np.uint8]:
         """The picture of one of ``images`` as its annotations mean it, uint8 [H, W, 3].
@@ -91,28 +102,32 @@ class CocoData:
         picture = self.annotated.pictures[item["id"]]
         return load_image(picture.path, upright=picture.upright)
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hex digest of the annotations, the pictures, and which way up they are read.
+
+        Raises :class:`ImageError`.
+        """
+        digest = hashlib.sha256()
+        try:
+            digest.update(file_sha256(self.path).encode())
+            for item in self.images:
+                picture = self.annotated.pictures[item["id"]]
+                digest.update(f"{file_sha256(picture.path)} {picture.size}".encode())
+        except OSError as error:
+            raise ImageError(
+                f"{error.filename} cannot be read again: {error.strerror}; leave the data set as "
+                "it is while it is evaluated"
+            ) from None
+        return digest.hexdigest()
+
     def category_ids(self, classes: Sequence[str]) -> list[int]:
         """The category id of each class of a network; see :meth:`mapping`."""
-        return self.mapping(classes)[0]
+        return self.mapping(classes).ids
 
-    def mapping(self, classes: Sequence[str]) -> tuple[list[int], bool]:
-        """The category id of each class of a network, and whether they were found by name.
-
-        Where no class has the name of a category, but there are as many of them, the k-th class
-        is the category with the k-th lowest id. Raises :class:`ImageError` when neither fits.
-        """
-        categories = sorted(self.content["categories"], key=lambda item: int(item["id"]))
-        by_name = {str(item["name"]): int(item["id"]) for item in categories}
-        unknown = [name for name in classes if name not in by_name]
-        if not unknown:
-            return [by_name[name] for name in classes], True
-        if len(unknown) == len(classes) == len(categories):
-            return [int(item["id"]) for item in categories], False
-        raise ImageError(
-            f"{self.path} has {len(categories)} categories, the network {len(classes)} classes, "
-            f"{len(unknown)} of which have no category of their name: {shorten(unknown, 10)}; "
-            "give the categories the names of the classes (export --classes names the classes)"
-        )
+    def mapping(self, classes: Sequence[str], *, by_rank: bool = False) -> Matching:
+        """The category of each class of a network; see :func:`match_classes`."""
+        return match_classes(self.path, self.content, classes, by_rank=by_rank)
 
 
 @usual_arithmetic()
@@ -130,13 +145,14 @@ def evaluate(
     threads: int | None = None,
     progress: Progress | None = None,
     record: bool = True,
+    match_by_rank: bool = False,
 ) -> list[Accuracy]:
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
     ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
     :meth:`Bundle.session`. Each picture is prepared once and run at every depth; ``batch`` gives
-    way to the profile of an engine. The outcome is
-    recorded in the manifest, with the artifacts that were measured.
+    way to the profile of an engine. ``match_by_rank``: as in :func:`match_classes`. The outcome is
+    recorded in the manifest, with the artifacts that were measured and the hash of the data.
 
     Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
     and categories do not fit, and what sessions raise.
@@ -144,7 +160,8 @@ def evaluate(
     coco = _coco_class()
     if batch < 1:
         raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
-    ids, by_name = data.mapping(bundle.classes)
+    matching = data.mapping(bundle.classes, by_rank=match_by_rank)
+    digest = data.sha256 if record else ""  # now: a picture that is gone must not cost the figures
     rows_of_session = {None, *(bundle.table.row(depth) for depth in depths)}
     chosen = choose_artifacts(bundle, layout, precision, weights, target, runtime)
     measured = [item for item in chosen if item.row in rows_of_session]
@@ -164,7 +181,7 @@ def evaluate(
         if progress is not None:
             progress("evaluating", start, len(data.images))
         chunk = data.images[start : start + batch]
-        _run_chunk(session, bundle, data, chunk, np.asarray(ids), found)
+        _run_chunk(session, bundle, data, chunk, np.asarray(matching.ids), found)
     if progress is not None:
         progress("scoring", len(data.images), len(data.images))
     rows = [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
@@ -175,12 +192,15 @@ def evaluate(
             "precision": precision,
             "artifacts": [{"name": item.name, "sha256": item.sha256} for item in measured],
             "data": data.path.name,
+            "data_sha256": digest,
             "pictures": len(data.images),
-            "mapped_by": "name" if by_name else "rank",
             "orientation": data.annotated.orientation,
+            "mapped_by": matching.mapped_by,
+            "matched": matching.record(),
+            "findings": [item.record() for item in (*data.findings, *matching.findings)],
             "rows": [asdict(row) for row in rows],
         }
-        bundle.record("eval", result)
+        bundle.record("eval", result, by="data_sha256")
     return rows
 
 
@@ -275,6 +295,22 @@ def _score(
     bundle: Bundle,
     precision: str,
 ) -> Accuracy:
+    stats = coco_stats(content, results, coco)
+    percent = [round(100 * float(value), 2) if value >= 0 else -1.0 for value in stats]
+    return Accuracy(
+        precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
+    )
+
+
+def coco_stats(
+    content: dict[str, Any], results: Sequence[NDArray[np.float64]], coco: Any = None
+) -> list[float]:
+    """COCO's twelve figures, each 0 to 1, or -1 where there is nothing to measure.
+
+    ``results``: arrays [K, 7] of image id, x, y, width, height, score, category id. ``coco``: the
+    class of faster-coco-eval, if it was imported already. Raises :class:`MissingExtraError`.
+    """
+    coco = coco or _coco_class()
     from faster_coco_eval import COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -284,10 +320,7 @@ def _score(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    percent = [round(100 * float(value), 2) if value >= 0 else -1.0 for value in evaluation.stats]
-    return Accuracy(
-        precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
-    )
+    return [float(value) for value in evaluation.stats]
 
 
 def _silent(*_: object, **__: object) -> None:
@@ -320,7 +353,8 @@ FARTHEST = 1e9
 
 def _read_annotations(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # From bytes, JSON is read in whatever UTF a byte-order mark says.
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from command_line import Run, fails
 from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,6 +24,7 @@ from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
 from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.pictures.shapes import write_coco
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture."""
@@ -349,11 +351,15 @@ def test_what_was_measured_is_recorded(
         return FakeSession({})
 
     monkeypatch.setattr(Bundle, "session", opened)
-    evaluate(bundle, by_rank, [bundle.table.find("super")], weights=weights)
+    depths = [bundle.table.find("super")]
+    with pytest.raises(ImageError, match=r"circle, square, star; .* kind 9; .* --match-by-rank"):
+        evaluate(bundle, by_rank, depths, weights=weights)
+    evaluate(bundle, by_rank, depths, weights=weights, match_by_rank=True)
     assert [options["weights"] for options in asked] == [weights]
     (record,) = open_bundle(bundle.path).manifest.results["eval"]
     assert [item["name"] for item in record["artifacts"]] == [measured]
     assert record["mapped_by"] == "rank"
+    assert record["matched"][1] == {"class": "square", "category": "kind 7"}
 
 
 def test_what_cannot_be_measured(bundle: Bundle, data: CocoData) -> None:
@@ -391,9 +397,15 @@ def test_categories_are_found_by_name_then_by_rank(tmp_path: Path) -> None:
         (("moon", "star", "circle", "square"), [20, 25, 15]),
         (("one", "two", "three"), [10, 15, 20]),
     ):
-        found = annotated(tmp_path, *names)
-        assert found.mapping(classes) == (expected, names != ("one", "two", "three"))
-        assert found.category_ids(classes) == expected
+        data = annotated(tmp_path, *names)
+        by_rank = names == ("one", "two", "three")
+        found = data.mapping(classes, by_rank=by_rank)
+        assert (found.ids, found.mapped_by) == (expected, "rank" if by_rank else "name")
+        if by_rank:
+            with pytest.raises(ImageError, match="--match-by-rank"):
+                data.category_ids(classes)
+        else:
+            assert data.category_ids(classes) == expected
 
 
 @pytest.mark.parametrize(
@@ -527,6 +539,238 @@ def test_missing_annotations_and_pictures(tmp_path: Path) -> None:
     write_data(other)
     found = CocoData(path, other)
     assert [item["id"] for item in found.images] == [2, 4, 11]
+
+
+# --- what is odd about data ------------------------------------------------------------------
+
+
+def with_boxes(folder: Path, boxes: Sequence[tuple[int, int, Box]], **changes: Any) -> Path:
+    """Pictures with these boxes: picture's id, category, box."""
+    items = [
+        {"id": index + 1, "image_id": image, "category_id": category, "bbox": list(box)}
+        for index, (image, category, box) in enumerate(boxes)
+    ]
+    return write_data(folder, annotations=items, **changes)
+
+
+ALL: list[tuple[int, int, Box]] = [
+    (image, category, box) for image, items in TRUTH.items() for category, box in items
+]
+EVERYWHERE = {image: [(label, box, 0.9) for label, box in items] for image, items in TRUTH.items()}
+
+
+@pytest.fixture
+def seen(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
+    """The words of `eval` at base, of a network that finds `TRUTH` and nothing else."""
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: FakeSession(EVERYWHERE))
+    return lambda data: ["eval", str(bundle.path), "--data", str(data), "--depth", "base"]
+
+
+def share_found(found: int, of: int) -> float:
+    """AP of one category of which so many are found, without an error: precision is 1 up to that
+    recall, on COCO's 101 levels."""
+    return 100 * sum(level / 100 <= found / of + 1e-9 for level in range(101)) / 101
+
+
+def test_sound_data_is_shown_as_before(run: Run, seen: Any, tmp_path: Path) -> None:
+    data = with_boxes(tmp_path / "d", ALL)
+    shown = run(*seen(data))
+    assert (shown.code, shown.err) == (0, "")
+    assert "100.0" in shown.out.strip().splitlines()[-1]  # nothing but the table
+    found = run(*seen(data), "--json").json
+    assert found["rows"][0]["ap"] == 100
+    assert (found["mapped_by"], found["matched"], found["findings"]) == ("name", [], [])
+    assert (found["data"], found["pictures"]) == (str(data), 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "ap"),
+    [
+        # Of 2 + 1 squares, 2 are found, and all of the 1 star and the 3 circles.
+        ([(4, 9, (5, 5, 0, 0))], {"empty": 1}, (share_found(2, 3) + 200) / 3),
+        ([(4, 3, (500, 5, 9, 9))], {"outside": 1}, (share_found(1, 2) + 200) / 3),
+        ([(4, 3, (190, 5, 90, 9))], {"beyond the edge": 1}, (share_found(1, 2) + 200) / 3),
+        (
+            [(4, 3, (5, 5, 0, 9)), (4, 3, (9, 9, 0.5, 0.5))],
+            {"empty": 1, "below a pixel": 1},
+            (share_found(1, 3) + 200) / 3,
+        ),
+        (ALL, {"twice": 6}, (share_found(3, 6) + share_found(2, 4) + share_found(1, 2)) / 3),
+    ],
+)
+def test_odd_boxes_are_in_the_table_and_in_json(
+    run: Run,
+    seen: Any,
+    bundle: Bundle,
+    tmp_path: Path,
+    more: list[tuple[int, int, Box]],
+    told: dict[str, int],
+    ap: float,
+) -> None:
+    """What the figure is, counted by hand, and why."""
+    data = with_boxes(tmp_path / "d", [*ALL, *more])
+    found = run(*seen(data), "--json").json
+    assert {item["kind"]: item["count"] for item in found["findings"]} == told
+    assert found["rows"][0]["ap"] == pytest.approx(ap, abs=0.01)
+    shown = run(*seen(data)).out
+    for item in found["findings"]:
+        assert item["text"] in shown.splitlines()
+    record = open_bundle(bundle.path).manifest.results["eval"][-1]
+    total = len(ALL) + len(more)
+    assert record["findings"] == [{"kind": k, "count": n, "of": total} for k, n in told.items()]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda x, y, w, h: (x, y, x + w, y + h), "4 of 6 boxes reach beyond the picture"),
+        (lambda x, y, w, h: (x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT), "6 of 6 boxes are no"),
+        (lambda x, y, w, h: (0, 0, 0, 0), "6 of 6 boxes are empty"),
+    ],
+)
+def test_refused_data_makes_no_ladder(
+    run: Run, seen: Any, bundle: Bundle, tmp_path: Path, change: Any, told: str
+) -> None:
+    data = with_boxes(tmp_path / "d", [(i, label, change(*box)) for i, label, box in ALL])
+    ladder = tmp_path / "ladder.json"
+    words = [*seen(data)[:-1], "all", "--ladder-out", ladder]
+    fails(run(*words), 2, str(data), told, "expected x, y, width, height in pixels")
+    assert not ladder.exists()
+    assert not open_bundle(bundle.path).manifest.results
+
+
+def test_areas_of_zero_are_those_of_the_boxes(run: Run, seen: Any, tmp_path: Path) -> None:
+    data = with_boxes(tmp_path / "d", ALL)
+    wanted = run(*seen(data), "--json").json["rows"]
+    content = json.loads(data.read_text())
+    for item in content["annotations"]:
+        item["area"] = 0
+    data.write_text(json.dumps(content))
+    found = run(*seen(data), "--json").json
+    assert found["rows"] == wanted  # with 0, every object would be small
+    assert [(item["kind"], item["count"]) for item in found["findings"]] == [("no area", 6)]
+
+
+def test_one_file_under_two_ids_is_named(run: Run, seen: Any, tmp_path: Path) -> None:
+    images = [{"id": image, "file_name": f"{image}.png"} for image in (2, 4, 11)]
+    images.append({"id": 12, "file_name": "./4.png"})
+    data = with_boxes(tmp_path / "d", ALL, images=images)
+    (item,) = run(*seen(data), "--json").json["findings"]
+    assert (item["kind"], item["count"], item["of"]) == ("picture twice", 1, 3)
+    assert item["text"] in run(*seen(data)).out
+
+
+def test_a_category_that_the_network_lacks_is_named(run: Run, seen: Any, tmp_path: Path) -> None:
+    categories = [*CATEGORIES, {"id": 12, "name": "moon"}, {"id": 13, "name": "nothing of it"}]
+    data = with_boxes(tmp_path / "d", [*ALL, (4, 12, (5, 5, 9, 9))], categories=categories)
+    found = run(*seen(data), "--json").json
+    assert found["rows"][0]["ap"] == 75  # three of four categories
+    (item,) = found["findings"]
+    assert (item["kind"], item["count"], item["of"]) == ("category without class", 1, 5)
+    shown = run(*seen(data)).out.splitlines()
+    assert "1 category has no class and counts as 0 in every figure: 'moon' (1 box)" in shown
+
+
+def test_how_classes_were_matched_is_said_and_recorded(
+    run: Run, seen: Any, bundle: Bundle, tmp_path: Path
+) -> None:
+    names = {7: "Circle ", 9: "square", 3: "STAR"}
+    data = with_boxes(
+        tmp_path / "d", ALL, categories=[{"id": id_, "name": name} for id_, name in names.items()]
+    )
+    found = run(*seen(data), "--json").json
+    pairs = [
+        {"class": "circle", "category": "Circle "},
+        {"class": "star", "category": "STAR"},
+    ]
+    assert (found["mapped_by"], found["matched"]) == ("folded", pairs)
+    assert found["rows"][0]["ap"] == 100
+    assert "without regard to case and outer spaces: 'circle' is 'Circle '" in run(*seen(data)).out
+    record = open_bundle(bundle.path).manifest.results["eval"][-1]
+    assert (record["mapped_by"], record["matched"]) == ("folded", pairs)
+
+
+def test_ranks_are_for_who_asks_for_them(run: Run, seen: Any, tmp_path: Path) -> None:
+    others = {3: "Stern", 7: "Kreis", 9: "Quadrat"}
+    categories = [{"id": id_, "name": name} for id_, name in others.items()]
+    data = with_boxes(tmp_path / "d", ALL, categories=categories)
+    told = ("circle, square, star", "Stern, Kreis, Quadrat", "--match-by-rank")
+    fails(run(*seen(data)), 2, str(data), *told)
+    found = run(*seen(data), "--match-by-rank", "--json").json
+    assert (found["mapped_by"], len(found["matched"])) == ("rank", 3)
+    assert found["rows"][0]["ap"] < 40  # these ids are not in the order of the classes
+    assert "matched by rank" in run(*seen(data), "--match-by-rank").out
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_of_categories_of_one_name_the_annotated_one_counts(
+    run: Run, seen: Any, tmp_path: Path, number: int
+) -> None:
+    twice = [*CATEGORIES, {"id": number, "name": "circle", "supercategory": "none"}]
+    data = with_boxes(tmp_path / "d", ALL, categories=twice)
+    assert run(*seen(data), "--json").json["rows"][0]["ap"] == 100
+    both = with_boxes(tmp_path / "d", [*ALL, (4, number, (5, 5, 9, 9))], categories=twice)
+    fails(run(*seen(both)), 2, str(both), "2 categories with annotations", "'circle'")
+
+
+@pytest.mark.parametrize("code", ["utf-8-sig", "utf-16", "utf-32"])
+def test_annotations_with_a_byte_order_mark(tmp_path: Path, code: str) -> None:
+    path = write_data(tmp_path / "d")
+    plain = CocoData(path).content
+    path.write_bytes(path.read_text(encoding="utf-8").encode(code))
+    assert CocoData(path).content == plain
+
+
+def test_generated_pictures_are_sound(tmp_path: Path) -> None:
+    for side in (32, 160):
+        assert CocoData(write_coco(tmp_path / str(side), 4, 3, size=side)).findings == []
+
+
+# --- which data ------------------------------------------------------------------------------
+
+
+def test_data_is_told_apart_by_its_content(tmp_path: Path) -> None:
+    one = CocoData(write_data(tmp_path / "one"))
+    same = CocoData(write_data(tmp_path / "other"))
+    assert one.sha256 == same.sha256
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "other" / "4.png")
+    painted = CocoData(same.path)
+    fewer = CocoData(with_boxes(tmp_path / "fewer", ALL[:-1]))
+    assert len({one.sha256, painted.sha256, fewer.sha256}) == 3
+    gone = CocoData(write_data(tmp_path / "gone"))
+    (tmp_path / "gone" / "4.png").unlink()
+    with pytest.raises(ImageError, match=r"4\.png cannot be read again"):
+        gone.sha256  # noqa: B018
+
+
+def test_evaluations_are_kept_and_shown_by_their_data(
+    run: Run, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: FakeSession(EVERYWHERE))
+    old = {"precision": "fp32", "runtime": "onnxruntime", "artifacts": [], "data": "old.json",
+           "pictures": 9, "rows": [{"depth": "TT-1", "ap": 12.5}]}  # fmt: skip
+    bundle.record("eval", old)
+    base, top = bundle.table.find("base"), bundle.table.find("super")
+    one = CocoData(write_data(tmp_path / "one"))
+    other = CocoData(with_boxes(tmp_path / "other", [*ALL, (4, 9, (5, 5, 0, 0))]))
+    evaluate(bundle, one, [base, top])
+    for _ in range(9):
+        evaluate(bundle, other, [base])
+    records = open_bundle(bundle.path).manifest.results["eval"]
+    # The newest eight of each data set.
+    assert [record.get("data_sha256") for record in records] == [
+        None,
+        one.sha256,
+        *[other.sha256] * 8,
+    ]
+    # These artifacts have no files to inspect.
+    bare = bundle.manifest.model_copy(update={"artifacts": []})
+    (bundle.path / MANIFEST).write_text(bare.model_dump_json())
+    lines = [line for line in run("inspect", bundle.path).out.splitlines() if "AP of" in line]
+    assert len(lines) == 3
+    assert lines[0].endswith("on old.json: TT-1 12.5")
+    assert f"sha256 {one.sha256[:12]}: TT-1 100.0, FF-2 100.0" in lines[1]
+    assert f"sha256 {other.sha256[:12]}: TT-1 " in lines[2]
 
 
 # --- ladders from measurements ---------------------------------------------------------------

@@ -64,6 +64,14 @@ def evaluate(
     ] = None,
     runtime: Runtime = "onnxruntime",
     threads: Threads = None,
+    match_by_rank: Annotated[
+        bool,
+        typer.Option(
+            "--match-by-rank",
+            help="Where names do not match: the k-th class is the category with the k-th lowest "
+            "id.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """COCO average precision of the artifact, per depth and precision."""
@@ -88,6 +96,8 @@ def evaluate(
         target=target,
     )
     coco = CocoData(data, images, orientation)
+    matching = coco.mapping(opened.classes, by_rank=match_by_rank)
+    findings = [*coco.findings, *matching.findings]
     rows: list[Accuracy] = []
     for name in chosen:
         with console.bar(f"eval {name}", quiet=json) as progress:
@@ -103,14 +113,24 @@ def evaluate(
                 batch=batch,
                 threads=threads,
                 progress=progress,
+                match_by_rank=match_by_rank,
             )
     if ladder_out is not None:
         first = [row for row in rows if row.precision == rows[0].precision]
         write_ladder(ladder_out, pareto_ladder(opened, first))
     if json:
-        content = {"data": str(data), "rows": [asdict(row) for row in rows]}
-        read = {"orientation": coco.annotated.orientation, "notes": coco.annotated.notes}
-        console.print_json({**content, **read})
+        content = {
+            "data": str(data),
+            "data_sha256": coco.sha256,
+            "pictures": len(coco.images),
+            "orientation": coco.annotated.orientation,
+            "notes": coco.annotated.notes,
+            "mapped_by": matching.mapped_by,
+            "matched": matching.record(),
+            "findings": [asdict(item) for item in findings],
+            "rows": [asdict(row) for row in rows],
+        }
+        console.print_json(content)
         return
     table = precision_table if len(chosen) > 1 else accuracy_table
     console.print_table(
@@ -118,6 +138,8 @@ def evaluate(
         f"{', '.join(chosen)})",
         *table(rows),
     )
+    for line in (*matching.lines(), *(item.text for item in findings)):
+        console.print_line(line)
     for note in coco.annotated.notes:
         console.print_note(note)
 

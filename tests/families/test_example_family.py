@@ -166,7 +166,8 @@ def test_commands_take_it(run: Run, bundle: Bundle, checkpoint: Path, tmp_path: 
     assert {row["depth"] for row in report["rows"]} == set(DEPTHS)
     assert set(report["rows"][0]["differences"]) == {"confidences", "corners"}
     data = write_coco(tmp_path / "data", 4, 5, "val", size=SIZE[1])
-    rows = run("eval", bundle.path, "--data", data, "--images", tmp_path / "data", "--json")
+    named = ("--data", data, "--images", tmp_path / "data", "--match-by-rank")
+    rows = run("eval", bundle.path, *named, "--json")
     found = rows if isinstance(rows, list) else rows["rows"]
     assert [row["depth"] for row in found] == ["TT", "FT", "FF"]
 

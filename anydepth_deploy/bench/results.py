@@ -131,6 +131,8 @@ class Accuracy(_Model):
     ap: float
     data: str
     pictures: int
+    data_sha256: str | None = None
+    """Of annotations and pictures; None where the evaluation did not keep it."""
 
 
 class DepthResult(_Model):

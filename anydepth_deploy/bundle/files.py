@@ -36,6 +36,10 @@ log = logging.getLogger("anydepth_deploy")
 
 MANIFEST = "manifest.json"
 
+CHECKPOINTS = (".pth", ".pt", ".safetensors")
+ARTIFACTS = (".onnx", ".engine", ".plan")
+"""Suffixes of files that are named where a bundle's folder is meant."""
+
 
 class BundleFiles:
     """The files of a bundle and what its manifest says; :class:`~.bundle.Bundle` runs them."""
@@ -125,15 +129,21 @@ class BundleFiles:
             "verify",
         )
 
-    def record(self, kind: str, result: dict[str, Any], *, keep: int = 8) -> None:
+    def record(
+        self, kind: str, result: dict[str, Any], *, keep: int = 8, by: str | None = None
+    ) -> None:
         """Append a result of verify, eval or bench to the manifest; the newest ``keep`` stay.
+
+        ``by``: an entry of the results; the newest ``keep`` of each value of it stay, for the
+        ``keep`` values that are the newest.
 
         A bundle that cannot be written (a read-only medium) is warned about in the log of this
         package: the result itself is not lost, its caller has it.
         """
 
         def update(manifest: Manifest) -> dict[str, Any]:
-            results = [*manifest.results.get(kind, []), readable_all(result)][-keep:]
+            found = [*manifest.results.get(kind, []), readable_all(result)]
+            results = _newest(found, keep, by)
             return {"results": {**manifest.results, kind: results}}
 
         self._change(update, kind)
@@ -148,6 +158,21 @@ class BundleFiles:
         except OSError as error:
             reason = error.strerror or error
             log.warning("the result of %s is not recorded in %s: %s", kind, self.path, reason)
+
+
+def _newest(results: list[dict[str, Any]], keep: int, by: str | None) -> list[dict[str, Any]]:
+    """What stays of ``results``, in the order they came; see :meth:`BundleFiles.record`."""
+    if by is None:
+        return results[-keep:]
+    counts: dict[str, int] = {}
+    kept = []
+    for result in reversed(results):
+        value = repr(result.get(by))
+        if value in counts or len(counts) < keep:
+            counts[value] = counts.get(value, 0) + 1
+            if counts[value] <= keep:
+                kept.append(result)
+    return kept[::-1]
 
 
 _REMEDY = "delete the folder and export the bundle again"
@@ -168,8 +193,28 @@ _DOCUMENT = Document(
 def read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
     """The manifest in ``folder``. Raises :class:`BundleError`."""
     if not folder.is_dir():
-        raise BundleError(f"bundle {folder} does not exist; make one with 'anydepth-deploy export'")
+        raise BundleError(_no_folder(folder))
     return _DOCUMENT.read(folder / file)
+
+
+def _no_folder(path: Path) -> str:
+    """What to say of a bundle that is no folder; the C++ library says the same."""
+    if not path.exists():
+        return f"bundle {path} does not exist; make one with 'anydepth-deploy export'"
+    suffix = path.suffix.lower()
+    if suffix in CHECKPOINTS:
+        return (
+            f"{path} is a checkpoint, expected the folder of a bundle; make one of it with "
+            f"'anydepth-deploy export {path} --out FOLDER'"
+        )
+    if suffix in ARTIFACTS or path.name == MANIFEST:
+        return (
+            f"{path} is one file of a bundle, expected its folder; name the folder that holds its "
+            f"{MANIFEST}"
+        )
+    return (
+        f"{path} is a file, expected the folder of a bundle; make one with 'anydepth-deploy export'"
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest, file: str = MANIFEST) -> None:

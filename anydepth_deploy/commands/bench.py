@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from anydepth_deploy.annotations.evaluations import DataSet
 from anydepth_deploy.bench.options import Options, parse_mix
+from anydepth_deploy.bench.report.accuracies import average_precision, main_data_set
+from anydepth_deploy.bench.report.facts import printable
 from anydepth_deploy.bench.report.merge import interval, milliseconds
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Mode, Scenario, Scope
 from anydepth_deploy.bench.statistics import samples_needed
@@ -264,6 +267,7 @@ def show(result: BenchResult) -> None:
 def depth_table(result: BenchResult) -> Table:
     """Columns and rows; columns without any entry are left out."""
     named = [f"{value:g}" for value in result.settings.percentiles if value != 50]
+    data = main_data_set([result])
     columns: dict[str, list[str]] = {
         "depth": [row.depth for row in result.depths],
         "level": [_plain(row.level) for row in result.depths],
@@ -279,7 +283,7 @@ def depth_table(result: BenchResult) -> Table:
         "images/s": [milliseconds(row.images_per_second) for row in result.depths],
         "switch ms": [_switch(row) for row in result.depths],
         "J/image": [milliseconds(row.energy_per_image_j) for row in result.depths],
-        "AP": [f"{row.accuracy.ap:.1f}" if row.accuracy else ABSENT for row in result.depths],
+        "AP": [_ap(row, data) for row in result.depths],
         "verdict": [row.verdict.word for row in result.depths],
     }
     kept = [name for name, cells in columns.items() if set(cells) != {ABSENT}]
@@ -296,6 +300,8 @@ def _remarks(result: BenchResult) -> list[str]:
         lines.append(f"{fewest} samples a depth: {words} (--count, --duration)")
     if result.subject.kind == "bundle" and result.subject.verified is None:
         lines.append("never verified on this runtime: 'anydepth-deploy verify' proves what is fast")
+    if (data := main_data_set([result])) is not None:
+        lines.append(f"AP: on {printable(data.name)}, {data.pictures} pictures")
     lines.append(f"verdict: {result.verdict.word}")
     return lines + [f"  {reason}" for reason in result.verdict.reasons]
 
@@ -310,6 +316,11 @@ def _memory(result: BenchResult) -> str:
 
 def _switch(row: DepthResult) -> str:
     return ABSENT if row.switch_ms is None else interval(row.switch_ms, "{:+.3f}")
+
+
+def _ap(row: DepthResult, data: DataSet | None) -> str:
+    found = average_precision(row, data)
+    return ABSENT if found is None else f"{found:.1f}"
 
 
 def _percent(value: float | None) -> str:

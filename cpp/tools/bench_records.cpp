@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -69,31 +70,51 @@ std::optional<std::string> Records::last_passed() const {
   return *times.begin();
 }
 
-Json Records::accuracy(const std::string& depth) const {
-  std::set<std::string> running;
-  for (const auto& artifact : artifacts_) {
-    if (!artifact.depth || *artifact.depth == depth) {
-      running.insert(artifact.sha256);
-    }
+bool Records::measured(const Json& record, const std::string& depth) const {
+  std::set<std::string> found;
+  for (const auto& item : record.value("artifacts", Json::array())) {
+    found.insert(item.value("sha256", ""));
   }
+  return record.value("precision", "") == precision_ &&
+         std::all_of(artifacts_.begin(), artifacts_.end(), [&](const auto& artifact) {
+           const bool running = !artifact.depth || *artifact.depth == depth;
+           return !running || found.count(artifact.sha256) > 0;
+         });
+}
+
+std::map<std::string, Json> Records::accuracies(const std::vector<std::string>& depths) const {
+  // The newest data set comes first.
+  std::vector<std::pair<Json, std::map<std::string, Json>>> sets;
   for (const auto& record : newest_first(results_, "eval")) {
-    std::set<std::string> measured;
-    for (const auto& item : record.value("artifacts", Json::array())) {
-      measured.insert(item.value("sha256", ""));
-    }
-    if (record.value("precision", "") != precision_ ||
-        !std::includes(measured.begin(), measured.end(), running.begin(), running.end())) {
-      continue;
-    }
-    for (const auto& row : record.value("rows", Json::array())) {
-      if (row.value("depth", "") == depth) {
-        return {{"ap", row.value("ap", 0.0)},
-                {"data", record.value("data", "")},
-                {"pictures", record.value("pictures", 0)}};
+    const Json data = {{"data", record.value("data", "")},
+                       {"pictures", record.value("pictures", 0)},
+                       {"data_sha256", record.value("data_sha256", Json())}};
+    for (const auto& depth : depths) {
+      if (!measured(record, depth)) {
+        continue;
+      }
+      for (const auto& row : record.value("rows", Json::array())) {
+        if (row.value("depth", "") != depth) {
+          continue;
+        }
+        auto place = std::find_if(sets.begin(), sets.end(),
+                                  [&](const auto& set) { return set.first == data; });
+        if (place == sets.end()) {
+          sets.emplace_back(data, std::map<std::string, Json>{});
+          place = std::prev(sets.end());
+        }
+        auto accuracy = Json::object();
+        accuracy["ap"] = row.value("ap", 0.0);
+        accuracy.update(data);
+        place->second.emplace(depth, accuracy);
       }
     }
   }
-  return nullptr;
+  const auto chosen =
+      std::max_element(sets.begin(), sets.end(), [](const auto& one, const auto& other) {
+        return one.second.size() < other.second.size();
+      });
+  return chosen == sets.end() ? std::map<std::string, Json>{} : chosen->second;
 }
 
 }  // namespace bench

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -24,8 +25,10 @@ class Records {
   /// When all artifacts had passed; absent where one was never compared, or failed.
   std::optional<std::string> last_passed() const;
 
-  /// Average precision of these very artifacts at a depth: `ap`, `data`, `pictures`; or null.
-  nlohmann::ordered_json accuracy(const std::string& depth) const;
+  /// Average precision of these very artifacts by depth: `ap`, `data`, `pictures`, `data_sha256`.
+  /// All of one data set: that of the most depths, the newest of several.
+  std::map<std::string, nlohmann::ordered_json> accuracies(
+      const std::vector<std::string>& depths) const;
 
  private:
   struct Comparison {
@@ -33,6 +36,7 @@ class Records {
     bool passed = false;
   };
   std::optional<Comparison> newest(const anydepth::Artifact& artifact) const;
+  bool measured(const nlohmann::ordered_json& record, const std::string& depth) const;
 
   nlohmann::ordered_json results_;
   const std::vector<anydepth::Artifact>& artifacts_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "bench_host.hpp"
@@ -181,7 +182,8 @@ class Depths {
     }
   }
 
-  Json depth(std::size_t index, const Records& records) {
+  /// `accuracies`: by depth.
+  Json depth(std::size_t index, const std::map<std::string, Json>& accuracies) {
     const auto& options = found_.options;
     const auto& depth = found_.depths[index];
     const auto& mine = samples_[index];
@@ -190,6 +192,7 @@ class Depths {
     const auto verdict = worst({judge_latency(as_numbers(times), latency), without_sensors()});
     verdicts_.push_back({verdict.word, named(depth.text, verdict.reasons)});
     const auto level = found_.bundle.table().level(found_.bundle.table().row(depth));
+    const auto accuracy = accuracies.find(depth.text);
     return {{"depth", depth.text},
             {"level", or_null(level)},
             {"macs", macs(index)},
@@ -199,7 +202,7 @@ class Depths {
             {"speedup", json_of(speedup(index))},
             {"switch_ms", nullptr},
             {"first_ms", static_cast<double>(found_.measured.first[index]) / 1e6},
-            {"accuracy", records.accuracy(depth.text)},
+            {"accuracy", accuracy == accuracies.end() ? Json(nullptr) : accuracy->second},
             {"energy_per_image_j", nullptr},
             {"verdict", json_of(verdict)}};
   }
@@ -314,9 +317,14 @@ Json result_of(const Found& found) {
   const auto& artifacts = found.session.artifacts();
   const auto records = records_of(found.bundle, artifacts, found.options);
   Depths figures(found);
+  std::vector<std::string> names;
+  for (const auto& depth : found.depths) {
+    names.push_back(depth.text);
+  }
+  const auto accuracies = records.accuracies(names);
   Json depths = Json::array();
   for (std::size_t index = 0; index < found.depths.size(); ++index) {
-    depths.push_back(figures.depth(index, records));
+    depths.push_back(figures.depth(index, accuracies));
   }
   return {{"format", "anydepth-deploy bench"},
           {"version", 1},

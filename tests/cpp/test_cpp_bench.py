@@ -101,8 +101,10 @@ def latencies(kind: str, count: int) -> NDArray[np.int64]:
         values *= np.linspace(1, 1.4, count)
     if kind == "stalls":
         values[:: max(2, count // 12)] *= 8
-    if kind == "steady":
+    if kind in ("steady", "two speeds"):
         values = 6e6 + rng.normal(0, 2e4, count)
+    if kind == "two speeds":
+        values[rng.permutation(count)[: 3 * count // 10]] *= 2
     return np.asarray(values, np.int64)
 
 
@@ -110,7 +112,7 @@ def latencies(kind: str, count: int) -> NDArray[np.int64]:
     ("kind", "count"),
     [
         *(("gamma", count) for count in (1, 2, 9, 10, 29, 299, 2995)),
-        *itertools.product(("drift", "stalls", "steady"), (29, 60, 300)),
+        *itertools.product(("drift", "stalls", "steady", "two speeds"), (29, 60, 300)),
     ],
 )
 def test_the_same_summary_and_verdict(kind: str, count: int, probe: Probe) -> None:
@@ -130,6 +132,11 @@ def test_the_same_summary_and_verdict(kind: str, count: int, probe: Probe) -> No
     assert said["word"] == wanted_words["word"]
     kinds = [[reason.split(":")[0][:24] for reason in v["reasons"]] for v in (said, wanted_words)]
     assert kinds[0] == kinds[1]
+    spread = [
+        [reason for reason in v["reasons"] if "spread" in reason] for v in (said, wanted_words)
+    ]
+    assert spread[0] == spread[1]
+    assert len(spread[0]) == (kind == "two speeds" and count >= 30) or kind == "gamma"
 
 
 def assert_close(found: dict[str, Any], expected: Any) -> None:
@@ -308,6 +315,19 @@ def test_what_verify_and_eval_found(program: Path, bundle_copy: Path, tmp_path: 
     accuracy = result.depths[0].accuracy
     assert accuracy is not None
     assert (accuracy.ap, accuracy.data, accuracy.pictures) == (71.5, "shapes", 200)
+    assert accuracy.data_sha256 is None
+
+    # All of one data set: that of the most depths, though another is newer.
+    names = [str(depth) for depth in bundle.table.ladder]
+    evaluated = {"precision": "fp32", "artifacts": [{"sha256": artifact.sha256}], "pictures": 9}
+    for data, sha, depths in (("whole", "a", names), ("part", "b", names[:1])):
+        rows = [{"depth": name, "ap": 40.0 + k} for k, name in enumerate(depths)]
+        bundle.record("eval", {**evaluated, "data": data, "data_sha256": sha * 64, "rows": rows})
+    result = measured(program, bundle, tmp_path / "all.json", "--depth", "all")
+    found = [row.accuracy for row in result.depths]
+    assert [(one.ap, one.data, one.data_sha256) for one in found if one] == [
+        (40.0 + k, "whole", "a" * 64) for k in range(len(names))
+    ]
 
     bundle.record("verify", {**record, "artifacts": [{**tried, "passed": False}]})
     done = run(program, bundle.path)

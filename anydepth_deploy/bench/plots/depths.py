@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anydepth_deploy.annotations.evaluations import DataSet, labels
 from anydepth_deploy.bench.plots.published import draw_published
 from anydepth_deploy.bench.plots.style import Drawn, Series, handle, log_axis, ring, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, Tag, drawn_points
+from anydepth_deploy.bench.report.accuracies import (
+    average_precision,
+    data_of,
+    data_sets,
+    main_data_set,
+)
 from anydepth_deploy.bench.report.facts import macs_ratio
 from anydepth_deploy.bench.report.published import Published, load_published
 from anydepth_deploy.bench.results import BenchResult, DepthResult
@@ -84,29 +91,33 @@ def draw_speedup(axes: Axes, series: Sequence[Series]) -> Drawn:
 
 
 def draw_accuracy(axes: Axes, series: Sequence[Series]) -> Drawn:
-    """AP against median latency: measured of the artifact (solid), or published (hollow)."""
+    """AP against median latency: measured of the artifact (solid), or published (hollow).
+
+    Measured AP is of one data set, that of the most depths; lines join what is measured, or what is
+    published, and never one with the other.
+    """
     drawn = Drawn()
     title = "Accuracy against latency"
     tidy(axes, title, "median latency of a request (ms)", "AP, IoU 0.50:0.95 (%)")
     published = load_published()
     latencies, values = [], []
-    data: dict[str, None] = {}
+    results = [item.result for item in series]
+    data = main_data_set(results)
     blamed = []
     eight_bits = False
     for item in series:
-        solid, hollow = _accuracies(item.result, published)
+        solid, hollow = _accuracies(item.result, published, data)
         eight_bits = eight_bits or (item.result.subject.precision == "int8" and not solid)
-        points = sorted((depth.latency.median_ms.value, ap) for depth, ap in solid + hollow)
-        if not points:
-            continue
-        axes.plot(
-            *zip(*points, strict=True),
-            color=item.colour,
-            linewidth=1.1,
-            linestyle="-" if solid else (0, (3, 2.5)),
-            zorder=2,
-            gid="line",
-        )
+        for rows, style in ((solid, "-"), (hollow, (0, (3, 2.5)))):
+            if rows:
+                axes.plot(
+                    *zip(*sorted((d.latency.median_ms.value, ap) for d, ap in rows), strict=True),
+                    color=item.colour,
+                    linewidth=1.1,
+                    linestyle=style,
+                    zorder=2,
+                    gid="line",
+                )
         for rows, kind in ((solid, "measured"), (hollow, "published")):
             if rows:
                 axes.plot(
@@ -131,9 +142,6 @@ def draw_accuracy(axes: Axes, series: Sequence[Series]) -> Drawn:
             drawn.tags.append(Tag(median.value, ap, depth.depth, item.colour))
             latencies.append(median.value)
             values.append(ap)
-        for depth, _ in solid:
-            assert depth.accuracy is not None
-            data[f"{depth.accuracy.data}, {depth.accuracy.pictures} pictures"] = None
     if not latencies:
         drawn.missing = (
             "No accuracy to show: AP of none of these artifacts was measured (anydepth-deploy "
@@ -155,8 +163,12 @@ def draw_accuracy(axes: Axes, series: Sequence[Series]) -> Drawn:
             "Published AP is of the authors' weights on COCO val2017, not of the artifacts timed"
             f"{'; it does not hold for int8, which has no point' if eight_bits else ''}."
         )
-    if data:
-        drawn.notes.append(f"AP measured on {'; '.join(data)}.")
+    if data is not None:
+        drawn.notes.append(f"AP measured on {data.name}, {data.pictures} pictures.")
+        named = labels(data_sets(results))
+        others = [name for one, name in named.items() if one != data]
+        if others:
+            drawn.notes.append(f"AP measured on other data is left out: {'; '.join(others)}.")
     ring(axes, blamed, drawn)
     _time_axis(axes, latencies)
     spread = max(max(values) - min(values), 1.0)
@@ -238,17 +250,20 @@ def _label_diagonal(axes: Axes, drawn: Drawn) -> None:
 
 
 def _accuracies(
-    result: BenchResult, published: Published
+    result: BenchResult, published: Published, data: DataSet | None
 ) -> tuple[list[tuple[DepthResult, float]], list[tuple[DepthResult, float]]]:
-    """Depths with AP that was measured of the artifact, and with AP that is only published.
+    """Depths with AP that was measured of the artifact on ``data``, and with AP that is only
+    published.
 
     Published AP holds for its own input size, and not for weights in 8 bits.
     """
     subject = result.subject
     solid, hollow = [], []
     for depth in result.depths:
-        if depth.accuracy and depth.accuracy.ap >= 0:
-            solid.append((depth, depth.accuracy.ap))
+        if data_of(depth) is not None:
+            ap = average_precision(depth, data)
+            if ap is not None:
+                solid.append((depth, ap))
         elif subject.precision != "int8":
             point = published.accuracy(
                 subject.family, subject.config, depth.depth, subject.input_size

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anydepth_deploy.annotations.evaluations import labels
+from anydepth_deploy.bench.report.accuracies import average_precision, data_sets
 from anydepth_deploy.bench.report.facts import (
     ABSENT,
     device_name,
@@ -53,12 +55,14 @@ def report_table(results: Sequence[BenchResult]) -> Table:
     """Columns and rows for people. Columns that would be empty in every row are left out.
 
     Intervals are of 95 %. ``multiply-adds ratio`` is how many times fewer multiply-adds a depth has
-    than the largest one measured: what ``speed-up`` would be if time followed them.
+    than the largest one measured: what ``speed-up`` would be if time followed them. AP that was
+    measured on different data has a column for each.
     """
     found = arrange(results)
     every = [facts(result) for result in found]
     columns = [name for name in every[0] if name in ALWAYS or len({row[name] for row in every}) > 1]
     repeated = len({result.when for result in found}) > 1 and _has_duplicates(found)
+    data = labels(data_sets(found))
     table: list[dict[str, str]] = []
     for number, (result, words) in enumerate(zip(found, every, strict=True), 1):
         for depth in result.depths:
@@ -76,7 +80,12 @@ def report_table(results: Sequence[BenchResult]) -> Table:
                 "speed-up": interval(depth.speedup, "{:.2f}", "x"),
                 "multiply-adds ratio": ABSENT if ratio is None else f"{ratio:.2f}x",
                 "images/s": _number(depth.images_per_second),
-                "AP": _number(_ap(depth), "{:.1f}"),
+                **{
+                    "AP" if len(data) == 1 else f"AP on {name}": _number(
+                        average_precision(depth, one), "{:.1f}"
+                    )
+                    for one, name in data.items()
+                },
                 "J/image": _number(depth.energy_per_image_j),
                 "verdict": depth.verdict.word,
             }
@@ -119,11 +128,14 @@ def notes(result: BenchResult) -> dict[str, str]:
         "verified": f"artifacts passed verify on {subject.verified}"
         if subject.verified
         else "never: nothing says that the artifacts compute what their checkpoint does",
+        "accuracy": _accuracy(result),
         "energy": "unknown" if set(energy) == {None} else "see the table",
         "verdict": _verdict(result),
     }
     if found["energy"] != "unknown":
         del found["energy"]
+    if not found["accuracy"]:
+        del found["accuracy"]
     if not result.boundaries:
         found["timed"] = "not said"
     return {name: printable(text) for name, text in found.items()}
@@ -167,9 +179,12 @@ def _style(value: float) -> str:
     return f"{{:.{decimals}f}}"
 
 
-def _ap(depth: DepthResult) -> float | None:
-    """AP in percent; -1 stands for data without such objects."""
-    return depth.accuracy.ap if depth.accuracy and depth.accuracy.ap >= 0 else None
+def _accuracy(result: BenchResult) -> str:
+    """What AP was measured on, in words."""
+    return "; ".join(
+        f"AP on {name}, {pictures} pictures, sha256 {sha256[:12] if sha256 else 'unknown'}"
+        for name, pictures, sha256 in data_sets([result])
+    )
 
 
 def _identity(result: BenchResult) -> str:
@@ -251,9 +266,10 @@ def _raw_row(
         **_raw_estimate("switch", depth.switch_ms, "_ms"),
         "images_per_second": depth.images_per_second,
         "first_ms": depth.first_ms,
-        "ap": _ap(depth),
+        "ap": average_precision(depth),
         "ap_data": depth.accuracy.data if depth.accuracy else None,
         "ap_pictures": depth.accuracy.pictures if depth.accuracy else None,
+        "ap_data_sha256": depth.accuracy.data_sha256 if depth.accuracy else None,
         "energy_per_image_j": depth.energy_per_image_j,
         "verdict": depth.verdict.word,
         "reasons": "; ".join(depth.verdict.reasons),

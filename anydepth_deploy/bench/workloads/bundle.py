@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from anydepth_deploy.annotations.evaluations import DataSet, fullest, read_evaluations
 from anydepth_deploy.bench.results import Accuracy, Scope, Subject
 from anydepth_deploy.bench.timing.loops import Call
 from anydepth_deploy.bench.workloads.pictures import Batches
@@ -68,9 +69,11 @@ class BundleWorkload:
         self._artifacts = found
         self.batches = batches(bundle.manifest.preprocess)
         self._session: Session | None = None
+        self._depths: Sequence[Depth] = ()
 
     def load(self, depths: Sequence[Depth]) -> None:
         choice = self._choice
+        self._depths = depths
         self._check_depths(depths)
         session = self._bundle.session(
             choice.runtime,
@@ -155,15 +158,26 @@ class BundleWorkload:
         return self._bundle.macs(depth)["total"]
 
     def accuracy(self, depth: Depth) -> Accuracy | None:
-        running = {item.sha256 for item in self._artifacts if item.depth in (None, str(depth))}
-        for record in reversed(self._bundle.manifest.results.get("eval", [])):
-            same = record.get("precision") == self._choice.precision and running <= {
-                item["sha256"] for item in record.get("artifacts", [])
-            }
-            for row in record.get("rows", []) if same else []:
-                if row["depth"] == str(depth):
-                    return Accuracy(ap=row["ap"], data=record["data"], pictures=record["pictures"])
-        return None
+        asked = [str(one) for one in self._depths or [depth]]
+        return self._measured(asked).get(str(depth))
+
+    def _measured(self, depths: Sequence[str]) -> dict[str, Accuracy]:
+        """The newest AP of these artifacts by depth, all on one data set: that of the most depths,
+        the newest of several."""
+        found: dict[DataSet, dict[str, Accuracy]] = {}
+        for item in reversed(read_evaluations(self._bundle.manifest.results)):
+            if item.precision != self._choice.precision:
+                continue
+            for depth in depths:
+                running = {a.sha256 for a in self._artifacts if a.depth in (None, depth)}
+                if depth in item.rows and running <= item.hashes:
+                    name, pictures, sha256 = item.data
+                    accuracy = Accuracy(
+                        ap=item.rows[depth], data=name, pictures=pictures, data_sha256=sha256
+                    )
+                    found.setdefault(item.data, {}).setdefault(depth, accuracy)
+        chosen = fullest({data: len(rows) for data, rows in found.items()})
+        return {} if chosen is None else found[chosen]
 
     def device_memory(self) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -179,6 +179,38 @@ def test_measured_accuracy_takes_the_place_of_published() -> None:
     assert points(axes, "published") == [(20.0, 53.1)]
 
 
+def test_published_and_measured_accuracy_are_never_joined() -> None:
+    axes = panel([known(ap={BASE: 40.0})], "accuracy")
+    assert sorted(np.asarray(line.get_xdata()).size for line in lines(axes, "line")) == [1, 1]
+    whole = panel([known(ap={BASE: 40.0, SUPER: 44.0})], "accuracy")
+    (line,) = lines(whole, "line")
+    assert np.asarray(line.get_xydata()).tolist() == [[10.0, 40.0], [20.0, 44.0]]
+
+
+def test_accuracy_on_other_data_is_left_out_and_named() -> None:
+    """One data set a picture: that of the most depths."""
+    measured = known(ap={BASE: 40.0, SUPER: 44.0})
+    accuracy = measured.depths[0].accuracy
+    assert accuracy is not None
+    elsewhere = accuracy.model_copy(update={"ap": 90.0, "data_sha256": "a" * 64, "pictures": 7})
+    mixed = measured.model_copy(
+        update={
+            "depths": [
+                measured.depths[0].model_copy(update={"accuracy": elsewhere}),
+                *measured.depths[1:],
+            ]
+        }
+    )
+    page = figure(
+        [mixed, network_result("anydepth-yolo", "l", ap={"TTTTTTTT": 50.0})], ["accuracy"]
+    )
+    (axes,) = page.axes
+    assert points(axes, "measured")[0] == (20.0, 44.0)
+    assert all(ap != 90.0 for _, ap in points(axes, "measured"))
+    assert "AP measured on val.json, 100 pictures" in caption(page)
+    assert "on other data is left out: val.json, 7 pictures" in caption(page)
+
+
 @pytest.mark.parametrize(
     "subject",
     [{"input_size": (320, 320)}, {"precision": "int8"}, {"config": "tiny"}],

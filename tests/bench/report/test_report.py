@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from bench_results import fake_result, four_networks, network_result
 
+from anydepth_deploy.annotations.evaluations import DataSet
+from anydepth_deploy.bench.report.accuracies import main_data_set
 from anydepth_deploy.bench.report.facts import common, device_name, facts, labels
 from anydepth_deploy.bench.report.formats import (
     print_report,
@@ -28,8 +30,9 @@ from anydepth_deploy.bench.report.merge import (
     raw_rows,
     report_table,
 )
-from anydepth_deploy.bench.results import BenchResult, Estimate, Verdict
+from anydepth_deploy.bench.results import Accuracy, BenchResult, Estimate, Verdict
 from anydepth_deploy.bench.sensors.state import Device
+from anydepth_deploy.commands.bench import depth_table
 from anydepth_deploy.errors import ResultError, UsageError
 
 BASE, SUPER = "TTTT-T-4", "FFFF-F-6"
@@ -126,6 +129,63 @@ def test_accuracy_and_energy_have_columns_once_anything_is_known() -> None:
     assert notes(gpu())["energy"] == "unknown"
     # -1 is how COCO metrics say that there was nothing to find.
     assert "AP" not in report_table([known(ap={BASE: -1.0})])[0]
+
+
+def on_data(result: BenchResult, *data: tuple[str, int, str | None] | None) -> BenchResult:
+    """The result with the AP of its depths measured on these data sets, one each."""
+    depths = [
+        depth.model_copy(
+            update={
+                "accuracy": found
+                and Accuracy(ap=40.0 + k, data=found[0], pictures=found[1], data_sha256=found[2])
+            }
+        )
+        for k, (depth, found) in enumerate(zip(result.depths, data, strict=True))
+    ]
+    return result.model_copy(update={"depths": depths})
+
+
+def test_accuracy_on_different_data_has_a_column_each() -> None:
+    val, test = ("val.json", 100, "a" * 64), ("test.json", 20, "b" * 64)
+    rows = as_dicts([on_data(known(), val, test), on_data(gpu(), test, None)])
+    assert [(row["AP on val.json"], row["AP on test.json"]) for row in rows] == [
+        ("40.0", "-"),
+        ("-", "41.0"),
+        ("-", "40.0"),
+        ("-", "-"),
+    ]
+    assert "AP" not in rows[0]
+    # One name, two contents; and results of before hashes were kept.
+    other = ("val.json", 100, None)
+    columns, _ = report_table([on_data(known(), val, other)])
+    assert [name for name in columns if name.startswith("AP")] == [
+        "AP on val.json, 100 pictures, sha256 aaaaaaaaaaaa",
+        "AP on val.json, 100 pictures, no sha256",
+    ]
+    assert [row["AP"] for row in as_dicts([on_data(known(), other, other)])] == ["40.0", "41.0"]
+    told = notes(on_data(known(), val, other))["accuracy"]
+    assert told == (
+        "AP on val.json, 100 pictures, sha256 aaaaaaaaaaaa; "
+        "AP on val.json, 100 pictures, sha256 unknown"
+    )
+    assert "accuracy" not in notes(known())
+    assert [row["ap_data_sha256"] for row in raw_rows([on_data(known(), val, None)])] == [
+        "a" * 64,
+        None,
+    ]
+
+
+def test_one_data_set_stands_for_a_result() -> None:
+    val, test = ("val.json", 100, "a" * 64), ("test.json", 20, "b" * 64)
+    columns, rows = depth_table(on_data(known(), val, val))
+    assert [row[columns.index("AP")] for row in rows] == ["40.0", "41.0"]
+    columns, rows = depth_table(on_data(known(), test, val))
+    assert [row[columns.index("AP")] for row in rows] == ["40.0", "-"]
+    assert "AP" not in depth_table(known(ap={BASE: -1.0}))[0]
+    older = on_data(known(when="2026-01-01T00:00:00+00:00"), val, None)
+    assert main_data_set([older, on_data(known(), test, None)]) == DataSet(*test)
+    assert main_data_set([older, on_data(known(), test, val)]) == DataSet(*val)
+    assert main_data_set([known()]) is None
 
 
 def test_without_multiply_adds_there_is_no_ratio() -> None:

@@ -163,6 +163,49 @@ def test_accuracy_is_that_of_the_very_artifact(bundle: Bundle) -> None:
     assert opened(found).accuracy(bundle.table.ladder[1]) is None
 
 
+def test_accuracy_is_of_one_data_set(bundle: Bundle) -> None:
+    base, _, *rest = depths = bundle.table.ladder
+    (item,) = bundle.artifacts("gated", weights="shared")
+
+    def evaluated(data: str, ap: dict[Any, float], **more: Any) -> dict[str, Any]:
+        return {
+            "precision": "fp32",
+            "artifacts": [{"name": "a", "sha256": item.sha256}],
+            "data": data,
+            "pictures": 50,
+            "rows": [{"depth": str(depth), "ap": value} for depth, value in ap.items()],
+            **more,
+        }
+
+    def shown(*records: dict[str, Any]) -> list[tuple[str, float, str | None] | None]:
+        workload = opened(with_results(bundle, eval=list(records)))
+        workload.load(depths)
+        found = [workload.accuracy(depth) for depth in depths]
+        workload.close()
+        return [row and (row.data, row.ap, row.data_sha256) for row in found]
+
+    every = {depth: 10.0 + place for place, depth in enumerate(depths)}
+    whole = evaluated("val.json", every, data_sha256="a" * 64)
+    part = evaluated("val.json", {base: 90.0}, data_sha256="b" * 64)
+    assert shown(whole, part) == [("val.json", every[depth], "a" * 64) for depth in depths]
+    # Of as many depths, the newest; of one data set, each depth's newest.
+    again = evaluated("val.json", dict.fromkeys(depths, 50.0), data_sha256="b" * 64)
+    assert shown(again, whole)[0] == ("val.json", every[base], "a" * 64)
+    assert shown(whole, again, part)[:2] == [
+        ("val.json", 90.0, "b" * 64),
+        ("val.json", 50.0, "b" * 64),
+    ]
+    # Without a hash, by name and number of pictures.
+    old = evaluated("old.json", {base: 1.0, rest[0]: 2.0})
+    fewer = evaluated("old.json", {base: 3.0}, pictures=7)
+    found = shown(old, fewer)
+    assert (found[0], found[1]) == (("old.json", 1.0, None), None)
+    # What is no evaluation is passed over.
+    assert shown({"ap": 1.0}, {**old, "rows": None}, {**old, "artifacts": [1]}) == [None] * len(
+        depths
+    )
+
+
 def test_a_depth_that_no_static_graph_holds_is_refused(bundle: Bundle) -> None:
     missing = bundle.table.rows[-1]
     workload = opened(bundle, layout="set")

@@ -6,6 +6,7 @@ A command lives in a module of its own, which is imported when the command is us
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import sys
 from typing import Annotated, Any, NamedTuple
@@ -13,7 +14,14 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError, missing_extra, readable
+from anydepth_deploy.errors import (
+    AnyDepthError,
+    CheckFailedError,
+    UsageError,
+    missing_extra,
+    readable,
+    shorten,
+)
 from anydepth_deploy.streams import usable_streams
 from anydepth_deploy.version import __version__
 
@@ -79,6 +87,10 @@ COMMANDS = (
 """In the order in which they are listed; the help is the first line of the function's own."""
 
 
+ADDRESS = re.compile(r"(?:--[a-z-]+=)?([a-z][a-z0-9+.-]+://.*)", re.IGNORECASE | re.DOTALL)
+"""A word that is an address (https, s3, file), or an option with one."""
+
+
 class Command(TyperCommand):
     """A command whose flags are shown without the type of a value, since they take none."""
 
@@ -88,6 +100,16 @@ class Command(TyperCommand):
             if getattr(item, "is_flag", False):
                 item.metavar = ""
         return found
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _check_addresses(args)
+        rest = super().parse_args(ctx, args)
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and math.isnan(value):  # which no range refuses
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is nan: expected a number, see '{ctx.command_path} -h'")
+        return rest
 
 
 class Commands(TyperGroup):
@@ -112,6 +134,17 @@ class Commands(TyperGroup):
         # Lines that are too long are broken, not cut.
         with formatter.section("Commands"):
             formatter.write_dl([(row.name, row.help) for row in COMMANDS])
+
+
+def _check_addresses(words: list[str]) -> None:
+    """Refuse addresses where files are named: a path would lose one of their slashes, and nobody
+    would know the name in the message."""
+    for word in words:
+        if found := ADDRESS.match(word):
+            raise UsageError(
+                f"'{shorten([found[1]])}' is an address, and only files and folders of this "
+                "machine are read and written: fetch it first, or mount it, and name the file"
+            )
 
 
 def _load(name: str) -> Any:
@@ -178,7 +211,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, CommandLineError):
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "anydepth-deploy"
-        line = " ".join(error.format_message().split())
+        line = " ".join(_stated(error).split())
         return f"{line.rstrip('.')}{_choices(error)}: see '{where} --help'"
     if isinstance(error, ModuleNotFoundError):
         friendly = missing_extra(error, "this command")
@@ -186,6 +219,17 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError | MemoryError):
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _stated(error: Any) -> str:
+    """What typer says of bad options, with the value that was found where it is left out."""
+    message = str(error.format_message()).replace("Value error, ", "")
+    problems = getattr(error.__cause__, "errors", None)  # newer releases judge with pydantic
+    value = problems()[0].get("input") if problems is not None else None
+    if isinstance(value, str) and f"'{value}'" not in message:
+        shown = shorten([value[:80]])
+        message = message.replace("Invalid value for", f"Invalid value '{shown}' for", 1)
+    return message.replace(": Input should", ": it should")
 
 
 def _choices(error: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from anydepth_deploy import console
+from anydepth_deploy.annotations.evaluations import labels, read_evaluations
 from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import DepthSpace
 from anydepth_deploy.errors import shorten
@@ -20,7 +22,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
     """Family, configuration, gates, parameters and multiply-adds per depth of a checkpoint.
 
     ``about`` is what the file says of itself: version, epoch, date and, of a network that was
-    saved as an object, its strides and its class count.
+    saved as an object, its strides and its class count. ``notes`` say what of it was left out.
     Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
     Raises :class:`CheckpointError` and :class:`InputError`.
     """
@@ -43,6 +45,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
         "about": {key: checkpoint.extra[key] for key in ABOUT if key in checkpoint.extra},
+        "notes": list(checkpoint.notes),
         "gates": _gates(table.space),
         "depths": [row.model_dump() for row in depth_rows(table, macs.at)],
     }
@@ -76,8 +79,11 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
-    """Print a description as JSON, or as a few short tables."""
+def show(
+    found: dict[str, Any], *, every: bool, as_json: bool, checkpoint: str | Path | None = None
+) -> None:
+    """Print a description as JSON, or as a few short tables; ``checkpoint``: the file that a bundle
+    was made from, if that is known."""
     if as_json:
         console.print_json(found)
         return
@@ -91,6 +97,8 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
     console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
     if about := found.get("about"):
         console.print_line(", ".join(f"{key}: {_shown(value)}" for key, value in about.items()))
+    for note in found.get("notes", []):
+        console.print_line(note)
     if recipe := found.get("preprocess"):
         console.print_line(f"pictures: {_fitting(recipe)}; {_suppression(found['suppression'])}")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
@@ -111,11 +119,18 @@ def show(found: dict[str, Any], *, every: bool, as_json: bool) -> None:
         ],
     )
     if "artifacts" in found:
-        _show_artifacts(found["artifacts"], found["results"])
+        words = (
+            "verify",
+            found["path"],
+            "--checkpoint",
+            str(checkpoint or found["source"]["file"]),
+        )
+        command = f"anydepth-deploy {shlex.join(words)}"
+        _show_artifacts(found["artifacts"], found["results"], command)
 
 
 def _show_artifacts(
-    artifacts: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]]
+    artifacts: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]], verify: str
 ) -> None:
     graphs = [item for item in artifacts if item["engine"] is None]
     console.print_table(
@@ -154,7 +169,7 @@ def _show_artifacts(
         )
     for line in _precision(graphs):
         console.print_line(line)
-    for line in _results(results, graphs):
+    for line in _results(results, graphs, verify):
         console.print_line(line)
     builders = {
         f"{item['format']} {item['engine']['version']} for "
@@ -232,9 +247,10 @@ def _precision(artifacts: list[dict[str, Any]]) -> list[str]:
 
 
 def _results(
-    results: dict[str, list[dict[str, Any]]], artifacts: list[dict[str, Any]]
+    results: dict[str, list[dict[str, Any]]], artifacts: list[dict[str, Any]], verify: str
 ) -> list[str]:
-    """What is known of these very files: the newest verdict on each, and the newest evaluation."""
+    """What is known of these very files: the newest verdict on each, and the newest evaluation on
+    each data set. ``verify``: the command that gives a verdict."""
     verdicts: dict[str, bool] = {}
     for record in results.get("verify", []):
         for item in record.get("artifacts", []):
@@ -244,14 +260,15 @@ def _results(
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)
     verdict = f"verified: {equal} of {len(hashes)} artifacts agree with the checkpoint"
-    lines = [f"{verdict}, {failed} DIFFER" if failed else verdict]
-    newest = {
-        (record.get("precision", "fp32"), record.get("runtime", "")): record
-        for record in results.get("eval", [])
-    }
-    for (precision, runtime), record in newest.items():
-        rows = ", ".join(f"{row['depth']} {row['ap']:.1f}" for row in record.get("rows", [])[:8])
-        measured = ", ".join(item["name"] for item in record.get("artifacts", [])[:2])
-        how = f"{precision}, {runtime}" if runtime else precision
-        lines.append(f"AP of {measured or 'an artifact'} ({how}) on {record.get('data')}: {rows}")
+    lines = [f"{verdict}, {failed} DIFFER" if failed else verdict] if equal or failed else []
+    if (untried := len(hashes) - equal - failed) > 0:
+        lines.append(f"not verified yet: {untried} of {len(hashes)} artifacts; next: {verify}")
+    found = read_evaluations(results)
+    newest = {(item.data, item.precision, item.runtime): item for item in found}
+    named = labels([item.data for item in newest.values()])
+    for item in newest.values():
+        rows = ", ".join(f"{depth} {ap:.1f}" for depth, ap in [*item.rows.items()][:8])
+        measured = ", ".join(item.artifacts[:2]) or "an artifact"
+        how = f"{item.precision}, {item.runtime}" if item.runtime else item.precision
+        lines.append(f"AP of {measured} ({how}) on {named[item.data]}: {rows}")
     return lines

@@ -24,6 +24,7 @@ from anydepth_deploy.errors import AnyDepthError, readable, shorten
 __all__ = [
     "Document",
     "file_sha256",
+    "problem_of",
     "utc_now",
     "utf8_path",
     "write_atomically",
@@ -91,11 +92,17 @@ class Document(Generic[Model]):
         try:
             return self.model.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or self.what.split()[-1]
-            raise self.error(
-                f"{named} {self.invalid}: {shorten([where])}: {first['msg']}: {self.remedy}"
-            ) from None
+            problem = problem_of(error, self.what.split()[-1])
+            raise self.error(f"{named} {self.invalid}: {problem}: {self.remedy}") from None
+
+
+def problem_of(error: ValidationError, whole: str) -> str:
+    """The first problem that ``error`` names, in one line: where it is (``whole`` where no field is
+    to blame), and what."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    # pydantic's own words before ours say nothing to who reads the message.
+    return f"{shorten([where])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

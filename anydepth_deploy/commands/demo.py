@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anydepth_deploy import console
-from anydepth_deploy.commands.options import FamilyOption, Json
+from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.options import FamilyOption, Json, family_names
 from anydepth_deploy.errors import CheckFailedError, UsageError
 from anydepth_deploy.progress import Progress
 
@@ -68,13 +69,18 @@ def run_demo(
 ) -> DemoResult:
     """Export, verify, evaluate, time and predict with a tiny checkpoint trained on shapes.
 
-    Raises :class:`UsageError` when the checkpoint is missing and :class:`CheckFailedError` when
-    the artifact does not equal it.
+    Raises :class:`UsageError` when the checkpoint is missing, :class:`CheckpointError` when it is
+    none, and :class:`CheckFailedError` when the artifact does not equal it.
     """
-    if not Path(checkpoint).is_file():
+    if Path(checkpoint).exists():
+        check_present(checkpoint)
+    else:
+        known = (name for name in family_names() if Path(checkpoint).name.startswith(name))
+        family = "".join(f" --family {name}" for name in [*known][:1])
         raise UsageError(
-            f"checkpoint {checkpoint} does not exist: run the demo in a clone of the project, or "
-            "name a checkpoint made by 'anydepth-deploy train' with --checkpoint"
+            f"checkpoint {checkpoint} does not exist: those of the demo come with the project's "
+            "source, not with the installed package; make one with 'anydepth-deploy train --out "
+            f"tiny.pth{family}', and name it with --checkpoint tiny.pth"
         )
 
     from anydepth_deploy.evaluation import CocoData, evaluate

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anydepth_deploy.detections import Detections
+from anydepth_deploy.detections import NOTHING, Detections
 
 __all__ = ["draw_detections", "enlargement", "side_by_side"]
 
@@ -35,8 +35,9 @@ def draw_detections(
     picture: NDArray[np.uint8], found: Detections, classes: Sequence[str], *, enlarge: int = 1
 ) -> Image.Image:
     """``picture`` (RGB uint8 [H, W, 3]) with the boxes of ``found`` (one image, in picture
-    pixels), their class names and scores; ``enlarge`` repeats each pixel first. A class whose name
-    the font cannot draw is captioned without accents, or by its number."""
+    pixels), their class names and scores; ``enlarge`` repeats each pixel first. Places that hold no
+    detection are left out. A class whose name the font cannot draw is captioned without accents, or
+    by its number."""
     image = Image.fromarray(picture)
     image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -48,6 +49,8 @@ def draw_detections(
         zip(found.labels[0], found.boxes[0] * enlarge, found.scores[0], strict=True),
         key=lambda item: float(item[2]),
     ):
+        if label == NOTHING:
+            continue
         colour = class_colour(int(label))
         corners = [float(value) for value in box]
         draw.rectangle(corners, outline=colour, width=line)

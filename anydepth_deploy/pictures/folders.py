@@ -122,9 +122,19 @@ def contents_of(source: str | Path, *, partial: bool = False) -> Contents:
     if found.closed and not (partial and found.pictures):
         raise ImageError(f"{found.closed[0][1]}; let it be read, or move it elsewhere")
     if not found.pictures:
-        there = f"; {found.note}" if found.note else ""
-        raise ImageError(f"folder {path} holds no picture ({', '.join(sorted(SUFFIXES))}){there}")
+        expected = ", ".join(sorted(SUFFIXES))
+        raise ImageError(f"folder {path} holds no picture: {_held(found)}; expected {expected}")
     return found
+
+
+def _held(contents: Contents) -> str:
+    """What is in a folder without pictures, in words."""
+    if (contents.folder / "manifest.json").is_file():
+        return "it is a bundle, and the pictures are named behind it"
+    if not contents.others:
+        return "it holds no file"
+    kinds = sorted(kind if kind.startswith(".") else "no suffix" for kind in contents.others)
+    return f"its {contents.others.total()} files have {shorten(kinds)}"
 
 
 def is_file(path: Path) -> bool:

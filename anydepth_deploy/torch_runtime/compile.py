@@ -15,6 +15,8 @@ from anydepth_deploy.torch_runtime.network import Function
 
 __all__ = ["compile_function"]
 
+EAGER = "--runtime torch (mode eager in Python)"
+
 COMPILERS = {
     "InvalidCxxCompiler": "a C++ compiler, and finds none: install g++ (or name one with CXX)",
     "TritonMissing": "the package 'triton', which is not installed: pip install triton",
@@ -62,12 +64,12 @@ def _explained(error: Exception) -> Exception:
     for cause in _causes(error):
         lacking = COMPILERS.get(type(cause).__name__)
         if lacking is not None:
-            return UsageError(f"torch.compile needs {lacking}; or use the mode eager")
+            return UsageError(f"torch.compile needs {lacking}; or use {EAGER}")
     while isinstance(inner := getattr(error, "inner_exception", None), Exception):
         error = inner  # the outer ones only say who raised it
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return BuildError(
-        f"torch.compile cannot compile this network ({first}): use the mode eager, or another torch"
+        f"torch.compile cannot compile this network ({first}): use {EAGER}, or another torch"
     )
 
 

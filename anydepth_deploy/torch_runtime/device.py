@@ -155,7 +155,8 @@ class CudaGraph:
         except RuntimeError as error:
             raise DeviceError(
                 "this network cannot be recorded as a CUDA graph "
-                f"({str(error).strip().splitlines()[0]}): use the mode eager or compile"
+                f"({str(error).strip().splitlines()[0]}): use --runtime torch or torch-compile "
+                "(modes eager and compile in Python)"
             ) from None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:

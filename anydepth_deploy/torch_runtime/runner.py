@@ -86,7 +86,8 @@ def open_torch_runner(
         raise UsageError(f"unknown device '{device}' of torch: expected cpu or cuda")
     if mode == "cudagraph" and device != "cuda":
         raise UsageError(
-            "cudagraph needs an NVIDIA GPU: use --device cuda, or the mode eager or compile"
+            "torch-cudagraph needs an NVIDIA GPU: use --device cuda, or --runtime torch or "
+            "torch-compile (modes eager and compile in Python)"
         )
     opened = open_device(device)
     if threads is not None:
@@ -309,8 +310,8 @@ def check_runner(
         if not found <= allowed:  # nor where it is no number
             raise CheckFailedError(
                 f"{what}: scores are {found:.3g} from those of eager fp32{where}, expected at most "
-                f"{allowed:g}: a network that computes something else is not worth timing; use the "
-                "mode eager, or another precision"
+                f"{allowed:g}: a network that computes something else is not worth timing; use "
+                "--runtime torch (mode eager in Python), or another precision"
             )
 
 

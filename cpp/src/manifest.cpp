@@ -23,7 +23,31 @@ constexpr const char* kManifest = "manifest.json";
 constexpr std::uintmax_t kMostBytes = 16U << 20U;
 
 [[noreturn]] void refuse(const std::string& problem) {
-  throw InvalidJson("", "Value error, " + problem);
+  throw InvalidJson("", problem);
+}
+
+/// What to say of a bundle that is no folder; the Python package says the same.
+std::string no_folder(const std::filesystem::path& path) {
+  const std::string name = path.string();
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return "bundle " + name + " does not exist; make one with 'anydepth-deploy export'";
+  }
+  const std::string suffix = lower(path.extension().string());
+  if (suffix == ".pth" || suffix == ".pt" || suffix == ".safetensors") {
+    return name +
+           " is a checkpoint, expected the folder of a bundle; make one of it with "
+           "'anydepth-deploy export " +
+           name + " --out FOLDER'";
+  }
+  if (suffix == ".onnx" || suffix == ".engine" || suffix == ".plan" ||
+      path.filename() == kManifest) {
+    return name +
+           " is one file of a bundle, expected its folder; name the folder that holds its " +
+           kManifest;
+  }
+  return name +
+         " is a file, expected the folder of a bundle; make one with 'anydepth-deploy export'";
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -210,8 +234,7 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   const auto path = folder / kManifest;
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
-    throw BundleError("bundle " + folder.string() +
-                      " does not exist; make one with 'anydepth-deploy export'");
+    throw BundleError(no_folder(folder));
   }
   const std::string text = read_text(path);
   Json content;

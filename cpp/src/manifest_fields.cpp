@@ -186,7 +186,7 @@ EngineSpec read_engine(const JsonValue& value) {
   found.largest_batch = static_cast<std::size_t>(sizes.required("largest").integer(1, kMost));
   sizes.finish();
   if (found.smallest_batch > found.typical_batch || found.typical_batch > found.largest_batch) {
-    batch.refuse("Value error, batch sizes " + std::to_string(found.smallest_batch) + ", " +
+    batch.refuse("batch sizes " + std::to_string(found.smallest_batch) + ", " +
                  std::to_string(found.typical_batch) + ", " + std::to_string(found.largest_batch) +
                  " do not rise");
   }

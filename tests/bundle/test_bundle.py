@@ -116,6 +116,18 @@ def test_results_are_appended_and_limited(old: Path) -> None:
     assert is_whole(old)
 
 
+def test_results_are_limited_by_what_they_are_of(old: Path) -> None:
+    found = open_bundle(old)
+    for index in range(12):
+        found.record("eval", {"index": index, "set": "a" if index % 4 else "b"}, keep=5, by="set")
+    results = found.manifest.results["eval"]
+    assert [item["index"] for item in results] == [0, 4, 6, 7, 8, 9, 10, 11]
+    for index in range(12, 16):
+        found.record("eval", {"index": index, "set": index}, keep=3, by="set")
+    assert [item["index"] for item in found.manifest.results["eval"]] == [13, 14, 15]
+    assert is_whole(old)
+
+
 def test_results_of_a_bundle_that_cannot_be_written(
     old: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,7 +226,7 @@ def test_folders_that_are_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"does not exist; make one with 'anydepth-deploy export"):
         open_bundle(tmp_path / "nothing")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match="does not exist"):
+    with pytest.raises(BundleError, match="is a file, expected the folder of a bundle"):
         open_bundle(tmp_path / "file")
 
 

@@ -127,8 +127,12 @@ def test_export(
     assert len(fake.saved) == len(found["artifacts"]) == 5
 
     fails(run("export", checkpoint, "--out", out), 2, "holds another export", "--force")
+    # What is not named is kept, so this is no other export: the one graph is made anew.
     found = run("export", checkpoint, "--out", out, "--force", "--raw", "--json").json
-    assert [item["raw"] for item in found["artifacts"]] == [True]
+    assert [item["raw"] for item in found["artifacts"]] == [False] * 4 + [True]
+    assert len(fake.saved) == 6
+    assert found["classes"][3] == "thing 3"
+    assert [row["level"] for row in found["depths"][:4]] == [0, 1, 2, None]
 
 
 def test_export_again_from_the_real_thing(run: Run, checkpoint: Path, bundle_copy: Path) -> None:
@@ -237,17 +241,22 @@ def test_verify_with_another_checkpoint(run: Run, bundle: Bundle, tmp_path: Path
 
 def test_eval(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
     data = write_coco(tmp_path / "shapes", 10, seed=3, size=160)
-    command = ["eval", bundle_copy, "--data", data]
+    # The random network's classes have no names but "class 0" and so on.
+    fails(run("eval", bundle_copy, "--data", data), 2, "class 0", "triangle", "--match-by-rank")
+    command = ["eval", bundle_copy, "--data", data, "--match-by-rank"]
     ladder = tmp_path / "ladder.json"
     found = run(*command, "--depth", "all", "--ladder-out", ladder, "--json").json
     assert [row["level"] for row in found["rows"]] == [0, 1, 2, 3]
     assert all(0 <= row["ap"] <= row["ap50"] <= 100 for row in found["rows"])
+    assert (found["mapped_by"], found["pictures"], found["findings"]) == ("rank", 10, [])
+    assert found["matched"][2] == {"class": "class 2", "category": "rectangle"}
     rungs = json.loads(ladder.read_text())["ladder"]
     assert (rungs[0], rungs[-1]) == (RUNGS[0], RUNGS[3])
 
     shown = run(*command, "--depth", "base", "--batch", "3", "--layout", "set")
     assert shown.code == 0
     assert "average precision on annotations.json (10 pictures" in shown.out
+    assert "matched by rank" in shown.out
     # The same numbers from the gated graph, whatever the batch.
     again = run(*command, "--depth", "base", "--batch", "3", "--layout", "gated", "--json").json
     assert again["rows"] == found["rows"][:1]

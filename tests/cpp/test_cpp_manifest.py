@@ -19,6 +19,7 @@ import pytest
 from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import described, outcome
 from handmade import manifest
+from pydantic import ValidationError
 
 from anydepth_deploy.bundle import choose as choose_module
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -26,6 +27,7 @@ from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError
+from anydepth_deploy.manifest import Manifest
 
 pytestmark = PATIENT
 
@@ -176,6 +178,13 @@ def changed(whole: Any, at: tuple[Any, ...], value: Any) -> Any:
     return found
 
 
+def words_are_ours(path: Path) -> bool:
+    """Whether what is wrong with a manifest is said by a check of ours, not by pydantic."""
+    with pytest.raises(ValidationError) as caught:
+        Manifest.model_validate(json.loads(path.read_bytes()))
+    return caught.value.errors()[0]["type"] == "value_error"
+
+
 def compare(
     probe: Probe, folder: Path, at: tuple[Any, ...] = (), *, stricter: bool = False
 ) -> bool:
@@ -193,7 +202,7 @@ def compare(
     if stricter:
         return False
     start = f"{folder / MANIFEST} is not a valid manifest: "
-    if "Value error" in expected[1] or not expected[1].startswith(start):
+    if not expected[1].startswith(start) or words_are_ours(folder / MANIFEST):
         assert found[1] == expected[1], at
     else:  # pydantic's words; ours name a place, too, and end with the same advice
         assert found[1].startswith(start), at
@@ -396,8 +405,12 @@ def test_any_byte_may_change(probe: Probe, tmp_path: Path) -> None:
 def test_what_is_no_bundle(probe: Probe, tmp_path: Path) -> None:
     assert not compare(probe, tmp_path / "nowhere")
     assert not compare(probe, tmp_path)
-    (tmp_path / "file").write_text("")
-    assert not compare(probe, tmp_path / "file")
+    for name in ("file", "m.PTH", "m.pt", "m.safetensors", "g.onnx", "e.engine", "e.plan", ".pt"):
+        (tmp_path / name).write_text("")
+        assert not compare(probe, tmp_path / name)
+    (tmp_path / "holds" / "its").mkdir(parents=True)
+    (tmp_path / "holds" / "its" / MANIFEST).write_text("{}")
+    assert not compare(probe, tmp_path / "holds" / "its" / MANIFEST)
     (tmp_path / "folder" / MANIFEST).mkdir(parents=True)
     assert not compare(probe, tmp_path / "folder")
     (tmp_path / MANIFEST).write_bytes(b'{"a": "\xff"}')

@@ -73,7 +73,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     for suffix in (".heic", ".txt", ".json", "without a suffix"):
         assert suffix in found.note
     (tmp_path / "a.png").unlink()
-    with pytest.raises(ImageError, match=r"holds no picture .*5 files are no pictures"):
+    with pytest.raises(ImageError, match="holds no picture: its 5 files have"):
         find_images(tmp_path)
     put(tmp_path, "b\n.x\ny", content=b"x")
     assert "\n" not in str(look_into(tmp_path).note)

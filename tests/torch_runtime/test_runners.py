@@ -233,7 +233,8 @@ def test_threads_of_torch(toy: Toy) -> None:
         ({"device": "tpu"}, "unknown device 'tpu' of torch: expected cpu or cuda"),
         (
             {"mode": "cudagraph"},
-            "cudagraph needs an NVIDIA GPU: use --device cuda, or the mode eager or compile",
+            "torch-cudagraph needs an NVIDIA GPU: use --device cuda, or --runtime torch or "
+            "torch-compile (modes eager and compile in Python)",
         ),
     ],
 )
@@ -432,7 +433,7 @@ def test_without_a_compiler(
         forget_compilers()
     assert str(caught.value) == (
         "torch.compile needs a C++ compiler, and finds none: install g++ (or name one with CXX); "
-        "or use the mode eager"
+        "or use --runtime torch (mode eager in Python)"
     )
 
 
@@ -445,7 +446,7 @@ def test_what_cannot_be_compiled(counters: Mapping[str, Any]) -> None:
         compile_function(broken, [torch.zeros(1)], backend="eager")
     message = str(caught.value)
     assert message.startswith("torch.compile cannot compile this network (")
-    assert message.endswith("): use the mode eager, or another torch")
+    assert message.endswith("): use --runtime torch (mode eager in Python), or another torch")
     assert "\n" not in message
 
 
@@ -543,7 +544,8 @@ def test_what_cannot_be_recorded(cuda: FakeTorchCuda) -> None:
         CudaGraph(waits, [torch.zeros(2)])
     assert str(caught.value) == (
         "this network cannot be recorded as a CUDA graph (CUDA error: operation not permitted when "
-        "stream is capturing): use the mode eager or compile"
+        "stream is capturing): use --runtime torch or torch-compile (modes eager and compile in "
+        "Python)"
     )
 
 

@@ -31,8 +31,8 @@ def check_repository(path: str | Path) -> list[Problem]:
     messages()
     if not root.is_dir():
         raise BundleError(
-            f"repository {root} does not exist: 'anydepth-deploy triton BUNDLE --out {root}' "
-            "writes one"
+            f"repository {root} {'is a file' if root.exists() else 'does not exist'}: "
+            "'anydepth-deploy triton BUNDLE --out FOLDER' writes one"
         )
     folders = sorted(
         item for item in root.iterdir() if item.is_dir() and not item.name.startswith(".")

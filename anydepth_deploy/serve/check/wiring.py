@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
+from anydepth_deploy.documents import problem_of
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve import names
@@ -59,7 +60,8 @@ def _manifest(version: Path) -> Manifest | str:
     except OSError:
         return "is missing: write the repository again"
     except ValidationError as error:
-        return f"is not a valid manifest ({error.errors()[0]['msg']}): write the repository again"
+        problem = problem_of(error, "manifest")
+        return f"is not a valid manifest ({problem}): write the repository again"
 
 
 def _sizes(model: Loaded, manifest: Manifest) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from anydepth_deploy.documents import problem_of
 from anydepth_deploy.errors import BundleError
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve.names import MANIFEST
@@ -34,7 +35,9 @@ def read_manifest(arguments: Mapping[str, str]) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            reason = problem_of(error, "manifest")
         raise BundleError(
             f"{path} cannot be read ({reason}): write the repository again with 'anydepth-deploy "
             "triton'"

@@ -332,7 +332,7 @@ def test_a_range_table_is_the_same(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibrate_module, "export_pieces", lambda *_, **__: detr_pieces())
-    monkeypatch.setattr(calibrate_module, "_depths", lambda _, table, __: [table.space.base])
+    monkeypatch.setattr(calibrate_module, "_depths", lambda _, table, __: [*table.ladder])
     pictures = write_pictures(tmp_path / "pictures", 2)
 
     def calibrated(name: str) -> Any:

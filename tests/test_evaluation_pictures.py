@@ -92,13 +92,21 @@ def test_photos_count_whichever_way_they_were_annotated(
     }
 
 
+def refused_or_low(bundle: Bundle, data: Path, orientation: Orientation) -> bool:
+    """Whether boxes that lie the other way are found out, by where they are or by the figure."""
+    try:
+        return precision(bundle, data, orientation) < 50
+    except ImageError as error:
+        return "reach beyond the picture" in str(error)
+
+
 @pytest.mark.usefixtures("session")
 def test_by_hand(bundle: Bundle, tmp_path: Path) -> None:
     """Where sizes say nothing."""
     for label, other in (("upright", "stored"), ("stored", "upright")):
         data = write(tmp_path / label, LYING, label, sizes=False)
         assert precision(bundle, data, label) == 100  # type: ignore[arg-type]
-        assert precision(bundle, data, other) < 50  # type: ignore[arg-type]
+        assert refused_or_low(bundle, data, other)  # type: ignore[arg-type]
     assert precision(bundle, tmp_path / "upright" / "annotations.json") == 100
 
 

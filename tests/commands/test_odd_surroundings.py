@@ -152,7 +152,8 @@ def test_names_that_an_encoding_lacks(
     assert run("predict", bundle_copy, path, *words).code == 0
     assert out.is_file()
     stream.flush()
-    shown = raw.getvalue().decode("latin-1")
+    # However long the path: a title is broken where the table ends.
+    shown = raw.getvalue().decode("latin-1").replace("\n", "")
     assert "\\u65e5\\u672c.png at" in shown
     assert "\\u4e09\\u89d2" in shown
 

@@ -136,7 +136,8 @@ def test_the_same_summary_and_verdict(kind: str, count: int, probe: Probe) -> No
         [reason for reason in v["reasons"] if "spread" in reason] for v in (said, wanted_words)
     ]
     assert spread[0] == spread[1]
-    assert len(spread[0]) == (kind == "two speeds" and count >= 30) or kind == "gamma"
+    if kind not in ("gamma", "drift"):  # whose calls may be far apart, as they were drawn
+        assert len(spread[0]) == (kind == "two speeds" and count >= 30)
 
 
 def assert_close(found: dict[str, Any], expected: Any) -> None:

@@ -6,6 +6,7 @@ that suppression in the graph and on the host keep the same boxes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -93,24 +94,58 @@ def suppress(
     )
 
 
+BLOCK = 64
+"""Candidates that are compared with each other at a time: one call of NumPy for many pairs."""
+
+
 def _greedy(
     boxes: NDArray[np.float32], order: NDArray[np.intp], iou: np.float32, limit: int
 ) -> NDArray[np.intp]:
     """Indices that survive, best first; ``order`` holds the candidates, best first."""
-    low = np.minimum(boxes[order, :2], boxes[order, 2:])
-    high = np.maximum(boxes[order, :2], boxes[order, 2:])
-    with np.errstate(all="ignore"):
-        sides = high - low
-        areas = sides[:, 0] * sides[:, 1]
+    candidates = _Corners.of(boxes[order])
     left = np.arange(len(order))
     kept: list[np.intp] = []
     while left.size and len(kept) < limit:
-        first, rest = left[0], left[1:]
-        kept.append(first)
+        block, left = left[:BLOCK], left[BLOCK:]
+        over = candidates.over(block, block, iou)
+        dropped = np.zeros(len(block), bool)
+        chosen = []
+        for place in range(len(block)):
+            if not dropped[place]:
+                chosen.append(place)
+                dropped |= over[place]
+        kept.extend(block[chosen])
+        if left.size:
+            left = left[~candidates.over(block[chosen], left, iou).any(0)]
+    return order[np.asarray(kept[:limit], np.intp)]
+
+
+@dataclass(frozen=True)
+class _Corners:
+    """Boxes [A, 4], with whichever corner is which, and their areas [A]."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    areas: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, boxes: NDArray[np.float32]) -> _Corners:
+        low = np.minimum(boxes[:, :2], boxes[:, 2:])
+        high = np.maximum(boxes[:, :2], boxes[:, 2:])
         with np.errstate(all="ignore"):
-            shared = np.minimum(high[first], high[rest]) - np.maximum(low[first], low[rest])
-            overlap = np.where((shared > 0).all(1), shared[:, 0] * shared[:, 1], np.float32(0))
-            union = areas[first] + areas[rest] - overlap
-            over = (overlap > 0) & (union > 0) & (overlap / union > iou)
-        left = rest[~over]
-    return order[np.asarray(kept, np.intp)]
+            sides = high - low
+            return cls(low, high, sides[:, 0] * sides[:, 1])
+
+    def over(
+        self, better: NDArray[np.intp], other: NDArray[np.intp], iou: np.float32
+    ) -> NDArray[np.bool_]:
+        """Which ``better`` boxes [B] drop which ``other`` ones [O]: bool [B, O]."""
+        with np.errstate(all="ignore"):
+            x, y = (
+                np.minimum(self.high[better, None, axis], self.high[None, other, axis])
+                - np.maximum(self.low[better, None, axis], self.low[None, other, axis])
+                for axis in (0, 1)
+            )
+            overlap = np.where((x > 0) & (y > 0), x * y, np.float32(0))
+            union = self.areas[better, None] + self.areas[None, other] - overlap
+            return np.asarray((overlap > 0) & (union > 0) & (overlap / union > iou))

@@ -36,9 +36,12 @@ TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _settings() -> None:
     # The networks of the tests are tiny: a second thread waits more than it helps.
     torch.set_num_threads(1)
+    # Exporting makes millions of objects that stay: looking for garbage among them after every 700
+    # took a tenth of the time.
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")

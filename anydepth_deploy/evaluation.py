@@ -27,7 +27,8 @@ from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, sh
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.annotated import find_annotated
-from anydepth_deploy.pictures.images import load_image, prepare_batch
+from anydepth_deploy.pictures.budget import MAX_PIXELS
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
@@ -69,7 +70,7 @@ class CocoData:
     What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
     ``orientation``: which way up the annotations mean all pictures; None: as their sizes say, see
     :mod:`anydepth_deploy.pictures.annotated`. ``findings``: what is odd about pictures, boxes and
-    areas, and changes figures.
+    areas, and changes figures. ``max_pixels``: of each picture, and of what resizing it takes.
     Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
     itself, names pictures that are not in ``images`` or cannot be read, gives them sizes that are
     not theirs, or has boxes most of which cannot be x, y, width and height in pixels.
@@ -80,27 +81,34 @@ class CocoData:
         annotations: str | Path,
         images: str | Path | None = None,
         orientation: Orientation | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path = Path(annotations)
+        self.max_pixels = max_pixels
         self.content = _read_annotations(self.path)
         self.folder = Path(images) if images is not None else self.path.parent
         self.images: list[dict[str, Any]] = sorted(
             self.content["images"], key=lambda item: int(item["id"])
         )
-        self.annotated = find_annotated(self.path, self.folder, self.images, orientation)
+        self.annotated = find_annotated(
+            self.path, self.folder, self.images, orientation, max_pixels=max_pixels
+        )
         sizes = {key: item.size for key, item in self.annotated.pictures.items()}
         frames = {key: (float(width), float(height)) for key, (height, width) in sizes.items()}
         boxes = check_boxes(self.path, self.content, frames)
         self.content["annotations"], areas = check_areas(self.content)
         self.findings: list[Finding] = [*check_pictures(self.images), *boxes, *areas]
 
-    def load(self, item: dict[str, Any]) -> NDArray[np.uint8]:
+    def load(self, item: dict[str, Any], recipe: Preprocess | None = None) -> NDArray[np.uint8]:
         """The picture of one of ``images`` as its annotations mean it, uint8 [H, W, 3].
 
-        Raises :class:`ImageError`.
+        ``recipe``: what it is going to be prepared by. Raises :class:`ImageError`.
         """
         picture = self.annotated.pictures[item["id"]]
-        return load_image(picture.path, upright=picture.upright)
+        return load_image(
+            picture.path, upright=picture.upright, max_pixels=self.max_pixels, recipe=recipe
+        )
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -275,8 +283,9 @@ def _run_chunk(
     found: dict[Depth, list[NDArray[np.float64]]],
 ) -> None:
     """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
-    pictures = [data.load(item) for item in chunk]
-    images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
+    recipe = bundle.manifest.preprocess
+    pictures = [data.load(item, recipe) for item in chunk]
+    images, geometries = prepare_batch(pictures, recipe, max_pixels=data.max_pixels)
     images = session.padded(images)
     for depth, results in found.items():
         detected = list(session.run(images, depth))[: len(chunk)]

@@ -15,6 +15,7 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of
 from anydepth_deploy.pictures.images import load_image, prepare
@@ -59,6 +60,7 @@ def predict(
     precision: str = "fp32",
     runtime: str = "onnxruntime",
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     skipped: list[Skipped] | None = None,
     draw: bool = True,
     progress: Progress | None = None,
@@ -70,7 +72,8 @@ def predict(
     ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
     pictures are skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and
     ``precision`` choose the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up
-    pictures are read; boxes are in pixels of the picture as it is read. ``skipped``: where given,
+    pictures are read; boxes are in pixels of the picture as it is read. ``max_pixels``: of a
+    picture, and of what resizing it takes; one beyond it cannot be used. ``skipped``: where given,
     pictures of a folder that cannot be used are added to it and the others go on; without it the
     first ends the run.
 
@@ -88,13 +91,16 @@ def predict(
     if draw:
         targets = _targets(paths, Path(source), out)
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
+    recipe = bundle.manifest.preprocess
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
         if progress is not None:
             progress(path.name, index, len(paths))
         try:
-            picture = load_image(path, upright=orientation == "upright")
-            prepared, geometry = prepare(picture, bundle.manifest.preprocess)
+            picture = load_image(
+                path, upright=orientation == "upright", max_pixels=max_pixels, recipe=recipe
+            )
+            prepared, geometry = prepare(picture, recipe, max_pixels=max_pixels)
         except ImageError as error:
             if skipped is None or not Path(source).is_dir():
                 raise

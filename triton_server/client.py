@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import AnyDepthError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.pictures.images import load_image
 
@@ -246,7 +247,7 @@ def _draw(
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for. Raises :class:`CallError` and :class:`ImageError`."""
-    picture = load_image(options.picture)
+    picture = load_image(options.picture, max_pixels=options.max_pixels)
     depths: list[str | None] = [word.strip() for word in (options.depth or "").split(",") if word]
     with Detector(
         options.url or f"localhost:{PORTS[options.protocol]}",
@@ -291,6 +292,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("picture", type=Path, metavar="PICTURE")
     parser.add_argument("--depth", help="depths, joined by commas; default: the server's")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help=f"of the picture at most; default {MAX_PIXELS}",
+    )
     parser.add_argument("--url", help="host and port; default: Triton's port on this machine")
     parser.add_argument("--protocol", choices=list(PORTS), default="http")
     parser.add_argument("--model", help="the ensemble's name; default: the only one")

@@ -23,6 +23,7 @@ from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
@@ -63,6 +64,7 @@ class Request:
     transfers: bool | None = None
     images: Path | None = None
     orientation: Orientation = "upright"
+    max_pixels: int = MAX_PIXELS
     pictures: int = 8
     gpu: int | None = None
     lock_clocks: int | None = None
@@ -193,6 +195,7 @@ def _open(
             count=request.pictures,
             seed=options.seed,
             orientation=request.orientation,
+            max_pixels=request.max_pixels,
             progress=progress,
         )
 

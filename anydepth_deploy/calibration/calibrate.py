@@ -49,6 +49,7 @@ from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
@@ -81,6 +82,7 @@ def calibrate(
     count: int = COUNT,
     seed: int = 0,
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     method: Method = "percentile",
     percentile: float = PERCENTILE,
     probe: int = PROBE,
@@ -91,7 +93,8 @@ def calibrate(
     """Observe the activations of ``checkpoint`` over pictures and depths; write their ranges.
 
     ``images``: a folder, of which ``count`` pictures are drawn with ``seed``, or one picture.
-    ``orientation``: which way up they are read.
+    ``orientation``: which way up they are read. ``max_pixels``: of each, and of what resizing it
+    takes.
     ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
     observe, besides the ladder and what else is needed to see every variant of every stage.
     ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
@@ -126,7 +129,7 @@ def calibrate(
         depths=len(depths),
         probe=probe,
     )
-    pictures = choose_pictures(images, count, seed, progress=steps.reading)
+    pictures = choose_pictures(images, count, seed, max_pixels=max_pixels, progress=steps.reading)
     reasons = doubts(pictures.variety)
     if reasons:
         log.warning("%s", warning(path, reasons))
@@ -157,6 +160,7 @@ def calibrate(
         identity,
         batch,
         orientation,
+        max_pixels,
         threads,
         steps,
     )
@@ -182,7 +186,9 @@ def calibrate(
         warnings=reasons,
     )
     if probe:
-        ranges = _measure(ranges, pieces, depths, pictures, probe, orientation, threads, steps)
+        ranges = _measure(
+            ranges, pieces, depths, pictures, probe, orientation, max_pixels, threads, steps
+        )
     write_table(path, ranges)
     for leftover in path.parent.glob(f".{path.name}.*.state"):  # of other tries, too
         discard_state(leftover)
@@ -305,6 +311,7 @@ def _observe(
     identity: str,
     batch: int,
     orientation: Orientation,
+    max_pixels: int,
     threads: int | None,
     steps: _Steps,
 ) -> dict[str, Histograms]:
@@ -340,6 +347,7 @@ def _observe(
         identity,
         batch=batch,
         orientation=orientation,
+        max_pixels=max_pixels,
         save_every=max(30.0, SAVE_EVERY * len(depths)),
         progress=steps.observing,
     )
@@ -406,6 +414,7 @@ def _measure(
     pictures: Pictures,
     probe: int,
     orientation: Orientation,
+    max_pixels: int,
     threads: int | None,
     steps: _Steps,
 ) -> RangeTable:
@@ -417,8 +426,13 @@ def _measure(
         def batches(begun: int = index, depth: Depth = depth) -> Iterator[NDArray[np.float32]]:
             for done, path in enumerate(chosen):
                 steps.measuring(str(depth), begun * len(chosen) + done)
-                picture = load_image(path, upright=orientation == "upright")
-                yield prepare_batch([picture], ranges.preprocess)[0]
+                picture = load_image(
+                    path,
+                    upright=orientation == "upright",
+                    max_pixels=max_pixels,
+                    recipe=ranges.preprocess,
+                )
+                yield prepare_batch([picture], ranges.preprocess, max_pixels=max_pixels)[0]
 
         found += stage_errors(pieces, ranges, depth, batches(), threads=threads)
     return ranges.model_copy(update={"stages": found})

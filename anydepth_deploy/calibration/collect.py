@@ -25,6 +25,7 @@ from anydepth_deploy.errors import (
     MissingExtraError,
     shorten,
 )
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
@@ -159,6 +160,7 @@ def collect(
     *,
     batch: int = 1,
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     save_every: float = 30.0,
     progress: Progress | None = None,
 ) -> dict[str, Histograms]:
@@ -169,7 +171,8 @@ def collect(
     ``identity`` (a hash of everything that decides the outcome: model, pictures, size, tensors,
     runtime), depths and batch goes on from there. The file of another call, or a damaged one, is
     replaced, with a warning in the log. Remove it with :func:`discard_state` when its outcome is
-    safe. ``orientation``: which way up pictures are read.
+    safe. ``orientation``: which way up pictures are read; ``max_pixels``: of each, and of what
+    resizing it takes.
 
     Raises :class:`CalibrationError` when an activation is not finite, :class:`ImageError` for a
     picture that cannot be read, and whatever ``open_graph`` and its graphs raise.
@@ -195,9 +198,12 @@ def collect(
                 if progress is not None:
                     progress(depth, index * len(pictures) + start, len(depths) * len(pictures))
                 paths = pictures[start : start + batch]
-                images, _ = prepare_batch(
-                    [load_image(path, upright=orientation == "upright") for path in paths], recipe
-                )
+                upright = orientation == "upright"
+                read = [
+                    load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe)
+                    for path in paths
+                ]
+                images, _ = prepare_batch(read, recipe, max_pixels=max_pixels)
                 histograms = _count(graph, depth, paths, images, done[depth].histograms)
                 done[depth] = _Progress(start + len(paths), histograms)
                 fresh = True

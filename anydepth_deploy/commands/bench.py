@@ -23,6 +23,7 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    MaxPixels,
     OrientationOption,
     Panel,
     TargetOption,
@@ -41,6 +42,7 @@ from anydepth_deploy.console import (
     print_table,
 )
 from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.torch_runtime.precisions import check_precision
 
 __all__ = ["bench", "content", "depth_table", "show"]
@@ -131,6 +133,7 @@ def bench(
         Path | None, PICTURES.option("A picture or a folder; default: generated ones.")
     ] = None,
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     pictures: Annotated[int, PICTURES.option("Different pictures to run.", min=1)] = 8,
     seed: Annotated[int, PICTURES.option("Of pictures, orders and arrivals.", min=0)] = 0,
     device: Annotated[
@@ -178,6 +181,7 @@ def bench(
         transfers=transfers,
         images=images,
         orientation=orientation,
+        max_pixels=max_pixels,
         pictures=pictures,
         gpu=gpu,
         lock_clocks=lock_clocks,

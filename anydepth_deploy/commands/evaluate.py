@@ -17,6 +17,7 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    MaxPixels,
     Runtime,
     TargetOption,
     Threads,
@@ -25,6 +26,7 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, giga
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.registry import format_of
 
@@ -49,6 +51,7 @@ def evaluate(
             "stored; default: what their width and height say, else upright.",
         ),
     ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     depth: Depths = "all",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
@@ -95,7 +98,7 @@ def evaluate(
         runtime=runtime,
         target=target,
     )
-    coco = CocoData(data, images, orientation)
+    coco = CocoData(data, images, orientation, max_pixels=max_pixels)
     matching = coco.mapping(opened.classes, by_rank=match_by_rank)
     findings = [*coco.findings, *matching.findings]
     rows: list[Accuracy] = []

@@ -15,12 +15,14 @@ from anydepth_deploy.commands.options import (
     BundlePath,
     Json,
     LayoutOption,
+    MaxPixels,
     OrientationOption,
     PrecisionOption,
     Runtime,
     WeightsOption,
 )
 from anydepth_deploy.errors import ImageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 
 if TYPE_CHECKING:
     from anydepth_deploy.predict import Prediction, Skipped
@@ -45,6 +47,7 @@ def predict(
     precision: PrecisionOption = "fp32",
     runtime: Runtime = "onnxruntime",
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     json: Json = False,
 ) -> None:
     """Detect objects at a chosen depth and draw them.
@@ -78,6 +81,7 @@ def predict(
             precision=precision,
             runtime=runtime,
             orientation=orientation,
+            max_pixels=max_pixels,
             skipped=skipped,
             draw=not no_draw,
             progress=progress,

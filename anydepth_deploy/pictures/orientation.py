@@ -96,9 +96,9 @@ def _load(image: Image.Image, *, upright: bool) -> int:
 def _turned_back(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """A view of a picture [H, W, 3] as its pixels are stored."""
     stored = upright.transpose(1, 0, 2) if orientation >= 5 else upright
-    if orientation in (3, 4, 7, 8):
+    if orientation in (3, 4, 6, 7):
         stored = stored[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in (2, 3, 7, 8):
         stored = stored[:, ::-1]
     return stored
 

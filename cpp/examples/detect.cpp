@@ -3,6 +3,7 @@
 //     anydepth-detect engines/r50 street.png --depth FTFT-F-5 --out found.png
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -19,7 +20,7 @@ namespace {
 constexpr const char* kUsage =
     "usage: anydepth-detect BUNDLE PICTURE [--depth super|base|level:K|FFTT-F-6] "
     "[--threshold 0.5] [--out FILE] [--runtime NAME] [--layout gated|set|stages] "
-    "[--precision NAME] [--threads N] [--json]";
+    "[--precision NAME] [--threads N] [--max-pixels 89478485] [--json]";
 
 // Small pictures are enlarged to about this many pixels before boxes are drawn on them.
 constexpr std::size_t kSmallestDrawing = 640;
@@ -45,6 +46,14 @@ double number(const std::string& option, const std::string& text) {
     misused(option + " is '" + text + "': expected a number");
   }
   return value;
+}
+
+std::size_t pixels(const std::string& option, const std::string& text) {
+  const auto value = number(option, text);
+  if (!(value >= 1 && value < 1e15 && value == std::floor(value))) {
+    misused(option + " is '" + text + "': expected a whole number, at least 1");
+  }
+  return static_cast<std::size_t>(value);
 }
 
 Arguments parse(const std::vector<std::string>& words) {
@@ -76,6 +85,8 @@ Arguments parse(const std::vector<std::string>& words) {
       found.session.layout = value;
     } else if (word == "--precision") {
       found.session.precision = value;
+    } else if (word == "--max-pixels") {
+      found.session.max_pixels = pixels(word, value);
     } else if (word == "--threads") {
       found.session.threads = static_cast<int>(number(word, value));
     } else {
@@ -162,7 +173,10 @@ pictures::Picture drawn(const pictures::Picture& picture,
 void detect(const Arguments& arguments) {
   const auto bundle = anydepth::Bundle::open(arguments.bundle);
   const auto& depth = bundle.table().find(arguments.depth);
-  const auto picture = pictures::read(arguments.picture);
+  pictures::Reading reading;
+  reading.max_pixels = arguments.session.max_pixels;
+  reading.recipe = bundle.manifest().preprocess;
+  const auto picture = pictures::read(arguments.picture, reading);
   const auto session = bundle.session(arguments.session);
   const auto found =
       session.run({picture.view()}, arguments.depth).image(0, arguments.threshold);

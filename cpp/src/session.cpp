@@ -72,7 +72,9 @@ void keep_images(Detections& found, std::size_t count) {
 class Session::Impl {
  public:
   Impl(Bundle bundle, const SessionOptions& options)
-      : bundle_(std::move(bundle)), manifest_(bundle_.manifest()) {
+      : bundle_(std::move(bundle)),
+        manifest_(bundle_.manifest()),
+        max_pixels_(options.max_pixels) {
     artifacts_ =
         choose_artifacts(manifest_, bundle_.path(), options,
                          [](const std::string& runtime) { return device_capability(runtime); });
@@ -112,7 +114,7 @@ class Session::Impl {
   }
 
   Detections run(const std::vector<ImageView>& images, const DepthName& depth) const {
-    auto batch = prepare_batch(images, preprocess());
+    auto batch = prepare_batch(images, preprocess(), max_pixels_);
     const auto count = images.size();
     // Engines may take no batch as small: the last image is repeated.
     const auto filled = std::max(count, smallest_batch_);
@@ -218,6 +220,7 @@ class Session::Impl {
 
   Bundle bundle_;
   const Manifest& manifest_;
+  std::size_t max_pixels_;
   std::vector<Artifact> artifacts_;
   EnginesPtr engines_;
   std::vector<std::string> raw_outputs_;

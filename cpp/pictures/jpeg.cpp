@@ -117,6 +117,15 @@ class Decoder {
     return jpeg_read_scanlines(&jpeg_, &row, 1) == 1 || cut();
   }
 
+  /// What follows the last row; an end that is missing there is no loss.
+  bool finish() {
+    if (setjmp(failure_.back) != 0) {
+      return false;
+    }
+    jpeg_finish_decompress(&jpeg_);
+    return true;
+  }
+
   const jpeg_decompress_struct& jpeg() const { return jpeg_; }
   const char* reason() const { return failure_.reason.data(); }
 
@@ -175,7 +184,10 @@ Picture read_jpeg(const std::filesystem::path& path, const std::vector<std::uint
       print(inks, line);
     }
   }
-  return picture;  // an end that is missing behind the last row is no loss
+  if (!decoder.finish()) {
+    unreadable(path, decoder.reason());
+  }
+  return picture;
 }
 
 }  // namespace pictures

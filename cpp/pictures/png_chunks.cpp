@@ -173,6 +173,8 @@ class Reader {
     } else if (chunk.name == "PLTE" && compared && found_.colour == kPngPalette) {
       check(data.size() <= kLargestPalette, "its palette has more than 256 colours");
       found_.palette = data;
+    } else if (chunk.name == "iCCP") {
+      profile(data);
     } else if (chunk.name == "eXIf") {
       said_.exif = data;
       said_.texts.erase("exif");
@@ -229,6 +231,14 @@ class Reader {
     said_.texts[std::string(key)] = text;
     texts_ += text.size();
     check(texts_ <= kAllTexts, "its texts are too long");
+  }
+
+  /// Profiles are of no use here; one that others refuse is refused.
+  void profile(Text data) const {
+    const auto zero = data.find('\0');
+    const auto at = zero == Text::npos ? 0 : zero + 1;
+    check(at < data.size() && data[at] == '\0', "its profile is packed in a way that is not known");
+    check(!unpack(data.substr(at + 1)).too_long, "its profile is too long");
   }
 
   void packed_text(Text data) {

@@ -39,7 +39,9 @@ def draw_detections(
     detection are left out. A class whose name the font cannot draw is captioned without accents, or
     by its number."""
     image = Image.fromarray(picture)
-    image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
+    if enlarge > 1:
+        size = (image.width * enlarge, image.height * enlarge)
+        image = image.resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     font = ImageFont.load_default(size=max(11, side // 50))

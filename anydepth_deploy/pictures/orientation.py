@@ -27,7 +27,7 @@ TAG = 0x0112
 BACK = {6: 8, 8: 6}
 """Orientations whose turn another one takes back; the others take their own back."""
 
-ROWS_AT_ONCE = 2**20
+ROWS_AT_ONCE = 2**18
 """About how many pixels are converted at once."""
 
 DESCRIBING = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}

@@ -17,7 +17,7 @@ BITS = 11
 """Binary places of an interpolation weight."""
 ONE = 1 << BITS
 
-ROWS_AT_ONCE = 2**20
+ROWS_AT_ONCE = 2**18
 """About how many pixels are handed to Pillow at once, which needs four bytes for each."""
 
 

@@ -64,11 +64,11 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     rows, row_weights = _places(image.shape[0], size[0])
     columns, column_weights = _places(image.shape[1], size[1])
     below = np.minimum(rows + 1, image.shape[0] - 1)
-    # Of a picture that shrinks, only rows that are looked at are made wide: two for each of the
-    # result at the most, however tall it is.
-    looked_at, place = np.unique(np.stack([rows, below]), return_inverse=True)
-    rows, below = place.reshape(2, -1)
-    if len(looked_at) < image.shape[0]:
+    if 2 * size[0] < image.shape[0]:
+        # Only rows that are looked at are made wide: two for each of the result at the most,
+        # however tall the picture is.
+        looked_at, place = np.unique(np.stack([rows, below]), return_inverse=True)
+        rows, below = place.reshape(2, -1)
         image = image[looked_at]
     weights = column_weights[:, None]
     wide = image[:, columns].astype(np.int32) * (ONE - weights)

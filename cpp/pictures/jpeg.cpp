@@ -36,8 +36,8 @@ struct Failure {
 
 void ignore(j_common_ptr) {}
 
-/// The whole file is there from the start. libjpeg's own source makes up an end for one that is cut;
-/// this one has no more to give, so that decoding stops short.
+/// The whole file is there from the start. libjpeg's own source makes up an end for one that is
+/// cut; this one has no more to give, so that decoding stops short.
 class Source {
  public:
   explicit Source(const std::vector<std::uint8_t>& content) : manager_{} {

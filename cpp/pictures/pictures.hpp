@@ -35,8 +35,8 @@ struct Reading {
   std::optional<anydepth::Preprocess> recipe;
 };
 
-/// Decodes a file by what it holds: PPM, and PNG or JPEG where this build has them; with the verdict
-/// and the pixels of the Python package. Throws anydepth::ImageError.
+/// Decodes a file by what it holds: PPM, and PNG or JPEG where this build has them; with the
+/// verdict and the pixels of the Python package. Throws anydepth::ImageError.
 Picture read(const std::filesystem::path& path, const Reading& reading = {});
 
 /// The suffixes that write() takes in this build: `.png, .ppm`.

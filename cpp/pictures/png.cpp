@@ -1,5 +1,5 @@
-// PNG through libpng, with the verdict and the pixels of the Python package: transparency is dropped,
-// palettes and grey become RGB, of 16 bits a channel the upper 8 stay.
+// PNG through libpng, with the verdict and the pixels of the Python package: transparency is
+// dropped, palettes and grey become RGB, of 16 bits a channel the upper 8 stay.
 
 #include <algorithm>
 #include <array>

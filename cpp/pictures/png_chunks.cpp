@@ -167,7 +167,8 @@ class Reader {
     at_ += chunk.length;
     const auto least = std::find_if(kLeast.begin(), kLeast.end(),
                                     [&](const Least& item) { return item.name == chunk.name; });
-    check(least == kLeast.end() || data.size() >= least->length, "it has a chunk that is too short");
+    check(least == kLeast.end() || data.size() >= least->length,
+          "it has a chunk that is too short");
     if (chunk.name == "IHDR") {
       header(data, compared);
     } else if (chunk.name == "PLTE" && compared && found_.colour == kPngPalette) {

@@ -63,7 +63,8 @@ Place place_of(std::size_t rows, std::size_t columns, const Preprocess& recipe) 
 }
 
 /// What the Python package keeps between a picture and its result at the most, in pixels. Here it
-/// is less, but both refuse the same pictures, and what takes that much memory there takes long here.
+/// is less, but both refuse the same pictures, and what takes that much memory there takes long
+/// here.
 std::size_t taken(std::size_t height, std::size_t width, const Preprocess& recipe) {
   const Place place = place_of(height, width, recipe);
   const bool narrower = place.width != width && width > 1;

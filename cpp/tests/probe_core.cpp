@@ -272,8 +272,8 @@ Json prepare(const Json& given) {
   double best = 1e9;
   for (int turn = 0; turn < given.value("repeat", 1); ++turn) {
     const auto start = std::chrono::steady_clock::now();
-    batch = anydepth::
-        prepare_batch(images, recipe, given.value("max_pixels", anydepth::kMaxPixels));
+    batch = anydepth::prepare_batch(images, recipe,
+                                    given.value("max_pixels", anydepth::kMaxPixels));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     best = std::min(best, took.count());
   }

@@ -5,15 +5,15 @@
 namespace probe {
 namespace {
 
-/// Per file of `paths` its height and width, or what is wrong with it; the pixels of all, one behind
-/// the other, go into the file `out`.
+/// Per file of `paths` its height and width, or what is wrong with it; the pixels of all, one
+/// behind the other, go into the file `out`.
 Json read_pictures(const Json& given) {
   pictures::Reading reading;
   reading.upright = given.value("upright", reading.upright);
   reading.max_pixels = given.value("max_pixels", reading.max_pixels);
   Json found = Json::array();
   std::vector<std::uint8_t> pixels;
-  for (const std::string path : given.at("paths").get<std::vector<std::string>>()) {
+  for (const auto& path : given.at("paths").get<std::vector<std::string>>()) {
     try {
       const auto picture = pictures::read(path, reading);
       found.push_back({picture.height, picture.width});

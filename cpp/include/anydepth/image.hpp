@@ -50,8 +50,8 @@ struct Geometry {
   ANYDEPTH_EXPORT void to_picture(float* boxes, std::size_t count) const;
 };
 
-/// One picture into float32 [3, height, width] at `out`. Throws ImageError for an empty picture, and
-/// where it has, or resizing it takes, more than `max_pixels`.
+/// One picture into float32 [3, height, width] at `out`. Throws ImageError for an empty picture,
+/// and where it has, or resizing it takes, more than `max_pixels`.
 ANYDEPTH_EXPORT Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out,
                                  std::size_t max_pixels = kMaxPixels);
 

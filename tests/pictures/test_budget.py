@@ -216,7 +216,8 @@ def sampled(image: Pixels, size: tuple[int, int]) -> Pixels:
     wide = whole[:, columns] * (2048 - along)[:, None] + right * along[:, None]
     below = wide[np.minimum(rows + 1, image.shape[0] - 1)]
     tall = wide[rows] * (2048 - down)[:, None, None] + below * down[:, None, None]
-    return ((tall + 2**21) >> 22).astype(np.uint8)
+    found: Pixels = ((tall + 2**21) >> 22).astype(np.uint8)
+    return found
 
 
 @examples(200)

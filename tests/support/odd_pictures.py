@@ -392,8 +392,8 @@ def _jpegs() -> Iterator[Item]:
                 yield name, _jpeg(height, width, mode, progressive=progressive)
     for subsampling in (0, 1, 2):
         for quality in (5, 60, 100):
-            how = {"subsampling": subsampling, "quality": quality}
-            yield f"sampled-{subsampling}-{quality}.jpg", _jpeg(33, 29, **how)
+            made = _jpeg(33, 29, subsampling=subsampling, quality=quality)
+            yield f"sampled-{subsampling}-{quality}.jpg", made
     yield "restarts.jpg", _jpeg(40, 40, restart_marker_blocks=2)
     yield "optimised.jpg", _jpeg(40, 40, optimize=True)
     yield "cmyk-plain.jpg", _adobe(_jpeg(mode="CMYK"), None)

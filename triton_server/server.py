@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from triton_server.environment import Environment
+from triton_server.leftovers import clean, record, remove, server_name
 
 __all__ = ["LocalServer", "ServerError"]
 
@@ -26,9 +27,6 @@ REGION = "shm-region-prefix-name"
 
 GRACE = 10
 """Seconds for what is under way, and for unloading, when the server is told to end."""
-
-SHARED = Path("/dev/shm")
-"""Where Linux keeps the system's shared memory."""
 
 ATTEMPTS = 3
 """Free ports are found before the server takes them; somebody else may be faster."""
@@ -43,7 +41,8 @@ class LocalServer:
 
     ``options``: further options of tritonserver. ``explicit``: models are loaded when asked for,
     starting with none. ``log``: the file that takes the server's output. ``wait``: seconds until
-    it must be ready. Ends with the ``with`` block, and with this process, however that ends.
+    it must be ready. Ends with the ``with`` block, and with this process, however that ends; what
+    servers left behind that were killed before is removed when the next one starts.
 
     Raises :class:`ServerError` when it ends instead of becoming ready: by default Triton does when
     a model of the repository cannot be loaded.
@@ -60,14 +59,16 @@ class LocalServer:
         wait: float = 120,
     ) -> None:
         self.environment = environment
-        self.repository = Path(repository)
-        self.log = Path(log)
+        # Wherever this process goes while the server runs.
+        self.repository = Path(repository).resolve()
+        self.log = Path(log).resolve()
         self.options = [*options, *(["--model-control-mode=explicit"] if explicit else [])]
         self.wait = wait
         self._process: subprocess.Popen[bytes] | None = None
-        self._region = f"anydepth-server-{os.getpid()}-{time.time_ns():x}-"
+        self._name = server_name(f"{os.getpid()}-{time.time_ns():x}")
 
     def __enter__(self) -> LocalServer:
+        clean()
         for attempt in range(ATTEMPTS):
             self.http_port, self.grpc_port, self.metrics_port = _free_ports(3)
             try:
@@ -119,8 +120,7 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for leftover in SHARED.glob(f"{self._region}*"):
-            leftover.unlink(missing_ok=True)
+        remove(self._name)
 
     def _start(self) -> None:
         command = [
@@ -136,7 +136,7 @@ class LocalServer:
             # Connections that clients keep open, but do not use, would hold the end up for longer.
             f"--exit-timeout-secs={GRACE}",
             # So that what a server leaves behind when it is killed is known to be its own.
-            *(f"--backend-config={name},{REGION}={self._region}" for name in BACKENDS),
+            *(f"--backend-config={name},{REGION}={self._name}" for name in BACKENDS),
             *self.options,
         ]
         with self.log.open("wb") as output:
@@ -150,6 +150,7 @@ class LocalServer:
                 start_new_session=True,
             )
         try:
+            record(self._name, self._process.pid)
             self._await_ready(self._process)
         except BaseException:
             self.stop()

@@ -10,6 +10,7 @@ from anydepth_deploy.serve import names
 from anydepth_deploy.serve.plan import Plan, Served
 from anydepth_deploy.serve.protocol import PREFIX, messages
 from anydepth_deploy.serve.signature import Tensor
+from anydepth_deploy.serve.warmup import row_file, warm
 from anydepth_deploy.version import __version__
 
 __all__ = ["ensemble", "postprocess", "preprocess", "router", "served"]
@@ -53,6 +54,7 @@ def served(plan: Plan, model: Served, device: str) -> Any:
         batching.preferred_batch_size.extend(model.preferred)
         batching.max_queue_delay_microseconds = plan.options.queue_delay_us
     _instances(config, device, plan.options.instances)
+    _warm_served(config, plan, model)
     parameters = {}
     if plan.options.threads is not None and device == "cpu":
         parameters["intra_op_thread_count"] = str(plan.options.threads)
@@ -63,6 +65,7 @@ def served(plan: Plan, model: Served, device: str) -> Any:
 def router(plan: Plan) -> Any:
     """Of the Python model that finds the model for a depth."""
     config = _python(plan, plan.names.router, 1)  # one, which keeps many requests on their way
+    _queue(config, plan)
     # Of any size here: the router says more about a wrong one than Triton, and counts it.
     _add(config.input, [Tensor("images", "FP32", (-1, 3, -1, -1))])
     _add(config.input, [DEPTH, ROW], optional=True)
@@ -74,6 +77,7 @@ def router(plan: Plan) -> Any:
         {
             names.GATED: plan.gated.name if plan.gated else "",
             names.LEVELS: json.dumps(levels),
+            names.MAX_IMAGES: str(plan.max_images),
             names.MAX_BATCH: str(min((item.max_batch for item in plan.levels.values()), default=0)),
             names.DEFAULT_DEPTH: plan.options.default_depth,
             names.RAW_OUTPUT: plan.raw_output,
@@ -85,9 +89,18 @@ def router(plan: Plan) -> Any:
 def preprocess(plan: Plan) -> Any:
     """Of the Python model that makes a network's input of pictures."""
     config = _python(plan, plan.names.preprocess, plan.options.workers)
+    _queue(config, plan)
     _add(config.input, [IMAGE])
     _add(config.output, [_images(plan), GEOMETRY])
-    _parameters(config, plan, {})
+    warm(config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 16, 16, 3)), None)])
+    _parameters(
+        config,
+        plan,
+        {
+            names.MAX_IMAGES: str(plan.max_images),
+            names.MAX_PIXELS: str(plan.options.max_pixels),
+        },
+    )
     return config
 
 
@@ -97,6 +110,8 @@ def postprocess(plan: Plan) -> Any:
     boxes = DETECTIONS[1]
     _add(config.input, [boxes, GEOMETRY])
     _add(config.output, [Tensor("picture_boxes", boxes.datatype, boxes.dims)])
+    box = Tensor(boxes.name, boxes.datatype, (1, 1, 4))
+    warm(config, "box", [(box, None), (Tensor(GEOMETRY.name, GEOMETRY.datatype, (1, 6)), None)])
     _parameters(config, plan, {})
     return config
 
@@ -135,6 +150,23 @@ def ensemble(plan: Plan) -> Any:
         {names.CLASSES: json.dumps(manifest.classes), names.LADDER: json.dumps(manifest.ladder)},
     )
     return config
+
+
+def _warm_served(config: Any, plan: Plan, model: Served) -> None:
+    """One image; through a gated graph at depths that run all of it between them."""
+    sides = (3, *plan.bundle.size)
+    if model.max_batch > 0:
+        warm(config, "image", [(Tensor("images", "FP32", sides), None)])
+        return
+    images, depth = Tensor("images", "FP32", (1, *sides)), Tensor("depth", "INT64", (1,))
+    for row in plan.warm_rows:
+        warm(config, row_file(row), [(images, None), (depth, row_file(row))])
+
+
+def _queue(config: Any, plan: Plan) -> None:
+    """How many requests may wait. Of a model without batches nothing is batched by this: Triton has
+    the length of a queue nowhere else."""
+    config.dynamic_batching.default_queue_policy.max_queue_size = plan.options.max_queue
 
 
 def _images(plan: Plan) -> Tensor:

@@ -6,6 +6,7 @@ What Triton's core checks when it loads a model, and what it does not: names tha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -132,10 +133,10 @@ def _batches(model: Loaded) -> Iterator[Problem]:
         )
     if not config.HasField("dynamic_batching"):
         return
-    if largest < 1:
+    if largest < 1 and not config.dynamic_batching.default_queue_policy.max_queue_size:
         yield model.problem(
-            f"dynamic_batching with max_batch_size {largest} batches nothing: leave it out, or set "
-            "max_batch_size"
+            f"dynamic_batching with max_batch_size {largest} batches nothing: leave it out, set "
+            "max_batch_size, or limit the queue (default_queue_policy, max_queue_size)"
         )
     for size in config.dynamic_batching.preferred_batch_size:
         if not 1 <= size <= max(largest, 0):
@@ -174,6 +175,13 @@ def _instances(model: Loaded) -> Iterator[Problem]:
 
 
 def _parameters(model: Loaded) -> Iterator[Problem]:
+    for key in names.LIMITS if model.owner is not None else ():
+        text = model.parameter(key)
+        if text is not None and not re.fullmatch("[1-9][0-9]{0,17}", text):
+            yield model.problem(
+                f"parameter '{key}' is {text[:40]!a}: expected a number from 1 on; write the "
+                "repository again"
+            )
     if not model.is_router:
         return
     for key in names.ROUTER:

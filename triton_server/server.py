@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from triton_server.environment import Environment
+from triton_server.environment import ROOT, Environment
 from triton_server.leftovers import clean, record, remove, server_name
 
 __all__ = ["LocalServer", "ServerError"]
@@ -39,10 +39,11 @@ class ServerError(Exception):
 class LocalServer:
     """A running ``tritonserver`` over ``repository``, reachable from this machine only.
 
-    ``options``: further options of tritonserver. ``explicit``: models are loaded when asked for,
-    starting with none. ``log``: the file that takes the server's output. ``wait``: seconds until
-    it must be ready. Ends with the ``with`` block, and with this process, however that ends; what
-    servers left behind that were killed before is removed when the next one starts.
+    ``options``: further options of tritonserver; paths in them are absolute. ``explicit``: models
+    are loaded when asked for, starting with none. ``log``: the file that takes the server's output.
+    ``wait``: seconds until it must be ready. Ends with the ``with`` block, and with this process,
+    however that ends; what servers left behind that were killed is removed when the next one
+    starts.
 
     Raises :class:`ServerError` when it ends instead of becoming ready: by default Triton does when
     a model of the repository cannot be loaded.
@@ -103,6 +104,19 @@ class LocalServer:
         """Of the server's process; None where it does not run."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def name(self) -> str:
+        """What the names of the server's shared memory begin with."""
+        return self._name
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the server's process ends, by itself or told by others, within so many
+        seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(seconds)
+        return self._process is None or self._process.poll() is not None
+
     def metrics(self) -> str:
         """All metrics, in the text format of Prometheus."""
         address = f"http://{HOST}:{self.metrics_port}/metrics"
@@ -146,6 +160,8 @@ class LocalServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self.environment.variables(),
+                # Processes of Python models import from here; PYTHONPATH does not reach them.
+                cwd=ROOT,
                 # Ctrl-C reaches this process only, which then ends the server in order.
                 start_new_session=True,
             )

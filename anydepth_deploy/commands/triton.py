@@ -73,7 +73,7 @@ def triton(
         int, SERVER.option("Pixels of all pictures of one request.", min=1)
     ] = limits.MAX_PIXELS,
     max_queue: Annotated[
-        int, SERVER.option("Requests that wait for preprocessing or the router.", min=1)
+        int, SERVER.option("Images that wait in the router; more are refused.", min=1)
     ] = limits.MAX_QUEUE,
     queue_delay_us: Annotated[
         int, SERVER.option("Microseconds it waits for more of them.", min=0)

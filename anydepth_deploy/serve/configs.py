@@ -65,7 +65,6 @@ def served(plan: Plan, model: Served, device: str) -> Any:
 def router(plan: Plan) -> Any:
     """Of the Python model that finds the model for a depth."""
     config = _python(plan, plan.names.router, 1)  # one, which keeps many requests on their way
-    _queue(config, plan)
     # Of any size here: the router says more about a wrong one than Triton, and counts it.
     _add(config.input, [Tensor("images", "FP32", (-1, 3, -1, -1))])
     _add(config.input, [DEPTH, ROW], optional=True)
@@ -78,6 +77,7 @@ def router(plan: Plan) -> Any:
             names.GATED: plan.gated.name if plan.gated else "",
             names.LEVELS: json.dumps(levels),
             names.MAX_IMAGES: str(plan.max_images),
+            names.MAX_QUEUE: str(plan.options.max_queue),
             names.MAX_BATCH: str(min((item.max_batch for item in plan.levels.values()), default=0)),
             names.DEFAULT_DEPTH: plan.options.default_depth,
             names.RAW_OUTPUT: plan.raw_output,
@@ -89,7 +89,6 @@ def router(plan: Plan) -> Any:
 def preprocess(plan: Plan) -> Any:
     """Of the Python model that makes a network's input of pictures."""
     config = _python(plan, plan.names.preprocess, plan.options.workers)
-    _queue(config, plan)
     _add(config.input, [IMAGE])
     _add(config.output, [_images(plan), GEOMETRY])
     warm(config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 16, 16, 3)), None)])
@@ -161,12 +160,6 @@ def _warm_served(config: Any, plan: Plan, model: Served) -> None:
     images, depth = Tensor("images", "FP32", (1, *sides)), Tensor("depth", "INT64", (1,))
     for row in plan.warm_rows:
         warm(config, row_file(row), [(images, None), (depth, row_file(row))])
-
-
-def _queue(config: Any, plan: Plan) -> None:
-    """How many requests may wait. Of a model without batches nothing is batched by this: Triton has
-    the length of a queue nowhere else."""
-    config.dynamic_batching.default_queue_policy.max_queue_size = plan.options.max_queue
 
 
 def _images(plan: Plan) -> Tensor:

@@ -23,6 +23,7 @@ __all__ = [
     "check_images",
     "check_pictures",
     "check_text",
+    "request_memory",
 ]
 
 MAX_BATCH = 8
@@ -32,13 +33,36 @@ MAX_PIXELS = 89_478_485
 """Pixels of all pictures of one request; as many as Pillow takes for one without a warning."""
 
 MAX_QUEUE = 64
-"""Requests that wait for one of our Python models; Triton refuses more."""
+"""Images that wait in the router beside those that are under way; it refuses more."""
 
 IN_FLIGHT = 32
 """Images that the router has under way at once."""
 
 MAX_TEXT = 4096
 """Characters of the parameters of a request, written as JSON, and of its name."""
+
+
+def request_memory(
+    size: Sequence[int],
+    max_batch: int,
+    max_queue: int = MAX_QUEUE,
+    *,
+    workers: int,
+    in_flight: int = IN_FLIGHT,
+) -> int:
+    """Bytes that all requests together may become in preprocessing, before and inside the router,
+    beside what clients sent and what the models behind the router compute with.
+
+    ``size``: height and width of the network's input. Each of ``workers`` has the images of one
+    request three times (one by one, together, and where the server takes them from), and the
+    request before waits for the router's process. What the router holds is there twice, as the
+    server made it and in the memory that it shares with the router, and what is under way once
+    more, as a model gets it.
+    """
+    image = 3 * 4 * math.prod(size)
+    request = max_batch * image
+    held = in_flight + max_queue
+    return (4 * workers + 1) * request + (2 * held + in_flight) * image
 
 
 class LimitError(InputError):

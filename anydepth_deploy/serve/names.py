@@ -19,6 +19,7 @@ __all__ = [
     "MAX_BATCH",
     "MAX_IMAGES",
     "MAX_PIXELS",
+    "MAX_QUEUE",
     "NAME",
     "RAW_OUTPUT",
     "ROUTER",
@@ -49,7 +50,9 @@ MAX_PIXELS = "max_pixels"
 """Pixels that all pictures of one request may have; of preprocessing."""
 IN_FLIGHT = "in_flight"
 """Images that a router has under way at once; only where somebody wrote it."""
-LIMITS = (MAX_IMAGES, MAX_PIXELS, IN_FLIGHT)
+MAX_QUEUE = "max_queue"
+"""Images that wait in a router beside those."""
+LIMITS = (MAX_IMAGES, MAX_PIXELS, IN_FLIGHT, MAX_QUEUE)
 """Numbers that repositories written before do not have: the defaults hold then."""
 ROUTER = (GATED, LEVELS, MAX_BATCH, DEFAULT_DEPTH, RAW_OUTPUT)
 """What a router has."""

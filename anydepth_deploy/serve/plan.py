@@ -43,8 +43,8 @@ class ServeOptions:
     gated graph. ``target``: the compute capability (``sm89``) of the engines, where a bundle has
     them for several. ``default_depth``: of requests that name none. ``max_batch``: images that a
     model of one depth takes at once, and that one request may bring, to the gated graph as well.
-    ``max_pixels``: that the pictures of one request may have together. ``max_queue``: requests
-    that wait for preprocessing, and as many for the router; Triton refuses more.
+    ``max_pixels``: that the pictures of one request may have together. ``max_queue``: images that
+    wait in the router beside those that are under way; it refuses more.
     ``queue_delay_us``: how long a model of one depth waits for more images, in microseconds.
     ``instances``: of each model with weights. ``workers``: of pre- and postprocessing, each a
     process. ``threads``: inside one operator of ONNX Runtime on a CPU, None for its own choice.

@@ -22,7 +22,8 @@ from anydepth_deploy.serve.check.repository import check_repository
 from triton_server import client, prometheus
 from triton_server import environment as environment_module
 from triton_server.environment import Environment, SetupError, ensure
-from triton_server.server import SHARED, LocalServer, ServerError
+from triton_server.leftovers import SHARED
+from triton_server.server import LocalServer, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
 

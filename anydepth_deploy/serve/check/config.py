@@ -133,10 +133,10 @@ def _batches(model: Loaded) -> Iterator[Problem]:
         )
     if not config.HasField("dynamic_batching"):
         return
-    if largest < 1 and not config.dynamic_batching.default_queue_policy.max_queue_size:
+    if largest < 1:
         yield model.problem(
-            f"dynamic_batching with max_batch_size {largest} batches nothing: leave it out, set "
-            "max_batch_size, or limit the queue (default_queue_policy, max_queue_size)"
+            f"dynamic_batching with max_batch_size {largest} batches nothing: leave it out, or set "
+            "max_batch_size"
         )
     for size in config.dynamic_batching.preferred_batch_size:
         if not 1 <= size <= max(largest, 0):

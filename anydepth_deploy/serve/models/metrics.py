@@ -53,13 +53,14 @@ class RouterMetrics(ErrorMetrics):
 
     ``anydepth_requests_total`` {model, depth}: requests answered. ``anydepth_errors_total`` {model,
     reason}: requests refused or failed; reasons are ``depth`` (unknown, not served, or named twice
-    and differently), ``input`` (images of a wrong shape), ``limit`` (more than a request may bring)
-    and ``model`` (the chosen model failed). ``anydepth_request_duration_seconds`` {model, depth}: a
-    histogram of the time in the router, waiting for the chosen model and its queue included.
-    ``model`` is the bundle's name, ``depth`` its text.
+    and differently), ``input`` (images of a wrong shape), ``limit`` (more than a request may
+    bring), ``busy`` (as many images wait as may) and ``model`` (the chosen model failed).
+    ``anydepth_request_duration_seconds`` {model, depth}: a histogram of the time in the router,
+    waiting for the chosen model and its queue included. ``model`` is the bundle's name, ``depth``
+    its text.
     """
 
-    REASONS = ("depth", "input", "limit", "model")
+    REASONS = ("depth", "input", "limit", "busy", "model")
 
     def __init__(self, name: str, rungs: Iterable[str]) -> None:
         super().__init__(name, self.REASONS)

@@ -1,4 +1,4 @@
-"""How many images are under way at once."""
+"""How many images there are at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ __all__ = ["Places"]
 
 
 class Places:
-    """``count`` places, one for each image that is under way.
+    """``count`` places, one for each image: requests bring one or many, and what they take is the
+    memory of their images. May be used from several threads.
 
-    Requests and not images were counted once, so that few large requests took as much memory as
-    many small ones times their size. May be used from several threads; who waits is let in when
-    there is room for all of its images, so :meth:`take` is for one thread that asks in order.
+    A request with more images than there are places takes all of them, alone.
     """
 
     def __init__(self, count: int) -> None:
@@ -20,11 +19,20 @@ class Places:
         self._changed = threading.Condition()
 
     def take(self, images: int) -> int:
-        """Wait for places for so many images; returns how many were taken: at least one, and all
-        of them where there are more images than places."""
-        taken = min(max(images, 1), self._count)
+        """Wait for places for so many images; returns how many were taken. For one thread that
+        asks in order: of several, a large request might wait for ever."""
+        taken = self._wanted(images)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        return taken
+
+    def try_take(self, images: int) -> int:
+        """The same without waiting: 0 where there is no room for all of them."""
+        taken = self._wanted(images)
+        with self._changed:
+            if self._free < taken:
+                return 0
             self._free -= taken
         return taken
 
@@ -33,3 +41,6 @@ class Places:
         with self._changed:
             self._free += taken
             self._changed.notify_all()
+
+    def _wanted(self, images: int) -> int:
+        return min(max(images, 1), self._count)

@@ -2,16 +2,20 @@
 
 Images pass through by reference, and so do the answers. Several requests are under way at once
 inside one instance, so that dynamic batching of the models behind it finds something to batch:
-``execute`` gives each request to a thread, which waits for the chosen model and answers through the
-request's response sender, and blocks when so many images are under way that the next ones have no
-place (:data:`~anydepth_deploy.serve.limits.IN_FLIGHT`), so that more wait in Triton's queue, where
-its limits and statistics hold. Images and not requests are counted, so that the memory of what is
-under way is bounded however many of them a request brings.
+each is given to a thread, which waits for the chosen model and answers through the request's
+response sender. So many images may be under way, and so many more may wait
+(:mod:`anydepth_deploy.serve.limits`); a request that finds no place is refused at once. The images
+of all of them are in memory, which is bounded so however many a request brings: Triton's queue
+holds any number of requests, and its own limit for it makes a model in Triton 24.10 idle for half a
+second now and then.
 """
 
 from __future__ import annotations
 
+import asyncio  # noqa: F401 - Triton asks for it after the first request, which others wait for
 import json
+import queue
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +46,10 @@ class _ModelError(Exception):
         self.error = error
 
 
+class _BusyError(Exception):
+    """So many images wait that the next ones have no place."""
+
+
 class TritonPythonModel:
     """Hands requests to the model of their depth; see the module.
 
@@ -70,8 +78,12 @@ class TritonPythonModel:
             given, names.MAX_IMAGES, max(limits.MAX_BATCH, self._routes.max_batch)
         )
         in_flight = number(given, names.IN_FLIGHT, limits.IN_FLIGHT)
-        self._places = Places(in_flight)
+        waiting = number(given, names.MAX_QUEUE, limits.MAX_QUEUE)
+        self._held, self._under_way = Places(in_flight + waiting), Places(in_flight)
+        self._waiting: queue.SimpleQueue[tuple[Any, float, int] | None] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="router")
+        self._starter = threading.Thread(target=self._start, name="router-start", daemon=True)
+        self._starter.start()
         asked_row(self._table, {"depth": "super"}, {}, self._routes.default)
         if self._rule is not None:
             classes = len(manifest.classes)
@@ -82,15 +94,32 @@ class TritonPythonModel:
         for request in requests:
             began = time.perf_counter()
             count = int(pb_utils.get_input_tensor_by_name(request, "images").shape()[0])
-            # What is refused at once does not wait for places.
-            taken = self._places.take(count if count <= self._max_images else 1)
-            self._threads.submit(self._serve, request, began, taken)
+            # What will be refused for its size does not need as many.
+            held = self._held.try_take(count if count <= self._max_images else 1)
+            if held:
+                self._waiting.put((request, began, held))
+            else:
+                self._refuse(request, _BusyError())
 
     def finalize(self) -> None:
-        """Wait for the requests that are under way."""
+        """Wait for the requests that are under way, and for those that wait."""
+        self._waiting.put(None)
+        self._starter.join()
         self._threads.shutdown(wait=True)
 
-    def _serve(self, request: Any, began: float, taken: int) -> None:
+    def _start(self) -> None:
+        """Give requests to threads in the order in which they came, as places become free."""
+        while (item := self._waiting.get()) is not None:
+            request, began, held = item
+            self._threads.submit(self._serve, request, began, held, self._under_way.take(held))
+
+    def _refuse(self, request: Any, error: Exception) -> None:
+        reason, response = _failure(error)
+        sender = request.get_response_sender()
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._metrics.failed(reason)
+
+    def _serve(self, request: Any, began: float, held: int, taken: int) -> None:
         """Answer one request, whatever happens, then count it: counting takes a message to the
         server, which nobody should wait for."""
         sender = request.get_response_sender()
@@ -102,7 +131,8 @@ class TritonPythonModel:
                 reason, response = _failure(error)
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         finally:
-            self._places.give(taken)
+            self._under_way.give(taken)
+            self._held.give(held)
         if reason is not None:
             self._metrics.failed(reason)
         elif depth is not None:
@@ -176,6 +206,9 @@ def _failure(error: Exception) -> tuple[str, Any]:
         found = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
     elif isinstance(error, _ModelError):
         reason, found = "model", error.error
+    elif isinstance(error, _BusyError):
+        text = "too many images are waiting for the models: send the request again later"
+        reason, found = "busy", pb_utils.TritonError(text, pb_utils.TritonError.UNAVAILABLE)
     else:
         reason, found = "model", pb_utils.TritonError(f"{type(error).__name__}: {error}")
     return reason, pb_utils.InferenceResponse(error=found)

@@ -21,7 +21,7 @@ def test_numbers_and_what_holds_where_there_is_none() -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1e3", "08", " 8", "8\n", "9" * 19])
 def test_what_is_no_number(text: str) -> None:
     with pytest.raises(
-        BundleError, match="parameter 'max_images' is .*: expected a number"
+        BundleError, match=r"parameter 'max_images' is .*: expected a number"
     ) as told:
         number({"max_images": text}, "max_images", 8)
     assert "\n" not in str(told.value)

@@ -7,8 +7,12 @@ inputs of the usual size, at 640 x 640, one client, batch 1. Direct requests to 
 and requests to the router take turns, in an order drawn anew each round; differences are taken
 within rounds. The same for pictures through the ensemble over HTTP, gRPC and shared memory.
 Networks run in a stand-in for Triton's backend, on both sides alike: differences hold, absolute
-times do not. And how much longer the first requests take after the server says that it is ready:
-every depth in a server of its own, over a connection that is open already.
+times do not.
+
+    python benchmarks/triton_router.py --first
+
+How much longer the first requests take after the server says that it is ready: depths in a server
+of their own each, over a connection that is open already.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import contextlib
 import functools
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -172,32 +176,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--first", action="store_true", help="the first requests, nothing else")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("onnxruntime", "numpy", "tritonclient")
-    environment = ensure()
-    routing, ways, first = [], [], []
+    found["server"] = "Triton 24.10 with stand-ins for its backends"
+    measured = _first() if options.first else _rounds(options.rounds)
+    if options.record:
+        name = "triton-first" if options.first else "triton-router"
+        print(write(name, {"machine": found, **measured}))
+
+
+@contextlib.contextmanager
+def _served(size: int) -> Iterator[tuple[Bundle, Path]]:
+    """The trained network at this size, and a folder with its ``repository``."""
     with tempfile.TemporaryDirectory() as temporary:
-        for size in SIZES:
-            folder = Path(temporary) / str(size)
-            with bar(f"export at {size} x {size}") as progress:
-                bundle = export_bundle(
-                    CHECKPOINT,
-                    folder / "bundle",
-                    layouts=["gated", "set"],
-                    input_size=(size, size),
-                    progress=progress,
-                )
-            serve = ServeOptions(device="cpu", threads=1)
-            write_repository(bundle, folder / "repository", name=NAME, options=serve)
-            with LocalServer(environment, folder / "repository", log=folder / "log") as server:
-                routing += router_cost(server, bundle, options.rounds)
-                if size == SIZES[0]:
-                    ways = way_cost(server, options.rounds)
+        folder = Path(temporary)
+        with bar(f"export at {size} x {size}") as progress:
+            bundle = export_bundle(
+                CHECKPOINT,
+                folder / "bundle",
+                layouts=["gated", "set"],
+                input_size=(size, size),
+                progress=progress,
+            )
+        serve = ServeOptions(device="cpu", threads=1)
+        write_repository(bundle, folder / "repository", name=NAME, options=serve)
+        yield bundle, folder
+
+
+def _rounds(rounds: int) -> dict[str, Any]:
+    environment = ensure()
+    routing, ways = [], []
+    for size in SIZES:
+        with (
+            _served(size) as (bundle, folder),
+            LocalServer(environment, folder / "repository", log=folder / "log") as server,
+        ):
+            routing += router_cost(server, bundle, rounds)
             if size == SIZES[0]:
-                outside = str(bundle.table.levels)  # the gated graph runs it
-                depths = ("base", "super", outside)
-                first = first_cost(environment, folder / "repository", folder / "log", depths)
+                ways = way_cost(server, rounds)
     print_table(
         f"what the router adds; target: at most {TARGET_MS:g} ms",
         ["input", "model", "direct ms", "through the router ms", "added ms", "target met"],
@@ -217,20 +235,20 @@ def main() -> None:
             for row in ways
         ],
     )
+    return {"rounds": rounds, "router": routing, "ways": ways}
+
+
+def _first() -> dict[str, Any]:
+    with _served(SIZES[0]) as (bundle, folder):
+        outside = str(bundle.table.levels)  # the gated graph runs it
+        depths = ("base", "super", outside)
+        found = first_cost(ensure(), folder / "repository", folder / "log", depths)
     print_table(
         "the first requests after the server is ready, a picture of 640 x 480",
         ["depth", "first ms", "second ms", "median of later ones ms", "first against median"],
-        [list(row.values()) for row in first],
+        [list(row.values()) for row in found],
     )
-    if options.record:
-        content = {
-            "machine": {**found, "server": "Triton 24.10 with stand-ins for its backends"},
-            "rounds": options.rounds,
-            "router": routing,
-            "ways": ways,
-            "first": first,
-        }
-        print(write("triton-router", content))
+    return {"requests": FIRST, "first": found}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ SLACK = 64 * MB
 """What Python and the C library keep for the next time, in eight processes."""
 
 BUDGET = request_memory((SIDE, SIDE), MAX_BATCH, MAX_QUEUE, workers=1) + SLACK
-"""Far below what the first of the attacks takes where nothing is bounded: 1.7 GB."""
+"""Far below what the first of the attacks takes where nothing is bounded: 3.4 GB."""
 
 STATUS = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}
 

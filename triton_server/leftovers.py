@@ -77,7 +77,7 @@ def _is_gone(path: Path) -> bool:
         return False
     if not isinstance(pid, int) or not started or namespace != _namespace():
         return False
-    return _started(pid) != started
+    return bool(_started(pid) != started)
 
 
 def _started(pid: int) -> str:

@@ -30,6 +30,7 @@ from anydepth_deploy.pictures.annotated import find_annotated
 from anydepth_deploy.pictures.images import load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
 
 __all__ = [
@@ -354,7 +355,7 @@ FARTHEST = 1e9
 def _read_annotations(path: Path) -> dict[str, Any]:
     try:
         # From bytes, JSON is read in whatever UTF a byte-order mark says.
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except FileNotFoundError:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
     except (OSError, ValueError, RecursionError) as error:

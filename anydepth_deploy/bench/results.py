@@ -288,6 +288,8 @@ _DOCUMENT = Document(
     other_version="run bench again",
     format="anydepth-deploy bench",
     version=VERSION,
+    most=1 << 28,  # a sample takes some ten bytes, and a run takes some million samples
+    most_values=50_000_000,
     title="result of 'anydepth-deploy bench'",
 )
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.depth import Depth, DepthTable
-from anydepth_deploy.documents import Document, file_sha256
+from anydepth_deploy.documents import Document, file_sha256, version_text
 from anydepth_deploy.errors import BundleError, readable_all
-from anydepth_deploy.manifest import Artifact, Manifest, Verification
+from anydepth_deploy.manifest import MAJOR, MINOR, VERSION, Artifact, Manifest, Verification
 
 __all__ = [
     "MANIFEST",
     "BundleFiles",
+    "check_not_newer",
     "disk_error",
     "flush",
     "flush_folder",
@@ -63,6 +64,15 @@ class BundleFiles:
     @property
     def classes(self) -> list[str]:
         return self.manifest.classes
+
+    def class_name(self, label: int) -> str:
+        """The name of class ``label``. Raises :class:`BundleError` where the manifest has none."""
+        if not 0 <= label < len(self.classes):
+            raise BundleError(
+                f"bundle {self.path}: its graphs find the label {label}, its manifest names "
+                f"{len(self.classes)} classes, counted from 0: export it again"
+            )
+        return self.classes[label]
 
     def macs(self, depth: Depth | str | int) -> dict[str, int]:
         """Multiply-adds at ``depth``: ``total`` and one entry per part."""
@@ -153,6 +163,11 @@ class BundleFiles:
         try:
             with locked(self.path, wait=True):
                 manifest = read_manifest(self.path)
+                if manifest.is_newer:
+                    log.warning(
+                        "the result of %s is not recorded: %s", kind, _newer(self.path, manifest)
+                    )
+                    return
                 self.manifest = manifest.model_copy(update=update(manifest))
                 write_manifest(self.path, self.manifest)
         except OSError as error:
@@ -183,15 +198,22 @@ _DOCUMENT = Document(
     missing=f"folder {{path.parent}} is not a bundle: it has no {MANIFEST}",
     remedy=_REMEDY,
     other_version="export it into another folder",
+    version=MAJOR,
+    minor=MINOR,
     named="{path}",
     no_json="is damaged",
     versioned="manifest version",
     invalid="is not a valid manifest",
+    parser="it is not valid JSON",
 )
 
 
 def read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
-    """The manifest in ``folder``. Raises :class:`BundleError`."""
+    """The manifest in ``folder``. Raises :class:`BundleError`.
+
+    Fields of a newer minor that nobody knows here are left out, which the log of this package warns
+    of; see :mod:`anydepth_deploy.documents`.
+    """
     if not folder.is_dir():
         raise BundleError(_no_folder(folder))
     return _DOCUMENT.read(folder / file)
@@ -218,11 +240,27 @@ def _no_folder(path: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest, file: str = MANIFEST) -> None:
+    """Write it whole or not at all, as of the version that has all its fields."""
     temporary = folder / f".{file.lstrip('.')}.partial"
-    temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    content = manifest.model_copy(update={"version": VERSION})
+    temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
     flush(temporary)
     temporary.replace(folder / file)
     flush_folder(folder)
+
+
+def check_not_newer(folder: Path, manifest: Manifest) -> None:
+    """Raise :class:`BundleError` where a manifest has what this package would lose by writing."""
+    if manifest.is_newer:
+        raise BundleError(_newer(folder, manifest))
+
+
+def _newer(folder: Path, manifest: Manifest) -> str:
+    return (
+        f"{folder / MANIFEST} is of version {manifest.version}, and this anydepth-deploy, which "
+        f"knows {version_text((MAJOR, MINOR))}, would lose what is new in it: use the version that "
+        "made it, or another folder"
+    )
 
 
 def manifest_if_any(folder: Path, file: str) -> Manifest | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 from anydepth_deploy.bundle.files import (
     MANIFEST,
     BundleFiles,
+    check_not_newer,
     disk_error,
     flush,
     flush_folder,
@@ -56,6 +57,8 @@ class BundleWriter:
         if existing is not None and not force and not _same_export(existing, manifest):
             raise BundleError(_difference(self.path, existing, manifest))
         if existing is not None and _same_export(existing, manifest):
+            check_not_newer(self.path, existing)
+        if existing is not None and _same_export(existing, manifest):
             self.folder, self._file = self.path, MANIFEST
         elif self.path.exists():
             self.folder, self._file = self.path, NEXT_MANIFEST
@@ -72,7 +75,7 @@ class BundleWriter:
             self._lock.enter_context(locked(self.folder, wait=False))
             begins = absent and self.folder != self.path
             begun = manifest_if_any(self.folder, self._file)
-            if begun is not None and _same_export(begun, self.manifest):
+            if begun is not None and not begun.is_newer and _same_export(begun, self.manifest):
                 self.manifest = begun
             else:
                 write_manifest(self.folder, self.manifest, self._file)

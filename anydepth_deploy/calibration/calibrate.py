@@ -35,6 +35,7 @@ from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range,
 from anydepth_deploy.calibration.sensitivity import stage_errors
 from anydepth_deploy.calibration.table import (
     FORMAT,
+    MOST_BYTES,
     CalibrationPictures,
     CheckpointFile,
     Entry,
@@ -53,6 +54,7 @@ from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.version import __version__
 
 __all__ = ["COUNT", "PROBE", "calibrate"]
@@ -264,7 +266,7 @@ def _check_out(path: Path) -> None:
 def _is_table(path: Path) -> bool:
     """Whether a file says that it is a range table, of whatever version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT

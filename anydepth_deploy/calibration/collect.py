@@ -28,6 +28,7 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import open_regular
 
 __all__ = [
     "Histograms",
@@ -290,7 +291,7 @@ def _write_state(state: Path, header: Mapping[str, Any], done: Mapping[str, _Pro
 def _read_state(state: Path, header: Mapping[str, Any]) -> dict[str, _Progress]:
     """What the file of an earlier call holds, by depth; nothing if it is not of this call."""
     try:
-        with state.open("rb") as file:
+        with open_regular(state) as file:
             if file.read(2) != b"PK":
                 raise ValueError("not an archive")
             file.seek(0)

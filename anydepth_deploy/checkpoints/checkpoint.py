@@ -44,6 +44,7 @@ from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
+from anydepth_deploy.reading.regular import open_regular
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
@@ -203,7 +204,7 @@ def _is_finite(value: Tensor) -> bool:
 def _is_safetensors(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return True
-    with path.open("rb") as file:  # 8 bytes of header length, then JSON
+    with open_regular(path) as file:  # 8 bytes of header length, then JSON
         head = file.read(9)
     return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
@@ -233,7 +234,7 @@ def _widened(path: Path, value: Tensor) -> Tensor:
 
 
 def _read_archive(path: Path) -> Read:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(4)
     if head[:1] == b"\x80":
         raise CheckpointError(

@@ -16,6 +16,7 @@ import typer
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families import registry
 from anydepth_deploy.manifest import (
+    MOST_BATCH,
     PRECISIONS,
     BatchProfile,
     Deformable,
@@ -209,6 +210,8 @@ def batch_profile(text: str) -> BatchProfile:
     typical = middle[0] if middle else smallest
     if not smallest <= typical <= largest:
         raise UsageError(f"batch '{text}' does not rise: expected smallest,fastest,largest")
+    if largest > MOST_BATCH:
+        raise UsageError(f"batch '{text}' is too large: expected at most {MOST_BATCH}")
     return BatchProfile(smallest=smallest, typical=typical, largest=largest)
 
 

@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.pictures.decoder import pillow_silent, reason
@@ -35,6 +35,29 @@ __all__ = [
 ]
 
 
+MOST_SIDE = 16384
+MOST_PIXELS = 1 << 26
+"""Of the network's input; limits the memory that a made-up recipe can cost."""
+
+
+def _factor(value: float) -> float:
+    """A factor or a divisor that float32 can hold, and whose reciprocal it can hold, too."""
+    if not 1e-6 <= value <= 1e6:
+        raise ValueError("Input should be from 0.000001 to 1000000")
+    return value
+
+
+def _offset(value: float) -> float:
+    if not -1e6 <= value <= 1e6:
+        raise ValueError("Input should be from -1000000 to 1000000")
+    return value
+
+
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+Factor = Annotated[float, AfterValidator(_factor)]
+Offset = Annotated[float, AfterValidator(_offset)]
+
+
 class Preprocess(BaseModel):
     """How a picture becomes the input of the network, step by step.
 
@@ -45,9 +68,10 @@ class Preprocess(BaseModel):
     by ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict, as in C++; lists are tuples of JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    size: tuple[PositiveInt, PositiveInt]
+    size: Annotated[tuple[Side, Side], Field(strict=False)]
     """Height and width in pixels."""
     resize: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
@@ -55,10 +79,19 @@ class Preprocess(BaseModel):
     """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
     padding: int = Field(default=114, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
-    scale: float = 1.0 / 255.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: Factor = 1.0 / 255.0
+    mean: Annotated[tuple[Offset, Offset, Offset], Field(strict=False)] = (0.0, 0.0, 0.0)
+    std: Annotated[tuple[Factor, Factor, Factor], Field(strict=False)] = (1.0, 1.0, 1.0)
     layout: Literal["NCHW"] = "NCHW"
+
+    @field_validator("size")
+    @classmethod
+    def _size_fits(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if size[0] * size[1] > MOST_PIXELS:
+            raise ValueError(
+                f"an input of {size[0]} x {size[1]} has more than {MOST_PIXELS} pixels"
+            )
+        return size
 
     @classmethod
     def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:

@@ -282,6 +282,8 @@ def _run_chunk(
     for depth, results in found.items():
         detected = list(session.run(images, depth))[: len(chunk)]
         for item, geometry, one in zip(chunk, geometries, detected, strict=True):
+            for label in np.unique(one.labels[0]):
+                bundle.class_name(int(label))  # raises where there is none
             boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
             image_ids = np.full(len(boxes), item["id"])

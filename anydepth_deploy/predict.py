@@ -103,10 +103,11 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
+        rows = _rows(detections, bundle)  # before anything is written: labels may have no name
         if target is not None:
             _draw(picture, detections, bundle.classes, target)
         drawn = "" if target is None else str(target)
-        found.append(Prediction(str(path), str(chosen), drawn, _rows(detections, bundle.classes)))
+        found.append(Prediction(str(path), str(chosen), drawn, rows))
     return found
 
 
@@ -182,10 +183,10 @@ def _folder(source: Path, out: str | Path | None) -> Path | None:
     return path
 
 
-def _rows(found: Detections, classes: list[str]) -> list[dict[str, Any]]:
+def _rows(found: Detections, bundle: Bundle) -> list[dict[str, Any]]:
     return [
         {
-            "class": classes[int(label)],
+            "class": bundle.class_name(int(label)),
             "label": int(label),
             "score": round(float(score), 6),
             "box": [round(float(side), 3) for side in box],

@@ -45,7 +45,10 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises :class:`NoFileError` for a folder, a pipe, a socket or a device, without waiting for any
     of them, and :class:`OSError` as ``open`` does.
     """
-    _check(Path(path).stat())  # to open a device may already do something
+    try:
+        _check(Path(path).stat())  # to open a device may already do something
+    except ValueError as error:  # a zero in the name
+        raise NoFileError(f"it is no name of a file: {error}") from None
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     try:
         _check(os.fstat(file.fileno()))  # what is there may have changed meanwhile

@@ -109,14 +109,14 @@ std::string quoted(const std::string& text) {
 }
 
 void print_json(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                const std::vector<std::string>& classes) {
+                const anydepth::Bundle& bundle) {
   std::printf("{\"depth\": %s, \"detections\": [", quoted(depth).c_str());
   const char* comma = "";
   for (const auto& item : found) {
     const auto& box = item.box;
     std::printf("%s\n {\"class\": %s, \"label\": %lld, \"score\": %.6f, "
                 "\"box\": [%.3f, %.3f, %.3f, %.3f]}",
-                comma, quoted(classes.at(static_cast<std::size_t>(item.label))).c_str(),
+                comma, quoted(bundle.class_name(item.label)).c_str(),
                 static_cast<long long>(item.label), static_cast<double>(item.score),
                 static_cast<double>(box[0]), static_cast<double>(box[1]),
                 static_cast<double>(box[2]), static_cast<double>(box[3]));
@@ -126,7 +126,7 @@ void print_json(const std::vector<anydepth::Detection>& found, const std::string
 }
 
 void print_table(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                 const std::vector<std::string>& classes) {
+                 const anydepth::Bundle& bundle) {
   std::printf("%zu detection(s) at depth %s\n", found.size(), depth.c_str());
   if (found.empty()) {
     return;
@@ -135,7 +135,7 @@ void print_table(const std::vector<anydepth::Detection>& found, const std::strin
   for (const auto& item : found) {
     const auto& box = item.box;
     std::printf("%-16s %6.3f  %8.1f %8.1f %8.1f %8.1f\n",
-                classes.at(static_cast<std::size_t>(item.label)).c_str(),
+                bundle.class_name(item.label).c_str(),
                 static_cast<double>(item.score), static_cast<double>(box[0]),
                 static_cast<double>(box[1]), static_cast<double>(box[2]),
                 static_cast<double>(box[3]));
@@ -166,8 +166,10 @@ void detect(const Arguments& arguments) {
   const auto session = bundle.session(arguments.session);
   const auto found =
       session.run({picture.view()}, arguments.depth).image(0, arguments.threshold);
-  const auto& classes = bundle.manifest().classes;
-  (arguments.json ? print_json : print_table)(found, depth.text, classes);
+  for (const auto& item : found) {
+    bundle.class_name(item.label);  // throws where there is none, before anything is printed
+  }
+  (arguments.json ? print_json : print_table)(found, depth.text, bundle);
   if (auto out = arguments.out) {
     if (!out->has_extension()) {
       *out += pictures::preferred();

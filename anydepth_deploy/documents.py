@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails
 
 from anydepth_deploy.errors import AnyDepthError, readable, shorten
 from anydepth_deploy.reading.regular import TooLargeError, open_regular, read_regular
-from anydepth_deploy.reading.strict_json import MOST_VALUES, NotJsonError, parse_json
+from anydepth_deploy.reading.strict_json import MOST_VALUES, NotJsonError, OddJsonError, parse_json
 
 __all__ = [
     "Document",
@@ -140,7 +140,7 @@ class Document(Generic[Model]):
 
     def _parsed(self, path: Path, named: str) -> Any:
         try:
-            text = read_regular(path, self.most).decode("utf-8-sig")
+            content = read_regular(path, self.most)
         except FileNotFoundError:
             raise self.error(self.missing.format(path=path)) from None
         except TooLargeError:
@@ -149,13 +149,15 @@ class Document(Generic[Model]):
             ) from None
         except OSError as error:
             raise self.error(f"{named} cannot be read: {error}") from None
-        except UnicodeDecodeError:
-            raise self.error(f"{named} cannot be read: it is not text in UTF-8") from None
         try:
-            return parse_json(text, most_values=self.most_values)
-        except ValueError as error:
-            words = self.parser if isinstance(error, NotJsonError) and self.parser else error
-            raise self.error(f"{named} {self.no_json} ({words}): {self.remedy}") from None
+            return parse_json(content.decode("utf-8-sig"), most_values=self.most_values)
+        except UnicodeDecodeError:
+            words = "it is not text in UTF-8"
+        except NotJsonError as error:
+            words = self.parser or str(error)
+        except OddJsonError as error:
+            words = str(error)
+        raise self.error(f"{named} {self.no_json} ({words}): {self.remedy}")
 
     def _newer(self, named: str, content: dict[str, Any], version: tuple[int, int]) -> Model:
         """A document of a newer minor, without what is not known of it."""

@@ -1,10 +1,10 @@
 """``manifest.json``: what a bundle holds, validated and versioned.
 
 How a field is added: give it a default that means what bundles without it mean, raise
-:data:`MINOR` (here, and ``kMinor`` of ``cpp/src/manifest_version.hpp``), read it in
-``cpp/src/manifest_fields.cpp``, and write it down under its minor in ``tests/support/manifests.py``.
-Older versions then leave it out with a warning. What they must not leave out raises
-:data:`MAJOR`: they refuse it.
+:data:`MINOR` (here, and ``kKnownVersion`` of ``cpp/src/manifest_version.hpp``), read it in
+``cpp/src/manifest_fields.cpp``, and write it down under its minor in
+``tests/support/manifests.py``. Older versions then leave it out with a warning. What they must not
+leave out raises :data:`MAJOR`: they refuse it.
 """
 
 from __future__ import annotations

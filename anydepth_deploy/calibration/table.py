@@ -41,7 +41,7 @@ __all__ = [
 FORMAT: Final = "anydepth-deploy range table"
 MOST_BYTES = 1 << 26
 MOST_VALUES = 5_000_000
-"""More than a table has: a few numbers for each of some thousand tensors, at each of some depths."""
+"""More than a table has: a few numbers for each of thousands of tensors, at each of some depths."""
 VERSION: Final = 1
 
 FOLDER = Path("calib")

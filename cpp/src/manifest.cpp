@@ -57,6 +57,10 @@ std::string no_folder(const std::filesystem::path& path) {
          " is a file, expected the folder of a bundle; make one with 'anydepth-deploy export'";
 }
 
+BundleError damaged(const std::filesystem::path& path, const std::string& problem) {
+  return BundleError(path.string() + " is damaged (" + problem + "): " + kRemedy);
+}
+
 std::string read_text(const std::filesystem::path& path) {
   const auto cannot = [&](int reason) {
     return BundleError(path.string() + " cannot be read: [Errno " + std::to_string(reason) + "] " +
@@ -84,7 +88,7 @@ std::string read_text(const std::filesystem::path& path) {
     }
   }
   if (!is_utf8(text)) {
-    throw BundleError(path.string() + " cannot be read: it is not text in UTF-8");
+    throw damaged(path, "it is not text in UTF-8");
   }
   return text;
 }
@@ -252,7 +256,7 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   try {
     content = parse_json(text);
   } catch (const std::invalid_argument& problem) {
-    throw BundleError(path.string() + " is damaged (" + problem.what() + "): " + kRemedy);
+    throw damaged(path, problem.what());
   }
   const auto newer = newer_version(path, content);
   std::vector<std::string> unknown;

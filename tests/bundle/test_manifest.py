@@ -156,7 +156,7 @@ def test_another_encoding(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(WHOLE, encoding="utf-8-sig")
     assert read_manifest(tmp_path).max_detections == 5
     (tmp_path / MANIFEST).write_text(WHOLE, encoding="utf-16")
-    told = f"{tmp_path / MANIFEST} cannot be read: it is not text in UTF-8"
+    told = f"{tmp_path / MANIFEST} is damaged (it is not text in UTF-8): {REMEDY}"
     assert refusal(tmp_path) == told
 
 

@@ -52,7 +52,7 @@ def test_plain_values_stay(tmp_path: Path) -> None:
 
 
 def test_inspect_says_what_is_left_out(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "c.pth"
     odd = {"epoch": [{(1, 2): 3}], "stride": HUGE, "nc": math.nan, "last_epoch": 3}
@@ -62,7 +62,7 @@ def test_inspect_says_what_is_left_out(
     (note,) = found["notes"]
     assert "its epoch, stride, nc" in note
     describe.show(found, every=False, as_json=False)
-    assert note in capsys.readouterr().out
+    assert note in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

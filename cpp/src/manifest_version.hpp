@@ -1,5 +1,5 @@
 /// \file
-/// Versions of manifests, major and minor; manifest.py of the Python package says how one is raised.
+/// Versions of manifests, major and minor; manifest.py of the Python package says how to raise one.
 #pragma once
 
 #include <cstdint>

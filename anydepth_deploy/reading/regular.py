@@ -6,10 +6,10 @@ consist of links, so these are followed.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["NoFileError", "TooLargeError", "kind_of_file", "open_regular", "read_regular"]
 
@@ -39,7 +39,7 @@ def kind_of_file(path: str | Path) -> str | None:
     return _kind(Path(path).stat())
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """The file ``path``, open for reading, links followed.
 
     Raises :class:`NoFileError` for a folder, a pipe, a socket or a device, without waiting for any

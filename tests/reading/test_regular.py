@@ -67,7 +67,7 @@ def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], linked: b
     assert kind_of_file(path) == kind
     for read in (open_regular, read_regular, read_text, file_sha256):
         with pytest.raises(NoFileError, match=f"^it is {kind}, expected a file$"):
-            read(path)  # type: ignore[operator]
+            read(path)
 
 
 def test_files_and_links_to_files(tmp_path: Path) -> None:

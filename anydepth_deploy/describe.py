@@ -295,9 +295,9 @@ def _results(
     each data set. ``verify``: the command that gives a verdict."""
     verdicts: dict[str, bool] = {}
     for record in results.get("verify", []):
-        for item in read_verdicts(record) or []:
-            if item.precision != "bf16":  # that says nothing of the artifact in FP32
-                verdicts[item.sha256] = item.passed
+        for tried in read_verdicts(record) or []:
+            if tried.precision != "bf16":  # that says nothing of the artifact in FP32
+                verdicts[tried.sha256] = tried.passed
     hashes = [item["sha256"] for item in artifacts]
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)

@@ -81,7 +81,7 @@ def test_recipes_that_are_no_numbers(value: float) -> None:
     """A manifest cannot say so, a program can."""
     for change in ({"scale": value}, {"mean": (0, value, 0)}, {"std": (1, 1, value)}):
         with pytest.raises(ValidationError, match="Input should be from"):
-            Preprocess(size=(64, 64), **change)  # type: ignore[arg-type]
+            Preprocess(size=(64, 64), **change)
 
 
 @examples(200)

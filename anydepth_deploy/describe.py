@@ -112,7 +112,7 @@ def show(
         console.print_line(f"pictures: {_fitting(recipe)}; {_suppression(found['suppression'])}")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
     top = max(row["macs"]["total"] for row in found["depths"])
-    parts = [part for part in rows[0]["macs"] if part != "total"]
+    parts = list(dict.fromkeys(part for row in rows for part in row["macs"] if part != "total"))
     console.print_table(
         "every depth" if every else "ladder",
         ["row", "depth", "multiply-adds", "of super", *parts],
@@ -122,7 +122,7 @@ def show(
                 row["depth"],
                 console.giga(row["macs"]["total"]),
                 f"{row['macs']['total'] / top:.2f}",
-                *(console.giga(row["macs"][part]) for part in parts),
+                *(console.giga(row["macs"].get(part, 0)) for part in parts),
             ]
             for row in rows
         ],

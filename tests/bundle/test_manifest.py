@@ -349,6 +349,18 @@ def test_odd_records_are_shown_as_a_note(
     assert "not verified yet: 1 of 1 artifacts" in shown
 
 
+def test_rows_with_other_parts_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = content()
+    found["depths"][0]["macs"] = {"total": 107_000_000, "neck": 44_000_000}
+    monkeypatch.setattr(files.BundleFiles, "file", lambda *_: Path())
+    describe.show(describe.describe_bundle(write(tmp_path, found)), every=True, as_json=False)
+    shown = capsys.readouterr().out
+    assert "neck" in shown
+    assert "44.0 M" in shown
+
+
 # --- labels ----------------------------------------------------------------------------------
 
 

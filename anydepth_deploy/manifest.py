@@ -14,11 +14,13 @@ from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
+    "DEPTH_METADATA",
     "LAYOUTS",
     "PIECE_METADATA",
     "PRECISIONS",
     "PREDICTIONS",
     "RAW_METADATA",
+    "SOURCE_METADATA",
     "TABLE_METADATA",
     "Artifact",
     "BatchProfile",
@@ -76,6 +78,12 @@ PIECE_METADATA = "anydepth.piece"
 
 TABLE_METADATA = "anydepth.depths"
 """ONNX metadata: the depths by row, so that a graph explains itself without its bundle."""
+
+DEPTH_METADATA = "anydepth.depth"
+"""ONNX metadata of a static graph: the depth it was made for."""
+
+SOURCE_METADATA = "anydepth.source"
+"""ONNX metadata: SHA-256 of the checkpoint's file, so that no graph passes for one of another."""
 
 
 class _Model(BaseModel):

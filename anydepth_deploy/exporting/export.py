@@ -43,6 +43,7 @@ from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.manifest import (
+    SOURCE_METADATA,
     Artifact,
     Deformable,
     GateSpec,
@@ -182,7 +183,7 @@ def _build(
     for index, job in enumerate(jobs):
         if progress is not None:
             progress(f"writing {job.name}", count + index, count + len(jobs))
-        for name, write in _artifacts(plan, job, pieces):
+        for name, write in _artifacts(plan, job, pieces, writer.manifest.source.sha256):
             if not plan.present(writer.find(name), job):  # of a chain, what is missing
                 writer.add(name, write)
     if progress is not None:
@@ -196,9 +197,10 @@ def _convolutions(pieces: Pieces) -> list[str]:
 
 
 def _artifacts(
-    plan: Plan, job: Job, pieces: Pieces
+    plan: Plan, job: Job, pieces: Pieces, source: str
 ) -> Iterator[tuple[str, Callable[[Path], Artifact]]]:
-    """The artifacts of a job by name, each with what writes and describes it."""
+    """The artifacts of a job by name, each with what writes and describes it. ``source``: SHA-256
+    of the checkpoint, which the graphs are marked with."""
     table, scales = plan.table, plan.scales
     recipe = Recipe(
         precision=job.precision,
@@ -239,9 +241,9 @@ def _artifacts(
     if job.layout == "stages":
         for piece in cut(lowered.model, table.space):
             name = job.piece_name(piece.spec)
-            yield name, _writer(piece.model, _part_of(artifact, name, piece))
+            yield name, _writer(piece.model, _part_of(artifact, name, piece), source)
     else:
-        yield job.name, _writer(lowered.model, artifact)
+        yield job.name, _writer(lowered.model, artifact, source)
 
 
 def _part_of(artifact: Artifact, name: str, piece: CutPiece) -> Artifact:
@@ -250,9 +252,10 @@ def _part_of(artifact: Artifact, name: str, piece: CutPiece) -> Artifact:
     return artifact.model_copy(update=update)
 
 
-def _writer(model: ir.Model, artifact: Artifact) -> Callable[[Path], Artifact]:
+def _writer(model: ir.Model, artifact: Artifact, source: str) -> Callable[[Path], Artifact]:
     def write(path: Path) -> Artifact:
         began = time.monotonic()
+        model.metadata_props[SOURCE_METADATA] = source
         ir.save(model, path, format="protobuf")
         seconds = artifact.build_seconds + time.monotonic() - began
         return artifact.model_copy(update={"build_seconds": round(seconds, 3)})

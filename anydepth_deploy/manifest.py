@@ -329,8 +329,7 @@ class Manifest(_Model):
         if any(row.index != index for index, row in enumerate(self.depths)):
             raise ValueError("the rows of the depth table are not numbered from 0")
         for row in self.depths:
-            level = row.index if row.index < table.levels else None
-            if row.level != level or row.macs.get("total", 0) <= 0:
+            if row.level != table.level(row.index) or row.macs.get("total", 0) <= 0:
                 raise ValueError(f"row {row.index} of the depth table has a wrong level or no macs")
         for artifact in self.artifacts:
             self._check_artifact(artifact, table)
@@ -386,4 +385,19 @@ class Manifest(_Model):
     def table(self) -> DepthTable:
         space = self.space()
         ladder: tuple[Depth, ...] = tuple(space.parse(text) for text in self.ladder)
-        return DepthTable(space, ladder)
+        return DepthTable(space, ladder, _first_rows(space, self.depths, ladder))
+
+
+def _first_rows(
+    space: DepthSpace, depths: Sequence[DepthRow], ladder: tuple[Depth, ...]
+) -> tuple[Depth, ...]:
+    """The ladder that the rows ``depths`` begin with, where it is another than ``ladder``: all down
+    to super. None of them where there is no such ladder."""
+    words = [row.depth for row in depths]
+    if str(space.super) not in words:
+        return ()
+    try:
+        first = tuple(space.parse(word) for word in words[: words.index(str(space.super)) + 1])
+        return () if first == ladder else DepthTable(space, first).ladder
+    except DepthError:
+        return ()

@@ -61,7 +61,8 @@ def router_cost(server: LocalServer, bundle: Bundle, rounds: int) -> list[dict[s
     http: Any = import_module("tritonclient.http")
     images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
     tensor = http.InferInput("images", images.shape, "FP32").set_data_from_numpy(images)
-    outside = bundle.table.levels
+    rows = range(len(bundle.table.rows))
+    outside = next(row for row in rows if bundle.table.level(row) is None)
     row = http.InferInput("depth", [1], "INT64").set_data_from_numpy(np.array([outside], np.int64))
     found = []
     with contextlib.closing(http.InferenceServerClient(server.http)) as client:

@@ -197,6 +197,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "network": f"{manifest.family} {manifest.config}",
         "input size": "x".join(map(str, manifest.preprocess.size)),
         "ladder": ",".join(manifest.ladder),
+        "depths by row": ",".join(row.depth for row in manifest.depths),
         "classes": ",".join(manifest.classes),
         "suppression": _suppression(manifest),
     }

@@ -149,7 +149,7 @@ class _Reader:
         raw = [name.encode() for name in metadata.get(RAW_METADATA, "").split('"')[1::2] if name]
         inputs: list[Port] = []
         outputs: list[Port] = []
-        tensors: dict[str, Port] = {}
+        described: list[Port] = []
         for number, kind, first, stop in self._fields(start, end):
             if kind != BYTES:
                 continue
@@ -159,10 +159,10 @@ class _Reader:
                 outputs.append(self._port(first, stop))
             elif number == VALUE_INFO:
                 if stop - first <= SEARCHED and any(self._says(name, first, stop) for name in raw):
-                    port = self._port(first, stop)
-                    tensors[port.name] = port
+                    described.append(self._port(first, stop))
             elif number in INSIDE["graph"]:
                 self._look(INSIDE["graph"][number], first, stop, 1)
+        tensors = {port.name: port for port in described if port.name.encode() in raw}
         return OnnxFile(metadata, tuple(inputs), tuple(outputs), tensors)
 
     def _look(self, what: str, start: int, end: int, depth: int) -> None:

@@ -119,6 +119,25 @@ void check_rows(const std::vector<DepthRow>& rows, const DepthTable& table) {
   }
 }
 
+/// The ladder that the rows begin with, where it is another than that of the manifest: all down to
+/// super. None where there is no such ladder.
+std::vector<std::string> first_rows(const DepthSpace& space, const ManifestFields& fields) {
+  std::vector<std::string> first;
+  const auto last = space.super().text;
+  for (const auto& row : fields.depths) {
+    first.push_back(row.depth);
+    if (row.depth == last) {
+      try {
+        return space.ladder(first) == space.ladder(fields.ladder) ? std::vector<std::string>{}
+                                                                  : first;
+      } catch (const DepthError&) {
+        return {};
+      }
+    }
+  }
+  return {};
+}
+
 /// The table of depths. Counted first: a damaged list of gates must not make a table of billions of
 /// rows.
 DepthTable make_table(const ManifestFields& fields) {
@@ -128,7 +147,7 @@ DepthTable make_table(const ManifestFields& fields) {
     if (space.count() != fields.depths.size()) {
       refuse("the depth table does not follow from the gates and the ladder");
     }
-    DepthTable table(fields.gates, fields.base, fields.ladder);
+    DepthTable table(fields.gates, fields.base, fields.ladder, first_rows(space, fields));
     check_rows(fields.depths, table);
     return table;
   } catch (const DepthError& error) {

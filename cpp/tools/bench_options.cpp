@@ -178,7 +178,9 @@ std::vector<anydepth::Depth> select(const anydepth::DepthTable& table, const std
   const auto& rows = table.rows();
   for (const auto& word : split(text)) {
     if (word == "all") {
-      std::for_each(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(table.levels()), add);
+      for (const auto row : table.ladder()) {
+        add(rows[row]);
+      }
     } else if (word == "every") {
       std::for_each(rows.begin(), rows.end(), add);
     } else {

@@ -107,11 +107,12 @@ def test_a_ladder_may_name_any_rows(probe: Probe, folder: Path) -> None:
         assert (scores(probe, session, f"level:{level}") == ROWS.index(depth)).all()
     for name, depth in (("base", "TT-1"), ("super", "FF-2"), ("FT-1", "FT-1")):
         assert (scores(probe, session, name) == ROWS.index(depth)).all()
-    for name in (8, "level:5"):
+    wrong: tuple[str | int, ...] = (8, "level:5")
+    for asked in wrong:
         with pytest.raises(AnyDepthError) as expected:
-            open_bundle(folder).table.find(name)
+            open_bundle(folder).table.find(asked)
         with pytest.raises(CppError) as found:
-            scores(probe, session, name)
+            scores(probe, session, asked)
         assert found.value.message == str(expected.value)
     probe.call("close", session=session)
 

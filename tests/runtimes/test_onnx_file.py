@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def in_function(model: onnx.ModelProto) -> Any:
     return attribute.tensors.add()
 
 
-PLACES = {
+PLACES: dict[str, Callable[[onnx.ModelProto], Any]] = {
     "initializer": lambda model: model.graph.initializer[0],
     "branch": in_branch,
     "constant": in_constant,

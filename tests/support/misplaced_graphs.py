@@ -23,7 +23,7 @@ SIDE, PLACES, QUERIES = 64, 5, 20
 LADDER = ("TT-1", "FT-1", "FF-1", "FF-2")
 ROWS = (*LADDER, "FT-2", "TF-2", "TF-1", "TT-2")
 SOURCE = "a" * 64
-RAW = {
+RAW: dict[str, dict[str, list[str | int]]] = {
     "anydepth-detr": {"logits": ["N", QUERIES, 3], "boxes": ["N", QUERIES, 4]},
     "anydepth-yolo": {"predictions": ["N", 3 + 4, QUERIES]},
 }
@@ -140,13 +140,13 @@ def make(folder: Path, family: str, *, raw: bool = False) -> Bundle:
     """A gated graph, a static one of every rung, and a chain of three pieces."""
     folder.mkdir(parents=True)
     table = json.dumps({"levels": len(LADDER), "rows": ROWS})
-    artifacts = [
+    artifacts: list[tuple[onnx.ModelProto, dict[str, Any]]] = [
         (graph(family, {"anydepth.depths": table}, gated=True, raw=raw), {"name": "gated"})
     ]
     for row, depth in enumerate(LADDER):
         model = graph(family, {"anydepth.depth": depth}, gated=False, raw=raw)
-        about = {"layout": "set", "depth": depth, "row": row, "level": row}
-        artifacts.append((model, {"name": f"static-{depth}", **about}))
+        static = {"layout": "set", "depth": depth, "row": row, "level": row}
+        artifacts.append((model, {"name": f"static-{depth}", **static}))
     for name, (spec, model) in pieces().items():
         artifacts.append((model, {"name": name, "layout": "stages", "piece": spec, "raw": False}))
     described = []

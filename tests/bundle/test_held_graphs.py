@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import misplaced_graphs
 import numpy as np
 import onnx
 import pytest
-from edited_bundles import edit_artifact
+from edited_bundles import contents, edit_artifact
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt, write_engine
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from misplaced_graphs import CASES, LADDER, RAW, ROWS, SIDE, depth_rows, edit_manifest
 
+from anydepth_deploy.building import build as build_module
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import AnyDepthError, BundleError, InputError
+from anydepth_deploy.runtimes.tensorrt.library import load_library
+from anydepth_deploy.verifying.reference import Reference
 
+VERSION = "10.3.0"
 IMAGES = np.zeros((2, 3, SIDE, SIDE), np.float32)
 
 
@@ -188,3 +198,121 @@ def test_damaged_graphs_never_leak_another_error(
         opened(folder, "gated").run(IMAGES, 0)
     except AnyDepthError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+# --- engines, whose graphs are held against the manifest when they are built --------------------
+
+
+def with_engine(
+    folder: Path, graph: str, name: str = "engine", change: Any = None, **about: Any
+) -> None:
+    """Add an engine that computes what ``graph`` does, after ``change``."""
+    model = onnx.load(folder / f"{graph}.onnx")
+    if change is not None:
+        change(model)
+    path = folder / f"{name}.engine"
+    write_engine(path, model, VERSION)
+    spec = {
+        "source": graph,
+        "source_sha256": "0" * 64,
+        "version": VERSION,
+        "capabilities": ["sm87"],
+        "batch": {"smallest": 1, "typical": 1, "largest": 4},
+        "opset": 18,
+    }
+
+    def add(found: Any) -> None:
+        (source,) = (item for item in found["artifacts"] if item["name"] == graph)
+        engine = {"name": name, "file": path.name, "format": "tensorrt", "engine": spec, **about}
+        size = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        found["artifacts"].append({**source, **engine, **size})
+
+    edit_manifest(folder, add)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
+    load_library.cache_clear()
+    yield FakeTensorRt(FakeCuda().install(monkeypatch), VERSION).install(monkeypatch)
+    load_library.cache_clear()
+
+
+ENGINES: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "size": (
+        None,
+        {"preprocess": {"size": [64, 96]}},
+        "the input images is float32 [N, 3, 64, 64] in the engine, float32 [N, 3, 64, 96] in the",
+    ),
+    "detections": (
+        None,
+        {"max_detections": 7},
+        "the number of detections in a picture is 5 in the engine, 7 in the manifest",
+    ),
+    "outputs": (
+        misplaced_graphs.without("output", "scores"),
+        {},
+        "the list of outputs is labels, boxes in the engine, labels, boxes, scores in the manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", ["gated", "set"])
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_are_held_against_the_manifest_when_they_open(
+    folder: Path, machine: FakeTensorRt, layout: str, name: str
+) -> None:
+    change, fields, says = ENGINES[name]
+    with_engine(folder, "gated" if layout == "gated" else "static-FF-2", change=change)
+    edit_manifest(folder, lambda found: found.update(fields))
+    with pytest.raises(BundleError) as caught:
+        opened(folder, layout, runtime="tensorrt")
+    assert str(caught.value).startswith(f"{folder / 'engine.engine'} does not go with its manifest")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith(": build it again")
+    gc.collect()
+    assert len(machine.engines) == 0
+
+
+@pytest.mark.parametrize("layout", ["gated", "set", "stages"])
+def test_sound_engines_open(folder: Path, machine: FakeTensorRt, layout: str) -> None:
+    sources = {"gated": ["gated"], "set": ["static-FF-2"], "stages": list(misplaced_graphs.PIECES)}
+    for source in sources[layout]:
+        with_engine(folder, source, f"{source}-engine")
+    opened(folder, layout, runtime="tensorrt").close()
+
+
+def test_chains_of_engines_are_held_against_the_manifest(
+    folder: Path, machine: FakeTensorRt
+) -> None:
+    for source in misplaced_graphs.PIECES:
+        with_engine(folder, source, f"{source}-engine")
+    edit_manifest(folder, lambda found: found.update(max_detections=7))
+    with pytest.raises(BundleError, match=r"the chain at depth TT-1 does not go with its manifest"):
+        opened(folder, "stages", runtime="tensorrt")
+
+
+@pytest.mark.parametrize("layout", ["gated", "set", "stages"])
+def test_nothing_is_built_of_a_graph_that_differs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    backend = SimpleNamespace(
+        name="tensorrt-rtx", version="1.7", ahead_of_time=True, known_capabilities=("sm75",)
+    )
+    monkeypatch.setattr(build_module, "load", lambda runtime: backend)
+    edit_manifest(
+        folder, lambda found: found.update(artifacts=found["artifacts"][:1])
+    )  # all engines are made of the gated graph
+    CASES["rungs-swapped"].edit(folder)
+    before = contents(folder)
+    with pytest.raises(BundleError, match="row 1 of the depth table is FT-1 in the graph, FF-1"):
+        build_module.build_bundle(
+            folder, runtime="tensorrt-rtx", capabilities=["sm75"], layouts=[layout]
+        )
+    assert contents(folder) == before
+
+
+def test_engines_are_compared_with_no_graph_that_differs(folder: Path) -> None:
+    CASES["rungs-swapped"].edit(folder)
+    bundle = open_bundle(folder)
+    with pytest.raises(BundleError, match="row 1 of the depth table is FT-1 in the graph, FF-1"):
+        Reference(bundle, bundle.artifacts("gated")[0])

@@ -84,8 +84,8 @@ DepthTable::DepthTable(std::vector<Gate> gates, std::vector<int> base,
 std::size_t DepthTable::row(const DepthName& name) const {
   if (const auto* number = std::get_if<std::int64_t>(&name.value())) {
     if (*number < 0 || static_cast<std::uint64_t>(*number) >= rows_.size()) {
-      const bool first = ladder_.back() + 1 == ladder_.size() &&
-                         std::is_sorted(ladder_.begin(), ladder_.end());
+      const bool first =
+          ladder_.back() + 1 == ladder_.size() && std::is_sorted(ladder_.begin(), ladder_.end());
       throw DepthError(
           "unknown depth row " + std::to_string(*number) + ": rows go from 0 to " +
           std::to_string(rows_.size() - 1) +

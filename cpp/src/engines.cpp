@@ -65,9 +65,8 @@ class EngineSet : public Engines {
       throw BundleError(missing(row));
     }
     auto& graph = found->second;
-    return {graph.engine.get([&] {
-              return opened(bundle_, graph.artifact, runtime_, options_, check_);
-            }),
+    return {graph.engine.get(
+                [&] { return opened(bundle_, graph.artifact, runtime_, options_, check_); }),
             false};
   }
 

@@ -372,8 +372,8 @@ class Reader {
   }
 
   [[noreturn]] void refuse(std::uint64_t place, const std::string& problem) const {
-    throw BundleError(path_.string() + " is not a whole ONNX graph (byte " +
-                      std::to_string(place) + ": " + problem + "): export it again");
+    throw BundleError(path_.string() + " is not a whole ONNX graph (byte " + std::to_string(place) +
+                      ": " + problem + "): export it again");
   }
 
   [[noreturn]] void cannot_read() const {

@@ -100,9 +100,10 @@ void check_finite(const TensorView& images) {
     index[axis] = left % images.shape[axis];
   }
   const float value = values[first];
+  const std::string infinite = value < 0 ? "-inf" : "inf";
   throw InputError("images have " + std::to_string(wrong) +
                    " values that are not finite, the first at " + written(index) + " (" +
-                   (std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf") +
+                   (std::isnan(value) ? "nan" : infinite) +
                    "); expected numbers as the manifest's preprocessing gives them");
 }
 

@@ -19,6 +19,7 @@ from anydepth_deploy.graph.passes.opset import set_opset
 from anydepth_deploy.graph.passes.placement import graphs_of
 from anydepth_deploy.graph.passes.widen import widen
 from anydepth_deploy.manifest import Deformable
+from anydepth_deploy.runtimes.onnx_file import shown
 
 __all__ = ["Fitted", "fit", "read_graph", "samples"]
 
@@ -43,7 +44,8 @@ def read_graph(path: Path) -> ir.Model:
     try:
         return ir.load(path)
     except Exception as error:  # of protobuf, which has no public root for its exceptions
-        raise BundleError(f"{path} is not a readable ONNX graph: {error}") from None
+        reason = shown((str(error).strip().splitlines() or ["no reason is given"])[0])
+        raise BundleError(f"{path} is not a whole ONNX graph ({reason}): export it again") from None
 
 
 def samples(model: ir.Model) -> bool:

@@ -32,6 +32,8 @@ from anydepth_deploy.console import bar, print_table
 from anydepth_deploy.exporting.export import export_bundle
 
 RUNTIMES = ("onnxruntime", "openvino")
+CALLS = 3
+"""Pairs of calls for each pair of openings."""
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -80,7 +82,7 @@ def measure(bundle: Bundle, runtime: str, pairs: int) -> list[dict[str, Any]]:
     opening = paired(lambda: bundle.session(**options).close(), pairs)
     images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
     opened = bundle.session(**options)
-    call = paired(lambda: opened.run(images, "base"), 10 * pairs)
+    call = paired(lambda: opened.run(images, "base"), CALLS * pairs)
     return [{**about, "of": "opening", **opening}, {**about, "of": "a call", **call}]
 
 
@@ -89,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundles", nargs="*", type=Path)
+    parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args(arguments)
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 made = export_bundle(checkpoint_of(family), out, progress=progress)
                 bundles.append(made)
         for bundle in bundles:
-            for runtime in RUNTIMES:
+            for runtime in options.runtimes:
                 rows += measure(bundle, runtime, options.pairs)
     print_table(
         "with graphs and images held against the manifest, over without",

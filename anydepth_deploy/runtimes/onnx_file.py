@@ -185,7 +185,7 @@ class _Reader:
 
     def _outside(self, start: int, end: int, file: bytes) -> BundleError:
         name = self._bytes_of(TENSOR_NAME, start, end)
-        words = [shown(text.decode(errors="replace")) for text in (name, file)]
+        words = [shown(self._text(text, start)) for text in (name, file)]
         return BundleError(
             f"{self._path} has the numbers of '{words[0]}' in another file, '{words[1]}', which no "
             "manifest vouches for; expected all of them in the graph: export it again"
@@ -195,20 +195,26 @@ class _Reader:
         key = self._bytes_of(1, start, end)
         if not key.startswith(OURS.encode()):
             return
-        name = shown(key.decode(errors="replace"))
+        name = self._text(key, start)
         value = self._bytes_of(2, start, end)
         try:
             text = value.decode()
         except UnicodeDecodeError:
-            raise self._wrong(start, f"its entry {name} is no text") from None
+            raise self._wrong(start, f"its entry {shown(name)} is no text") from None
         if name in metadata:
-            raise self._wrong(start, f"it has two entries {name}")
+            raise self._wrong(start, f"it has two entries {shown(name)}")
         metadata[name] = text
+
+    def _text(self, name: bytes, start: int) -> str:
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            raise self._wrong(start, "a name is no text") from None
 
     def _port(self, start: int, end: int) -> Port:
         """A ValueInfoProto: name (1), type (2) with tensor_type (1) with elem_type (1) and
         shape (2) with dim (1) with dim_value (1)."""
-        name = self._bytes_of(1, start, end).decode(errors="replace")
+        name = self._text(self._bytes_of(1, start, end), start)
         dtype, shape = "", None
         for where in self._inside(2, start, end):
             for tensor in self._inside(1, *where):
@@ -259,6 +265,8 @@ class _Reader:
                     first += 1
                     size += (block[at + 2] - 1) << 7
                 stop = first + size
+                if first > end:  # read beyond the message: to be told what of it is cut off
+                    number, kind, first, stop = self._field(start, end)
             if number == 0 or stop > end:
                 raise self._wrong(
                     start, "a field is cut off" if number else "a field has no number"

@@ -191,8 +191,8 @@ class Reader {
       } else if (field.kind == kBytes && field.number == kExternal &&
                  text_of(1, field.content) == kLocation) {
         throw BundleError(path_.string() + " has the numbers of '" +
-                          shown(text_of(kTensorName, span)) + "' in another file, '" +
-                          shown(text_of(2, field.content)) +
+                          shown(name_of(kTensorName, span, span)) + "' in another file, '" +
+                          shown(name_of(2, field.content, span)) +
                           "', which no manifest vouches for; expected all of them in the graph: "
                           "export it again");
       }
@@ -203,6 +203,9 @@ class Reader {
     const auto key = text_of(1, span);
     if (key.rfind(kOurs, 0) != 0) {
       return;
+    }
+    if (!is_utf8(key)) {
+      refuse(span.start, "a name is no text");
     }
     auto value = text_of(2, span);
     if (!is_utf8(value)) {
@@ -217,7 +220,7 @@ class Reader {
   /// with dim (1) with dim_value (1).
   GraphPort port(const Span& span) {
     GraphPort found;
-    found.name = text_of(1, span);
+    found.name = name_of(1, span, span);
     each(span, 2, [&](const Span& type) {
       each(type, 1, [&](const Span& tensor) {
         each(tensor, [&](const Field& field) {
@@ -253,6 +256,15 @@ class Reader {
       refuse(last.start, "a text is longer than any graph has");
     }
     return bytes_of(last);
+  }
+
+  /// A field that has to be text; `part` is what it belongs to.
+  std::string name_of(unsigned wanted, const Span& span, const Span& part) {
+    auto name = text_of(wanted, span);
+    if (!is_utf8(name)) {
+      refuse(part.start, "a name is no text");
+    }
+    return name;
   }
 
   std::string bytes_of(const Span& span) {

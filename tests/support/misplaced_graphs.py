@@ -539,5 +539,13 @@ CASES: dict[str, Case] = {
     "no-outputs": of_graph(
         "gated", lambda model: model.graph.ClearField("output"), "its graph has no outputs"
     ),
+    "name-no-text": cut(
+        "gated",
+        "gated",
+        lambda content: content.replace(b"\x0a\x05depth", b"\x0a\x05\xffepth"),
+        ": a name is no text): export it again",
+    ),
+    "size-cut-off": cut("gated", "gated", lambda _: b"\x08\x08\x3a\x84", "(byte 3: a number is"),
+    "no-size": cut("gated", "gated", lambda _: b"\x08\x08\x3a", "(byte 3: a number is cut off"),
     "endless-number": cut("gated", "gated", lambda _: b"\x3a" + b"\xff" * 12, "a number is cut"),
 }

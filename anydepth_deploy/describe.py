@@ -32,7 +32,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
 
     checkpoint = read_checkpoint(path)
     model = load_model(checkpoint)
-    chosen = size or checkpoint.input_size or model.config.input_size
+    chosen = size or checkpoint.usual_size()
     macs = count_macs(model, chosen)
     table = model.table
     return {

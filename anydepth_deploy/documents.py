@@ -7,9 +7,13 @@ one function, which says in one line what is wrong with a file and what to do.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
+import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,13 +27,25 @@ from anydepth_deploy.errors import AnyDepthError, readable, shorten
 
 __all__ = [
     "Document",
+    "beside",
     "file_sha256",
+    "made_folders",
     "problem_of",
+    "refusing",
+    "take_after",
+    "try_to_write",
     "utc_now",
     "utf8_path",
     "write_atomically",
+    "write_new",
     "write_or_refuse",
 ]
+
+MOST_NAMES = 100_000
+"""Of files that would all be called the same."""
+
+ATTEMPTS = 20
+"""To make a folder that others, who only try whether they could, remove again."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -106,21 +122,89 @@ def problem_of(error: ValidationError, whole: str) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Make the file ``path`` with ``write(file)``, folders included, and only then replace it.
+    """Make the file ``path`` with ``write(file)``, folders included, and only then replace it. What
+    is replaced keeps its mode and, where this process may give files away, its owner.
 
     Raises :class:`OSError`; nothing is left behind then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with _written(path, write) as temporary:
+        temporary.replace(path)
+
+
+def write_new(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """The same under a name that nobody chose: a file that is there stays, and the new one is
+    called ``NAME-2``, ``NAME-3`` and so on (before its suffix), also where several processes write
+    at the same moment. Returns its path.
+
+    Raises :class:`OSError`; nothing is left behind then.
+    """
+    with _written(path, write) as temporary:
+        for chosen in _names(path):
+            try:
+                os.close(os.open(chosen, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            try:
+                temporary.replace(chosen)
+            except BaseException:
+                chosen.unlink(missing_ok=True)
+                raise
+            return chosen
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _names(path: Path) -> Iterator[Path]:
+    stem, dot, suffix = path.name.partition(".pred.")  # drawings are known by that
+    if not dot:
+        stem, suffix = path.stem, path.suffix
+    yield path
+    for number in range(2, MOST_NAMES):
+        yield path.with_name(f"{stem}-{number}{dot}{suffix}")
+
+
+@contextlib.contextmanager
+def _written(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
+    """A file beside ``path`` that holds what ``write`` writes, and is gone afterwards."""
+    with beside(path) as temporary:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
+            take_after(path, temporary)
             os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A new and empty file in the folder of ``path``, which is made where it is missing: hidden, of
+    a name that no other call takes, and gone afterwards. Raises :class:`OSError`."""
+    temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    for attempt in range(ATTEMPTS):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+            break
+        except FileNotFoundError:  # who tried whether it can write has just removed the folder
+            if attempt == ATTEMPTS - 1:
+                raise
+    try:
+        yield temporary
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def take_after(path: Path, new: Path) -> None:
+    """Give the file ``new`` the mode and, where this process may give files away, the owner of
+    ``path``, if that is there."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):  # only root gives files away, and not on every mount
+        found, made = path.stat(), new.stat()
+        if (found.st_uid, found.st_gid) != (made.st_uid, made.st_gid):
+            with contextlib.suppress(OSError):
+                os.chown(new, found.st_uid, found.st_gid)
+        new.chmod(stat.S_IMODE(found.st_mode))
 
 
 def write_or_refuse(
@@ -128,10 +212,45 @@ def write_or_refuse(
 ) -> None:
     """:func:`write_atomically`, where a person waits for ``what``: raises ``refusal``, in one line,
     when it cannot be written."""
-    try:
+    with refusing(path, what, refusal):
         write_atomically(path, write)
+
+
+def try_to_write(path: Path, what: str, refusal: type[AnyDepthError]) -> None:
+    """Find out before long work whether the file ``path`` can be written, by writing beside it.
+
+    Whoever is root, or on a mount that is read only, learns it in no other way. Nothing is left,
+    neither a file nor a folder. Raises ``refusal``, in one line, as :func:`write_or_refuse` does.
+    """
+    with refusing(path, what, refusal):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        with made_folders(path.parent), beside(path):
+            pass
+
+
+@contextlib.contextmanager
+def made_folders(folder: Path) -> Iterator[None]:
+    """Remove what of ``folder`` and the folders above it is made meanwhile, unless something is in
+    it afterwards."""
+    missing = [item for item in (folder, *folder.absolute().parents) if not item.exists()]
+    try:
+        yield
+    finally:
+        for item in missing:
+            with contextlib.suppress(OSError):  # somebody else has filled it
+                item.rmdir()
+
+
+@contextlib.contextmanager
+def refusing(path: Path, what: str, refusal: type[AnyDepthError]) -> Iterator[None]:
+    """Raise ``refusal``, in one line, where ``what`` cannot be written to ``path``."""
+    try:
+        yield
     except OSError as error:
-        raise refusal(f"{what} {path} cannot be written: {error.strerror or error}") from None
+        raise refusal(
+            f"{what} {path} cannot be written: {error.strerror or error}; choose another place"
+        ) from None
 
 
 def file_sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import file_sha256, utc_now, write_or_refuse
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
@@ -260,10 +260,8 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
 
 def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
     """Write a ladder file that ``export --ladder`` reads."""
-    try:
-        Path(path).write_text(json.dumps({"ladder": list(ladder)}, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"ladder file {path} cannot be written: {error.strerror}") from None
+    content = (json.dumps({"ladder": list(ladder)}, indent=2) + "\n").encode()
+    write_or_refuse(Path(path), lambda file: file.write(content), "ladder file", UsageError)
 
 
 def _run_chunk(

@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.documents import refusing, try_to_write, write_atomically, write_new
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
@@ -67,12 +69,12 @@ def predict(
 
     ``out``: the picture to write, or a folder, which a folder of pictures needs; what has no
     suffix or ends with a slash is a folder. By default the drawing of one picture is
-    ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
-    pictures are skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and
-    ``precision`` choose the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up
-    pictures are read; boxes are in pixels of the picture as it is read. ``skipped``: where given,
-    pictures of a folder that cannot be used are added to it and the others go on; without it the
-    first ends the run.
+    ``NAME.pred.png`` in the working folder, or ``NAME-2.pred.png`` where that is there; drawings
+    where ``out`` says are replaced. Earlier drawings (``*.pred.png``) in a folder of pictures are
+    skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and ``precision`` choose
+    the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up pictures are read;
+    boxes are in pixels of the picture as it is read. ``skipped``: where given, pictures of a folder
+    that cannot be used are added to it and the others go on; without it the first ends the run.
 
     Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
     would replace a picture that is read, or have a place without ``draw``, and what sessions raise.
@@ -87,6 +89,8 @@ def predict(
     targets: Sequence[Path | None] = [None] * len(paths)
     if draw:
         targets = _targets(paths, Path(source), out)
+        for target in targets[:1]:  # all are in one folder
+            try_to_write(target, "picture", ImageError)
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
@@ -104,19 +108,36 @@ def predict(
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
         if target is not None:
-            _draw(picture, detections, bundle.classes, target)
+            target = _draw(picture, detections, bundle.classes, target, replace=out is not None)
         drawn = "" if target is None else str(target)
         found.append(Prediction(str(path), str(chosen), drawn, _rows(detections, bundle.classes)))
     return found
 
 
-def _draw(picture: NDArray[np.uint8], found: Detections, classes: list[str], target: Path) -> None:
+def _draw(
+    picture: NDArray[np.uint8],
+    found: Detections,
+    classes: list[str],
+    target: Path,
+    *,
+    replace: bool,
+) -> Path:
+    """Draw into the file ``target``, or, where that is there and not to be replaced, into one with
+    a number; returns which."""
     drawing = draw_detections(picture, found, classes, enlarge=enlargement(picture))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        drawing.save(target)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"picture {target} cannot be written: {error}") from None
+    kind = Image.registered_extensions()[target.suffix.lower()]
+
+    def write(file: BinaryIO) -> None:
+        try:
+            drawing.save(file, format=kind)
+        except ValueError as error:
+            raise OSError(str(error)) from None
+
+    with refusing(target, "picture", ImageError):
+        if not replace:
+            return write_new(target, write)
+        write_atomically(target, write)
+    return target
 
 
 def _pictures(source: Path, paths: list[Path]) -> list[Path]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import AnyDepthError
+from anydepth_deploy.errors import AnyDepthError, in_one_line
 from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.pictures.images import load_image
 
@@ -304,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(parser.parse_args(arguments))
     except (AnyDepthError, CallError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 

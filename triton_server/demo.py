@@ -18,7 +18,7 @@ from pathlib import Path
 
 from anydepth_deploy import console
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError
+from anydepth_deploy.errors import AnyDepthError, CheckFailedError, in_one_line
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.families.registry import names
 from anydepth_deploy.pictures.images import load_image
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_demo(options.family, options.out)
     except (AnyDepthError, CheckFailedError, SetupError, ServerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, CheckFailedError) else 2
     except KeyboardInterrupt:
         print("interrupted; the server was stopped", file=sys.stderr)

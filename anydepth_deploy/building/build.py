@@ -178,6 +178,7 @@ def build_bundle(
             if order.made(writer.find(item.name), item.source):
                 report.present.append(item.name)
             elif kind not in report.refused:
+                writer.try_to_write()
                 try:
                     writer.add(item.name, _writer(item, order, report), suffix=SUFFIX)
                     report.built.append(item.name)

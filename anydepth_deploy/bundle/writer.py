@@ -12,15 +12,10 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from anydepth_deploy.errors import BundleError, shorten
-from anydepth_deploy.manifest import Artifact, Manifest
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 from anydepth_deploy.bundle.files import (
+    LOCK,
     MANIFEST,
     BundleFiles,
     disk_error,
@@ -31,7 +26,9 @@ from anydepth_deploy.bundle.files import (
     read_manifest,
     write_manifest,
 )
-from anydepth_deploy.documents import file_sha256
+from anydepth_deploy.documents import beside, file_sha256, made_folders
+from anydepth_deploy.errors import BundleError, shorten
+from anydepth_deploy.manifest import Artifact, Manifest
 
 __all__ = ["BundleWriter"]
 
@@ -63,10 +60,11 @@ class BundleWriter:
             self.folder = self.path.parent / f".{self.path.name}.partial"
             self._file = MANIFEST
         self.manifest = manifest
-        self._lock = contextlib.ExitStack()
+        self._lock, self._folders = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> BundleWriter:
         absent, begins = not self.folder.exists(), False
+        self._folders.enter_context(made_folders(self.folder.parent))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(locked(self.folder, wait=False))
@@ -80,6 +78,7 @@ class BundleWriter:
             if begins:  # nothing is in it yet to go on with
                 shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.close()
+            self._folders.close()
             if isinstance(error, OSError):
                 raise disk_error(self.folder, error) from None
             raise
@@ -96,6 +95,15 @@ class BundleWriter:
                 shutil.rmtree(self.folder, ignore_errors=True)  # begun, and nothing to go on with
         finally:
             self._lock.close()
+            self._folders.close()
+
+    def try_to_write(self) -> None:
+        """Find out before long work whether anything can be added. Raises :class:`BundleError`."""
+        try:
+            with beside(self.folder / MANIFEST):
+                pass
+        except OSError as error:
+            raise disk_error(self.folder, error) from None
 
     def find(self, name: str) -> Artifact | None:
         """The artifact of this name, if it is there and whole."""
@@ -158,7 +166,9 @@ class BundleWriter:
         strangers = [
             item.name
             for item in self.path.iterdir()
-            if not (self.path / NEXT_MANIFEST).is_file() and not item.name.endswith(".partial")
+            if not (self.path / NEXT_MANIFEST).is_file()
+            and not item.name.endswith(".partial")
+            and item.name != LOCK
         ]
         if strangers:
             raise BundleError(

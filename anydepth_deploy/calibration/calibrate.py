@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ from anydepth_deploy.calibration.table import (
 )
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import file_sha256, try_to_write, utc_now
 from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.families.shared.usual_state import usual_state
@@ -117,7 +116,7 @@ def calibrate(
     model = load_model(source)
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
-    size = input_size or source.input_size or model.config.input_size
+    size = input_size or source.usual_size()
     stages = model.stages(size)
     depths = _depths(stages, table, depth)
     steps = _Steps(
@@ -251,14 +250,7 @@ def _check_out(path: Path) -> None:
         raise CalibrationError(
             f"{path} exists and is not a range table: remove it, or choose another --out"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise CalibrationError(
-            f"range table {path} cannot be written: {error.strerror or error}; choose another --out"
-        ) from None
+    try_to_write(path, "range table", CalibrationError)
 
 
 def _is_table(path: Path) -> bool:

@@ -53,6 +53,9 @@ PLAIN = (str, int, float, list, tuple)
 NAMES = ("class_names", "names")
 """Entries beside the weights that hold class names, the first of them that fits."""
 
+LARGEST = 2048
+"""Pixels of a side of the input that a file may decide; ``--size`` may be larger."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -89,6 +92,24 @@ class Checkpoint:
         if isinstance(size, list | tuple) and len(size) == 2 and all(map(is_side, size)):
             return size[0], size[1]
         return None
+
+    def usual_size(self) -> tuple[int, int]:
+        """Height and width of the input where nobody asks for others: those in the file, else those
+        of the network.
+
+        Raises :class:`CheckpointError` for sizes beyond :data:`LARGEST`: memory grows with their
+        product, and it is not for a file to say how much of it is taken.
+        """
+        stored = self.input_size
+        if stored is not None and max(stored) > LARGEST:
+            size = "x".join(map(str, stored))
+            raise CheckpointError(
+                f"checkpoint {self.path} asks for an input of {size}, more than {LARGEST} pixels a "
+                f"side, which takes many gigabytes: --size {size} if that is wanted, or a smaller "
+                "one"
+            )
+        usual: tuple[int, int] = stored or self.config.input_size
+        return usual
 
 
 @usual_state()

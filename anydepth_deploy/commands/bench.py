@@ -40,7 +40,7 @@ from anydepth_deploy.console import (
     print_note,
     print_table,
 )
-from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.errors import CheckFailedError, ResultError, UsageError, shorten
 from anydepth_deploy.torch_runtime.precisions import check_precision
 
 __all__ = ["bench", "content", "depth_table", "show"]
@@ -202,13 +202,16 @@ def bench(
             check_precision(name)
     for note in check_pictures(images):
         print_note(note)
+    unwritten: list[ResultError] = []
     with bar("bench", quiet=json, still=True) as progress:
-        found = bench_all(request, out, progress=progress)
+        found = bench_all(request, out, progress=progress, unwritten=unwritten)
     if json:
-        print_json([{"file": str(file), **content(result)} for file, result in found])
+        print_json([{"file": file and str(file), **content(result)} for file, result in found])
     for file, result in [] if json else found:
         show(result)
-        print_line(f"result: {file}")
+        print_line(f"result: {file}" if file else "result: not written")
+    if unwritten:
+        raise unwritten[0]
     words = [result.verdict.word for _, result in found]
     if strict and set(words) != {"valid"}:
         raise CheckFailedError(f"--strict: the verdict is {shorten(words)}, not valid")

@@ -26,7 +26,8 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.depth import ladder_words
-from anydepth_deploy.errors import MissingExtraError, shorten
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import CalibrationError, MissingExtraError, shorten
 from anydepth_deploy.pictures.figures import drawing_format
 
 if TYPE_CHECKING:  # needs onnx
@@ -75,6 +76,7 @@ def calibrate(
     input_size = size_of(size)
     if plot is not None:
         drawing_format(plot, "report")
+        try_to_write(plot, "report", CalibrationError)
     if ladder is not None:
         ladder_words(ladder)
     check_present(checkpoint)

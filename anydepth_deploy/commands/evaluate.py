@@ -24,6 +24,7 @@ from anydepth_deploy.commands.options import (
     words_of,
 )
 from anydepth_deploy.console import Table, giga
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.registry import format_of
@@ -87,6 +88,8 @@ def evaluate(
     ends = {opened.table.space.base, opened.table.space.super}
     if ladder_out is not None and not ends <= {*depths}:
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
+    if ladder_out is not None:
+        try_to_write(ladder_out, "ladder file", UsageError)
     chosen = check_precisions(
         opened,
         words_of(precision),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from anydepth_deploy.commands.options import (
     Runtime,
     WeightsOption,
 )
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import ImageError, shorten
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ def predict(
     opened = open_bundle(bundle)
     note = contents_of(image, partial=True).note
     if json and out is None and not no_draw and image.is_file():
-        no_draw = not os.access(Path(), os.W_OK)
-        if no_draw:
+        try:
+            try_to_write(Path("drawing.pred.png"), "picture", ImageError)
+        except ImageError:
+            no_draw = True
             console.print_note(
                 "the working folder cannot be written, so nothing is drawn: --out names another "
                 "place"

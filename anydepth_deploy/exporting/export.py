@@ -115,6 +115,8 @@ def export_bundle(
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
+    if input_size is None and not kept.same:
+        loaded.usual_size()  # refused before anything is made of that size
     size = input_size or kept.size(loaded, model)
     if deformable == "gather" and not model.samples_grids:
         raise UsageError(
@@ -149,6 +151,7 @@ def export_bundle(
     with BundleWriter(out, manifest, force=force) as writer:
         missing = [job for job in jobs if not plan.made(writer, job)]
         if missing:
+            writer.try_to_write()
             _build(writer, plan, missing, progress)
     bundle = open_bundle(out)
     for line in (kept_from, gone(previous, bundle.manifest)):

@@ -91,18 +91,34 @@ Arguments parse(const std::vector<std::string>& words) {
   return found;
 }
 
+std::string unicode_escape(unsigned int unit) {
+  char escape[8];
+  std::snprintf(escape, sizeof escape, "\\u%04x", unit);
+  return escape;
+}
+
+// A text of JSON in ASCII: no letter of a class's name, which a file says, reaches a terminal as it
+// is. Manifests are UTF-8.
 std::string quoted(const std::string& text) {
   std::string made = "\"";
-  for (const char letter : text) {
-    if (letter == '"' || letter == '\\') {
+  for (std::size_t place = 0; place < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[place]);
+    const std::size_t size = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    unsigned int point = size == 1 ? lead : lead & (0x7fU >> size);
+    for (std::size_t next = 1; next < size && place + next < text.size(); ++next) {
+      point = (point << 6U) | (static_cast<unsigned char>(text[place + next]) & 0x3fU);
+    }
+    place += size;
+    if (point == '"' || point == '\\') {
       made += '\\';
     }
-    if (static_cast<unsigned char>(letter) < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned int>(letter));
-      made += escape;
+    if (point >= 0x10000) {
+      made += unicode_escape(0xd800 + ((point - 0x10000) >> 10U));
+      made += unicode_escape(0xdc00 + ((point - 0x10000) & 0x3ffU));
+    } else if (point < 0x20 || point >= 0x7f) {
+      made += unicode_escape(point);
     } else {
-      made += letter;
+      made += static_cast<char>(point);
     }
   }
   return made + "\"";
@@ -127,7 +143,7 @@ void print_json(const std::vector<anydepth::Detection>& found, const std::string
 
 void print_table(const std::vector<anydepth::Detection>& found, const std::string& depth,
                  const std::vector<std::string>& classes) {
-  std::printf("%zu detection(s) at depth %s\n", found.size(), depth.c_str());
+  std::printf("%zu detection(s) at depth %s\n", found.size(), anydepth::shorten({depth}).c_str());
   if (found.empty()) {
     return;
   }
@@ -135,7 +151,7 @@ void print_table(const std::vector<anydepth::Detection>& found, const std::strin
   for (const auto& item : found) {
     const auto& box = item.box;
     std::printf("%-16s %6.3f  %8.1f %8.1f %8.1f %8.1f\n",
-                classes.at(static_cast<std::size_t>(item.label)).c_str(),
+                anydepth::shorten({classes.at(static_cast<std::size_t>(item.label))}).c_str(),
                 static_cast<double>(item.score), static_cast<double>(box[0]),
                 static_cast<double>(box[1]), static_cast<double>(box[2]),
                 static_cast<double>(box[3]));
@@ -174,7 +190,7 @@ void detect(const Arguments& arguments) {
     }
     pictures::write(*out, drawn(picture, found));
     if (!arguments.json) {
-      std::printf("drawn: %s\n", out->string().c_str());
+      std::printf("drawn: %s\n", anydepth::shorten({out->string()}).c_str());
     }
   }
 }
@@ -194,7 +210,7 @@ int main(int count, char** words) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: this is a bug: %s\n", error.what());
+    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shorten({error.what()}).c_str());
     return 3;
   }
 }

@@ -11,6 +11,7 @@
 
 #include "anydepth/errors.hpp"
 #include "sha256.hpp"
+#include "text.hpp"
 
 namespace bench {
 namespace {
@@ -181,7 +182,8 @@ void read_pictures(Inputs& inputs, const Options& options) {
     lines += hash + "\n";
   }
   inputs.sha256 = digest(lines);
-  inputs.source = (source.has_filename() ? source : source.parent_path()).filename().string();
+  const auto name = (source.has_filename() ? source : source.parent_path()).filename();
+  inputs.source = anydepth::readable(name.string());
 }
 
 void generate_pictures(Inputs& inputs, const Options& options,

@@ -77,6 +77,9 @@ class BundleWriter:
         except BaseException as error:
             if begins:  # nothing is in it yet to go on with
                 shutil.rmtree(self.folder, ignore_errors=True)
+            elif absent and isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
             self._lock.close()
             self._folders.close()
             if isinstance(error, OSError):
@@ -187,7 +190,8 @@ class BundleWriter:
                     (self.folder / artifact.file).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.partial"):
                 leftover.unlink(missing_ok=True)
-            (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
+            if (self.folder / NEXT_MANIFEST).exists():  # a mount that is read only refuses any try
+                (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
             if self.folder != self.path:
                 self.folder.replace(self.path)
                 flush_folder(self.path.parent)

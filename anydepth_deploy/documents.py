@@ -128,6 +128,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises :class:`OSError`; nothing is left behind then.
     """
     with _written(path, write) as temporary:
+        take_after(path, temporary)
         temporary.replace(path)
 
 
@@ -140,17 +141,25 @@ def write_new(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """
     with _written(path, write) as temporary:
         for chosen in _names(path):
-            try:
-                os.close(os.open(chosen, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            try:
-                temporary.replace(chosen)
-            except BaseException:
-                chosen.unlink(missing_ok=True)
-                raise
-            return chosen
+            with contextlib.suppress(FileExistsError):
+                _name_it(temporary, chosen)
+                return chosen
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _name_it(temporary: Path, chosen: Path) -> None:
+    """Give a file a name that nothing has. Raises :class:`FileExistsError` where something has."""
+    try:
+        os.link(temporary, chosen)
+    except FileExistsError:
+        raise
+    except OSError:  # no second names on this file system: the name is taken first, then filled
+        os.close(os.open(chosen, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        try:
+            temporary.replace(chosen)
+        except BaseException:
+            chosen.unlink(missing_ok=True)
+            raise
 
 
 def _names(path: Path) -> Iterator[Path]:
@@ -169,7 +178,6 @@ def _written(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
-            take_after(path, temporary)
             os.fsync(file.fileno())
         yield temporary
 

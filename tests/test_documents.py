@@ -57,7 +57,16 @@ def test_a_link_that_leads_nowhere_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_many_at_the_same_moment(tmp_path: Path) -> None:
+def without_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_many_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
     barrier = threading.Barrier(8)
 
     def write(number: int) -> Path:
@@ -81,6 +90,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert everything(tmp_path) == []
         for name in ("replace", "fsync"):
             with monkeypatch.context() as patch:
+                patch.setattr(os, "link", without_links)
                 patch.setattr(Path if name == "replace" else os, name, refuse)
                 with pytest.raises(OSError, match="No space left"):
                     function(tmp_path / "a.json", lambda file: file.write(b"x"))
@@ -110,6 +120,13 @@ def test_new_files_are_as_the_umask_says(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"} == {0o640}
+
+
+@posix
+def test_a_name_that_nobody_chose_takes_after_nothing(tmp_path: Path) -> None:
+    write_new(tmp_path / "a", lambda file: file.write(b"x")).chmod(0o600)
+    made = write_new(tmp_path / "a", lambda file: file.write(b"x"))
+    assert stat.S_IMODE(made.stat().st_mode) != 0o600
 
 
 @posix

@@ -249,8 +249,8 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     return make_manifest(read_fields(content));
   } catch (const InvalidJson& problem) {
     const std::string where = problem.place().empty() ? "manifest" : problem.place();
-    throw BundleError(path.string() + " is not a valid manifest: " + shown(where) + ": " + problem.what() +
-                      ": delete the folder and export the bundle again");
+    throw BundleError(path.string() + " is not a valid manifest: " + shown(where) + ": " +
+                      problem.what() + ": delete the folder and export the bundle again");
   }
 }
 

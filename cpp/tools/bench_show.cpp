@@ -52,7 +52,8 @@ Row headings(const Json& result) {
 
 Row row_of(const Json& depth) {
   const auto& latency = depth["latency"];
-  Row cells{anydepth::shorten({depth["depth"].get<std::string>()}), macs(depth["macs"].get<double>()), latency["count"].dump(),
+  Row cells{anydepth::shorten({depth["depth"].get<std::string>()}),
+            macs(depth["macs"].get<double>()), latency["count"].dump(),
             interval(latency["median_ms"])};
   for (const auto& [name, value] : latency["percentiles_ms"].items()) {
     if (name != "50") {

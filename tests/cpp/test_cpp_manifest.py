@@ -314,6 +314,47 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+ODD_KEYS = (
+    "two\nlines",
+    "\x1b[31mred\x9b0m",
+    "turned\u202earound\u2066",
+    "\u2028\u2029\u200b\ufeff\0\x7f",
+    "三角 é",
+    "k" * 100_000,
+    "\n" * 100_000,
+    "三\U000e0041" * 400,
+)
+
+
+@pytest.mark.parametrize("key", ODD_KEYS, ids=range(len(ODD_KEYS)))
+def test_what_a_file_says_is_one_line_of_bounded_length(
+    probe: Probe, tmp_path: Path, key: str
+) -> None:
+    """And the same in both languages, wherever it is said."""
+    whole = content()
+    broken: tuple[dict[str, Any], ...] = (
+        {**whole, key: 1},
+        edit("artifacts.0.name", key)(edit("artifacts.0.row", 0)(whole)),
+        edit("ladder.1", key)(whole),
+    )
+    for dumped in broken:
+        write(tmp_path, dumped)
+        compare(probe, tmp_path, (key[:20],))
+        found = outcome(lambda: probe.call("manifest", folder=str(tmp_path)))
+        assert found[0] == "BundleError"
+        assert found[1].isprintable()
+        assert len(found[1]) <= 1000
+    write(tmp_path, broken[0])
+    with pytest.raises(BundleError) as caught:
+        open_bundle(tmp_path)
+    found = outcome(lambda: probe.call("manifest", folder=str(tmp_path)))
+    assert found[1].partition(": Extra inputs")[0] == str(caught.value).partition(": Extra")[0]
+    if "\0" not in key and len(key) < 100:
+        nowhere = tmp_path / key
+        expected = outcome(lambda: described(open_bundle(nowhere)))
+        assert outcome(lambda: probe.call("manifest", folder=str(nowhere))) == expected
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_does_not_agree_is_refused(probe: Probe, tmp_path: Path, name: str) -> None:
     write(tmp_path, BROKEN[name](content()))

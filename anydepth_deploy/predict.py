@@ -107,9 +107,10 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
+        drawn = ""
         if target is not None:
-            target = _draw(picture, detections, bundle.classes, target, replace=out is not None)
-        drawn = "" if target is None else str(target)
+            replace = out is not None
+            drawn = str(_draw(picture, detections, bundle.classes, target, replace=replace))
         found.append(Prediction(str(path), str(chosen), drawn, _rows(detections, bundle.classes)))
     return found
 

@@ -89,15 +89,15 @@ def bench_all(
     out: Path,
     *,
     progress: Progress | None = None,
-    each: Callable[[Path | None, BenchResult], None] | None = None,
-    unwritten: list[ResultError] | None = None,
-) -> list[tuple[Path | None, BenchResult]]:
+    each: Callable[[Path, BenchResult], None] | None = None,
+    unwritten: dict[int, ResultError] | None = None,
+) -> list[tuple[Path, BenchResult]]:
     """Measure every combination; results in their order, each written as soon as it is there.
 
     ``out``: a file (``.json``; for one combination), which is replaced, or a folder, in which every
     result gets a name of its own. ``each`` is called with every result. ``unwritten``: where given,
-    what kept a result from being written is added to it, and that result has no file; without it
-    the first ends the run.
+    what kept a result from being written is added to it under the result's place in the list, with
+    the path that it would have had; without it the first ends the run.
 
     Raises :class:`UsageError` for options that do not go together and :class:`ResultError` where
     ``out`` cannot be written, before anything is measured, and what :func:`run_bench` raises;
@@ -112,17 +112,17 @@ def bench_all(
     for case in cases:
         replace(request.options, batch=case.batch, streams=case.streams).checked()
     try_to_write(out if file else out / "result.json", "result", ResultError)
-    found: list[tuple[Path | None, BenchResult]] = []
+    found: list[tuple[Path, BenchResult]] = []
     for number, case in enumerate(cases, 1):
         labelled = _labelled(progress, f"{number}/{len(cases)} " if len(cases) > 1 else "")
         result = _bench(request, case, labelled)
-        path: Path | None = None
+        path = out if file else out / result_name(result)
         try:
-            path = write_result(out if file else out / result_name(result), result, replace=file)
+            path = write_result(path, result, replace=file)
         except ResultError as error:
             if unwritten is None:
                 raise
-            unwritten.append(error)
+            unwritten[len(found)] = error
         if request.path.is_dir():
             open_bundle(request.path).record("bench", summary(result))
         found.append((path, result))

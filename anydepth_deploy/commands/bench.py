@@ -202,16 +202,17 @@ def bench(
             check_precision(name)
     for note in check_pictures(images):
         print_note(note)
-    unwritten: list[ResultError] = []
+    unwritten: dict[int, ResultError] = {}
     with bar("bench", quiet=json, still=True) as progress:
         found = bench_all(request, out, progress=progress, unwritten=unwritten)
     if json:
-        print_json([{"file": file and str(file), **content(result)} for file, result in found])
-    for file, result in [] if json else found:
+        files = [None if at in unwritten else str(file) for at, (file, _) in enumerate(found)]
+        print_json([{"file": files[at], **content(item)} for at, (_, item) in enumerate(found)])
+    for at, (file, result) in enumerate([] if json else found):
         show(result)
-        print_line(f"result: {file}" if file else "result: not written")
-    if unwritten:
-        raise unwritten[0]
+        print_line("result: not written" if at in unwritten else f"result: {file}")
+    for error in unwritten.values():
+        raise error
     words = [result.verdict.word for _, result in found]
     if strict and set(words) != {"valid"}:
         raise CheckFailedError(f"--strict: the verdict is {shorten(words)}, not valid")

@@ -19,13 +19,16 @@ namespace anydepth {
 class InvalidJson : public std::runtime_error {
  public:
   InvalidJson(std::string place, const std::string& problem)
-      : std::runtime_error(problem), place_(std::move(place)) {}
+      : std::runtime_error(problem), place_(std::move(place)), problem_(problem) {}
 
   /// Keys and numbers joined by dots: `artifacts.0.file`; empty at the top.
   const std::string& place() const { return place_; }
+  /// What is wrong, whole: what() ends where a name has a zero byte.
+  const std::string& problem() const { return problem_; }
 
  private:
   std::string place_;
+  std::string problem_;
 };
 
 /// One value, which somebody else owns, and where it is.

@@ -247,10 +247,10 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   check_version(path, content);
   try {
     return make_manifest(read_fields(content));
-  } catch (const InvalidJson& problem) {
-    const std::string where = problem.place().empty() ? "manifest" : problem.place();
+  } catch (const InvalidJson& invalid) {
+    const std::string where = invalid.place().empty() ? "manifest" : invalid.place();
     throw BundleError(path.string() + " is not a valid manifest: " + shown(where) + ": " +
-                      problem.what() + ": delete the folder and export the bundle again");
+                      invalid.problem() + ": delete the folder and export the bundle again");
   }
 }
 

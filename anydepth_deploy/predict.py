@@ -88,9 +88,9 @@ def predict(
     paths = _pictures(Path(source), contents.pictures)
     targets: Sequence[Path | None] = [None] * len(paths)
     if draw:
-        targets = _targets(paths, Path(source), out)
-        for target in targets[:1]:  # all are in one folder
-            try_to_write(target, "picture", ImageError)
+        drawings = _targets(paths, Path(source), out)
+        try_to_write(drawings[0], "picture", ImageError)  # all are in one folder
+        targets = drawings
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):

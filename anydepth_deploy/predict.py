@@ -89,7 +89,8 @@ def predict(
     targets: Sequence[Path | None] = [None] * len(paths)
     if draw:
         drawings = _targets(paths, Path(source), out)
-        try_to_write(drawings[0], "picture", ImageError)  # all are in one folder
+        for drawing in drawings[:1]:  # all are in one folder
+            try_to_write(drawing, "picture", ImageError)
         targets = drawings
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
     found = []

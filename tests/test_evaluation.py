@@ -808,5 +808,6 @@ def test_a_ladder_of_rungs_that_pay(
 def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accuracy of base and super"):
         pareto_ladder(bundle, [row("TT-1", 30), row("FF-1", 40)])
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
-        write_ladder(tmp_path / "nowhere" / "ladder.json", LADDER)
+        write_ladder(tmp_path / "file" / "l.json", ["TT-1", "FF-2"])

@@ -202,9 +202,12 @@ def readable_all(content: Any) -> Any:
 
 
 def shorten(items: Iterable[object], limit: int = 6) -> str:
-    """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest."""
+    """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest: as
+    :func:`shown`, in quotes where something had to be escaped."""
     texts = [str(item) for item in items]
-    named = ", ".join(shown(text) for text in texts[:limit])
+    named = ", ".join(
+        shown(text) if text.isprintable() else f"'{shown(text)}'" for text in texts[:limit]
+    )
     return named if len(texts) <= limit else f"{named} and {len(texts) - limit} more"
 
 

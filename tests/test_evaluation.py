@@ -810,4 +810,4 @@ def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
         pareto_ladder(bundle, [row("TT-1", 30), row("FF-1", 40)])
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
-        write_ladder(tmp_path / "file" / "l.json", ["TT-1", "FF-2"])
+        write_ladder(tmp_path / "file" / "l.json", LADDER)

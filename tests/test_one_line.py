@@ -57,7 +57,7 @@ ORDINARY = "Ä é ñ 三角 треугольник مثلث שלום 🙂 'quote
 def test_what_a_terminal_would_obey_is_escaped(text: str) -> None:
     assert shown(f"a{text}b") == f"a{ODD[text]}b"
     assert str(BundleError(f"a{text}b")) == f"a{ODD[text]}b"
-    assert shorten([f"a{text}b", "c"]) == f"a{ODD[text]}b, c"
+    assert shorten([f"a{text}b", "c"]) == f"'a{ODD[text]}b', c"
 
 
 def test_ordinary_text_stays_as_it_is() -> None:
@@ -137,7 +137,9 @@ def test_a_manifest_with_odd_keys(tmp_path: Path) -> None:
             read_manifest(tmp_path)
         message = str(caught.value)
         assert message.isprintable()
-        assert message.startswith(f"{tmp_path / MANIFEST} is not a valid manifest: {shown(key)}: ")
+        assert message.startswith(
+            f"{tmp_path / MANIFEST} is not a valid manifest: {shorten([key])}: "
+        )
         assert message.endswith("delete the folder and export the bundle again")
         assert len(message) <= 1000
 

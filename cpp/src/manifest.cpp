@@ -249,7 +249,7 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     return make_manifest(read_fields(content));
   } catch (const InvalidJson& invalid) {
     const std::string where = invalid.place().empty() ? "manifest" : invalid.place();
-    throw BundleError(path.string() + " is not a valid manifest: " + shown(where) + ": " +
+    throw BundleError(path.string() + " is not a valid manifest: " + shorten({where}) + ": " +
                       invalid.problem() + ": delete the folder and export the bundle again");
   }
 }

@@ -187,6 +187,13 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+bool is_printable(std::string_view text) {
+  const auto points = decode_utf8(text);
+  return points && std::none_of(points->begin(), points->end(), [](char32_t point) {
+           return within(point, kUnprintable);
+         });
+}
+
 std::string readable(std::string_view text) {
   std::string found;
   while (!text.empty()) {

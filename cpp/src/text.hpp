@@ -24,6 +24,9 @@ std::optional<std::u32string> decode_utf8(std::string_view text);
 /// Whether bytes are valid UTF-8.
 bool is_utf8(std::string_view text);
 
+/// Whether `text` is UTF-8 in which nothing has to be escaped.
+bool is_printable(std::string_view text);
+
 /// `text` as UTF-8: bytes that are not are written as `\xe9`.
 std::string readable(std::string_view text);
 

@@ -15,6 +15,7 @@
 #include "bench_options.hpp"
 #include "bench_result.hpp"
 #include "bench_show.hpp"
+#include "text.hpp"
 
 namespace {
 
@@ -88,7 +89,7 @@ void print(const nlohmann::ordered_json& result, const bench::Options& options, 
   if (!options.json) {
     bench::show(result);
     if (written) {
-      std::printf("result: %s\n", anydepth::shorten({options.out->string()}).c_str());
+      std::printf("result: %s\n", anydepth::shown(options.out->string()).c_str());
     }
     return;
   }
@@ -133,7 +134,7 @@ int main(int count, char** words) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shorten({error.what()}).c_str());
+    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shown(error.what()).c_str());
     return 3;
   }
 }

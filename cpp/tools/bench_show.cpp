@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "anydepth/errors.hpp"
 #include "bench_statistics.hpp"
 #include "bench_text.hpp"
+#include "text.hpp"
 
 namespace bench {
 namespace {
@@ -52,7 +52,7 @@ Row headings(const Json& result) {
 
 Row row_of(const Json& depth) {
   const auto& latency = depth["latency"];
-  Row cells{anydepth::shorten({depth["depth"].get<std::string>()}),
+  Row cells{anydepth::shown(depth["depth"].get<std::string>()),
             macs(depth["macs"].get<double>()), latency["count"].dump(),
             interval(latency["median_ms"])};
   for (const auto& [name, value] : latency["percentiles_ms"].items()) {
@@ -124,7 +124,7 @@ void show(const Json& result) {
   const auto& subject = result["subject"];
   const auto& settings = result["settings"];
   const auto word = [](const Json& value) {  // names are not ours
-    return anydepth::shorten({value.get<std::string>()});
+    return anydepth::shown(value.get<std::string>());
   };
   const auto threads = settings["threads"].is_null() ? "default threads"
                                                      : settings["threads"].dump() + " thread(s)";

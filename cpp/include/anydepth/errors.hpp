@@ -58,7 +58,7 @@ class ANYDEPTH_EXPORT UsageError : public Error {
 };
 
 /// Joins `items` for a one-line message or a table, naming at most `limit` and counting the rest:
-/// control characters are escaped, and long ones are cut in the middle.
+/// control characters are escaped, in quotes then, and long ones are cut in the middle.
 ANYDEPTH_EXPORT std::string shorten(const std::vector<std::string>& items, std::size_t limit = 6);
 
 }  // namespace anydepth

@@ -18,8 +18,8 @@ from anydepth_deploy.errors import (
     AnyDepthError,
     CheckFailedError,
     UsageError,
+    in_one_line,
     missing_extra,
-    readable,
     shorten,
 )
 from anydepth_deploy.streams import usable_streams
@@ -196,10 +196,10 @@ def _run() -> int:
         message = _message(error)
         if message is None:
             kind = type(error).__name__
-            line = " ".join(str(error).split())[:300]
+            line = shorten([" ".join(str(error).split())])
             print(f"error: unexpected {kind}: {line} (a bug; --debug shows where)", file=sys.stderr)
             return 3
-        print(f"error: {readable(message)}", file=sys.stderr)
+        print(f"error: {in_one_line(message)}", file=sys.stderr)
         return 1 if isinstance(error, CheckFailedError) else 2
     return status if isinstance(status, int) else 0
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from anydepth_deploy import streams
-from anydepth_deploy.errors import readable, readable_all
+from anydepth_deploy.errors import in_one_line, readable_all, shown
 from anydepth_deploy.progress import Progress
 
 __all__ = [
@@ -41,9 +41,10 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; columns of numbers are aligned to the right. Every text is printed as it is."""
+    """A table; columns of numbers are aligned to the right. Texts are no markup, and one line each:
+    what a terminal would obey is escaped, and what is too long is cut."""
     table = RichTable(
-        title=readable(title),
+        title=in_one_line(title),
         title_justify="left",
         title_style="italic",
         header_style="bold",
@@ -53,20 +54,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     )
     for index, name in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(shown(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(readable(str(cell)) for cell in row))
+        table.add_row(*(shown(str(cell)) for cell in row))
     _console().print(table)
 
 
 def print_line(text: str) -> None:
-    """One line on standard output, without markup or wrapping."""
-    print(readable(text), file=streams.output())
+    """One line on standard output, without markup or wrapping; what is in it is escaped and cut as
+    in messages."""
+    print(in_one_line(text), file=streams.output())
 
 
 def print_note(text: str) -> None:
     """One line on standard error, beside a result: what its reader has to know."""
-    print(f"note: {readable(text)}", file=streams.errors())
+    print(f"note: {in_one_line(text)}", file=streams.errors())
 
 
 def print_json(content: Any) -> None:
@@ -98,10 +100,12 @@ def bar(label: str, *, quiet: bool = False, still: bool = False) -> Iterator[Pro
     with rich_progress.Progress(
         *columns, console=_console(stderr=True), transient=True, auto_refresh=not still
     ) as progress:
-        task = progress.add_task("starting", total=None, label=label)
+        task = progress.add_task("starting", total=None, label=shown(label))
 
         def update(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total, refresh=still)
+            progress.update(
+                task, description=shown(what), completed=done, total=total, refresh=still
+            )
 
         yield update
 

@@ -194,29 +194,33 @@ class DepthSpace:
 
 @dataclass(frozen=True)
 class DepthTable:
-    """The rows an exported graph's ``depth`` input counts: the ladder first, then all others.
+    """The rows an exported graph's ``depth`` input counts: a ladder first, then all others.
 
-    Row k < ``levels`` is level k of the ladder (0 = base, ``levels - 1`` = super). The rest of
-    the legal depths follow in the order of :attr:`DepthSpace.every`, so every depth is reachable.
+    The rows of a graph are fixed when it is made: the ladder of that day (row 0 = base), then the
+    rest of the legal depths in the order of :attr:`DepthSpace.every`, so every depth is reachable.
+    ``ladder`` is the one in use, level 0 = base, the last = super. It may name any rows;
+    ``first`` are those of the ladder that the rows begin with, where that is another one.
     """
 
     space: DepthSpace
     ladder: tuple[Depth, ...]
+    first: tuple[Depth, ...] = ()
 
     def __post_init__(self) -> None:
-        ladder = self.ladder
-        if len(ladder) < 2 or ladder[0] != self.space.base or ladder[-1] != self.space.super:
-            raise DepthError(
-                f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
-                f"found: {shorten(ladder)}"
-            )
-        if len(set(ladder)) != len(ladder):
-            raise DepthError(f"a ladder names each depth once; found: {shorten(ladder, 12)}")
+        for ladder in (self.ladder, self.first or self.ladder):
+            if len(ladder) < 2 or ladder[0] != self.space.base or ladder[-1] != self.space.super:
+                raise DepthError(
+                    f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
+                    f"found: {shorten(ladder)}"
+                )
+            if len(set(ladder)) != len(ladder):
+                raise DepthError(f"a ladder names each depth once; found: {shorten(ladder, 12)}")
 
     @cached_property
     def rows(self) -> tuple[Depth, ...]:
-        chosen = set(self.ladder)
-        return self.ladder + tuple(depth for depth in self.space.every if depth not in chosen)
+        first = self.first or self.ladder
+        chosen = set(first)
+        return first + tuple(depth for depth in self.space.every if depth not in chosen)
 
     @property
     def levels(self) -> int:
@@ -224,8 +228,7 @@ class DepthTable:
 
     def level(self, depth: str | int | Depth) -> int | None:
         """The level of ``depth``, or None when the ladder does not name it."""
-        row = self.row(depth)
-        return row if row < self.levels else None
+        return self._level_of.get(self.find(depth))
 
     def row(self, depth: str | int | Depth) -> int:
         """The row of ``depth``: what an exported graph takes as its ``depth`` input."""
@@ -261,9 +264,9 @@ class DepthTable:
                 f"'{self.space.example}', 'level:K', a row or a Depth"
             )
         if not 0 <= row < len(self.rows):
+            ladder = "" if self.first else f", of which 0 to {self.levels - 1} are the ladder"
             raise DepthError(
-                f"unknown depth row {row}: rows go from 0 to {len(self.rows) - 1}, "
-                f"of which 0 to {self.levels - 1} are the ladder"
+                f"unknown depth row {row}: rows go from 0 to {len(self.rows) - 1}{ladder}"
             )
         return self.rows[row]
 
@@ -287,6 +290,10 @@ class DepthTable:
     @cached_property
     def _row_of(self) -> dict[Depth, int]:
         return {depth: row for row, depth in enumerate(self.rows)}
+
+    @cached_property
+    def _level_of(self) -> dict[Depth, int]:
+        return {depth: level for level, depth in enumerate(self.ladder)}
 
 
 def names_whole_ladder(text: str) -> bool:

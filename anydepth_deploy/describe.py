@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from anydepth_deploy import console
 from anydepth_deploy.annotations.evaluations import labels, read_evaluations
 from anydepth_deploy.bundle.bundle import open_bundle
+from anydepth_deploy.bundle.verdicts import read_verdicts
 from anydepth_deploy.depth import DepthSpace
 from anydepth_deploy.errors import shorten
 from anydepth_deploy.manifest import depth_rows
@@ -16,13 +19,16 @@ from anydepth_deploy.manifest import depth_rows
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
 
 ABOUT = ("version", "date", "epoch", "last_epoch", "stride", "nc")
+MOST_NUMBERS = 64
+"""In one of them: a network has a few strides."""
 
 
 def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Family, configuration, gates, parameters and multiply-adds per depth of a checkpoint.
 
     ``about`` is what the file says of itself: version, epoch, date and, of a network that was
-    saved as an object, its strides and its class count. ``notes`` say what of it was left out.
+    saved as an object, its strides and its class count, as far as these are texts and numbers.
+    ``notes`` say what of it was left out.
     Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
     Raises :class:`CheckpointError` and :class:`InputError`.
     """
@@ -32,9 +38,10 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
 
     checkpoint = read_checkpoint(path)
     model = load_model(checkpoint)
-    chosen = size or checkpoint.input_size or model.config.input_size
+    chosen = size or checkpoint.usual_size()
     macs = count_macs(model, chosen)
     table = model.table
+    about, notes = _about(checkpoint.extra)
     return {
         "kind": "checkpoint",
         "path": str(path),
@@ -44,15 +51,16 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
-        "about": {key: checkpoint.extra[key] for key in ABOUT if key in checkpoint.extra},
-        "notes": list(checkpoint.notes),
+        "about": about,
+        "notes": [*checkpoint.notes, *notes],
         "gates": _gates(table.space),
         "depths": [row.model_dump() for row in depth_rows(table, macs.at)],
     }
 
 
 def describe_bundle(path: str | Path) -> dict[str, Any]:
-    """The same of a bundle, and its artifacts and recorded results; needs no torch.
+    """The same of a bundle, and its artifacts and recorded results; needs no torch. ``notes`` say
+    how many of the results are not understood.
 
     Raises :class:`BundleError` for a missing bundle or one whose files were altered.
     """
@@ -76,6 +84,7 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "depths": [row.model_dump() for row in manifest.depths],
         "artifacts": [artifact.model_dump() for artifact in manifest.artifacts],
         "results": manifest.results,
+        "notes": _not_understood(manifest.results),
     }
 
 
@@ -103,7 +112,7 @@ def show(
         console.print_line(f"pictures: {_fitting(recipe)}; {_suppression(found['suppression'])}")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
     top = max(row["macs"]["total"] for row in found["depths"])
-    parts = [part for part in rows[0]["macs"] if part != "total"]
+    parts = list(dict.fromkeys(part for row in rows for part in row["macs"] if part != "total"))
     console.print_table(
         "every depth" if every else "ladder",
         ["row", "depth", "multiply-adds", "of super", *parts],
@@ -113,7 +122,7 @@ def show(
                 row["depth"],
                 console.giga(row["macs"]["total"]),
                 f"{row['macs']['total'] / top:.2f}",
-                *(console.giga(row["macs"][part]) for part in parts),
+                *(console.giga(row["macs"].get(part, 0)) for part in parts),
             ]
             for row in rows
         ],
@@ -194,6 +203,39 @@ def _verdict(verified: dict[str, Any] | None) -> str:
     return f"verified on {verified['device']}, {verified['depths']} depths"
 
 
+def _about(extra: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a checkpoint says of itself, and a note of what is too odd to be shown."""
+    said = {key: extra[key] for key in ABOUT if key in extra}
+    plain = {key: value for key, value in said.items() if _is_plain(value)}
+    odd = [key for key in said if key not in plain]
+    if not odd:
+        return plain, []
+    expected = "expected a text, a number, or a list of numbers"
+    return plain, [f"left out: what the file says of its {shorten(odd)}; {expected}"]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= MOST_NUMBERS and all(map(_is_number, value))
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < 2**63
+
+
+def _not_understood(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A note of recorded results that are of another shape than this version writes."""
+    counts = {
+        "verify": sum(read_verdicts(record) is None for record in results.get("verify", [])),
+        "eval": len(results.get("eval", [])) - len(read_evaluations(results)),
+    }
+    told = [f"{count} of '{kind}'" for kind, count in counts.items() if count]
+    return [f"left out: recorded results that are not understood: {shorten(told)}"] if told else []
+
+
 def _shown(value: object) -> str:
     """What a file says of itself, without what could steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:60])
@@ -253,9 +295,9 @@ def _results(
     each data set. ``verify``: the command that gives a verdict."""
     verdicts: dict[str, bool] = {}
     for record in results.get("verify", []):
-        for item in record.get("artifacts", []):
-            if item.get("precision") != "bf16":  # that says nothing of the artifact in FP32
-                verdicts[item.get("sha256", "")] = bool(item.get("passed"))
+        for tried in read_verdicts(record) or []:
+            if tried.precision != "bf16":  # that says nothing of the artifact in FP32
+                verdicts[tried.sha256] = tried.passed
     hashes = [item["sha256"] for item in artifacts]
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)

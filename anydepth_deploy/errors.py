@@ -1,7 +1,9 @@
 """Every error this package raises on purpose.
 
 A message is one line for the person at the keyboard: it names the file, says what was found and
-what was expected, and ends with what to do.
+what was expected, and ends with what to do. What it quotes of files and arguments was written by
+others: the root of the hierarchy escapes what would move a cursor, end the line or turn its
+direction, and cuts what is too long, and so does the log of this package.
 
     AnyDepthError                   exit status 2: bad use or bad input
     ├── MissingExtraError           an optional dependency is not installed
@@ -24,6 +26,7 @@ Anything else is a bug: the command line names it in one line and exits with 3.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,15 +46,31 @@ __all__ = [
     "PrecisionError",
     "ResultError",
     "UsageError",
+    "in_one_line",
     "missing_extra",
     "readable",
     "readable_all",
     "shorten",
+    "shown",
 ]
+
+LINE = 1000
+"""Characters that a message has at most."""
+
+PIECE = 300
+"""Characters of a text of others in a list or in a table."""
+
+LEFT_OUT = "\u2026 ({} characters left out) \u2026"
+
+FOR_THE_COUNT = 40
+"""Characters that :data:`LEFT_OUT` takes of a text that is cut."""
 
 
 class AnyDepthError(Exception):
     """Root of the hierarchy; the command line prints it as one line and exits with 2."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(in_one_line(str(message)))
 
 
 class MissingExtraError(AnyDepthError):
@@ -150,6 +169,9 @@ class DeviceError(AnyDepthError):
 class CheckFailedError(Exception):
     """A check ran to its end and failed: parity, accuracy. The command line exits with 1."""
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(in_one_line(str(message)))
+
 
 def readable(name: str) -> str:
     """A file's name as text that any program can read: bytes that are not UTF-8 as ``\\xe9``.
@@ -180,8 +202,60 @@ def readable_all(content: Any) -> Any:
 
 
 def shorten(items: Iterable[object], limit: int = 6) -> str:
-    """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest."""
-    texts = [text if (text := str(item)).isprintable() else ascii(text) for item in items]
-    if len(texts) <= limit:
-        return ", ".join(texts)
-    return ", ".join(texts[:limit]) + f" and {len(texts) - limit} more"
+    """Join ``items`` for a one-line message, naming at most ``limit`` and counting the rest: as
+    :func:`shown`, in quotes where something had to be escaped."""
+    texts = [str(item) for item in items]
+    named = ", ".join(
+        shown(text) if text.isprintable() else f"'{shown(text)}'" for text in texts[:limit]
+    )
+    return named if len(texts) <= limit else f"{named} and {len(texts) - limit} more"
+
+
+def shown(text: str, most: int = PIECE) -> str:
+    """``text`` as a terminal may show it: what cannot be printed is escaped (``\\n``, ``\\x1b``,
+    ``\\u202e``), and of more than ``most`` characters the middle is left out and counted."""
+    text = readable(text)
+    if len(text) <= most:
+        if text.isprintable():
+            return text
+        whole = "".join(map(_escaped, text))
+        if len(whole) <= most:
+            return whole
+    room = most - FOR_THE_COUNT
+    head = _fitting(text[:room], room - room // 3)
+    tail = _fitting(text[: -room - 1 : -1], room // 3)[::-1]
+    count = LEFT_OUT.format(len(text) - len(head) - len(tail))
+    return "".join((*head, count, *tail))
+
+
+def in_one_line(message: str) -> str:
+    """A whole message as :func:`shown`: its begin, which names a file, and its end, which says what
+    to do, stay."""
+    return shown(message, LINE)
+
+
+def _fitting(letters: str, room: int) -> list[str]:
+    """The first of ``letters``, escaped, as far as there is room."""
+    found: list[str] = []
+    for letter in letters:
+        text = _escaped(letter)
+        room -= len(text)
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
+class _OneLine(logging.Filter):
+    """Makes every record of this package's log one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = in_one_line(record.getMessage()), None
+        return True
+
+
+logging.getLogger("anydepth_deploy").addFilter(_OneLine())

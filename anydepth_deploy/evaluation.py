@@ -22,14 +22,16 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import file_sha256, utc_now, write_or_refuse
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.annotated import find_annotated
-from anydepth_deploy.pictures.images import load_image, prepare_batch
+from anydepth_deploy.pictures.budget import MAX_PIXELS
+from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
 
 __all__ = [
@@ -69,7 +71,7 @@ class CocoData:
     What annotations may leave out is filled in: ``area`` (width * height) and ``iscrowd`` (0).
     ``orientation``: which way up the annotations mean all pictures; None: as their sizes say, see
     :mod:`anydepth_deploy.pictures.annotated`. ``findings``: what is odd about pictures, boxes and
-    areas, and changes figures.
+    areas, and changes figures. ``max_pixels``: of each picture, and of what resizing it takes.
     Raises :class:`ImageError` when the file is unreadable, has no annotated pictures, contradicts
     itself, names pictures that are not in ``images`` or cannot be read, gives them sizes that are
     not theirs, or has boxes most of which cannot be x, y, width and height in pixels.
@@ -80,27 +82,34 @@ class CocoData:
         annotations: str | Path,
         images: str | Path | None = None,
         orientation: Orientation | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path = Path(annotations)
+        self.max_pixels = max_pixels
         self.content = _read_annotations(self.path)
         self.folder = Path(images) if images is not None else self.path.parent
         self.images: list[dict[str, Any]] = sorted(
             self.content["images"], key=lambda item: int(item["id"])
         )
-        self.annotated = find_annotated(self.path, self.folder, self.images, orientation)
+        self.annotated = find_annotated(
+            self.path, self.folder, self.images, orientation, max_pixels=max_pixels
+        )
         sizes = {key: item.size for key, item in self.annotated.pictures.items()}
         frames = {key: (float(width), float(height)) for key, (height, width) in sizes.items()}
         boxes = check_boxes(self.path, self.content, frames)
         self.content["annotations"], areas = check_areas(self.content)
         self.findings: list[Finding] = [*check_pictures(self.images), *boxes, *areas]
 
-    def load(self, item: dict[str, Any]) -> NDArray[np.uint8]:
+    def load(self, item: dict[str, Any], recipe: Preprocess | None = None) -> NDArray[np.uint8]:
         """The picture of one of ``images`` as its annotations mean it, uint8 [H, W, 3].
 
-        Raises :class:`ImageError`.
+        ``recipe``: what it is going to be prepared by. Raises :class:`ImageError`.
         """
         picture = self.annotated.pictures[item["id"]]
-        return load_image(picture.path, upright=picture.upright)
+        return load_image(
+            picture.path, upright=picture.upright, max_pixels=self.max_pixels, recipe=recipe
+        )
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -260,10 +269,8 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
 
 def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
     """Write a ladder file that ``export --ladder`` reads."""
-    try:
-        Path(path).write_text(json.dumps({"ladder": list(ladder)}, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"ladder file {path} cannot be written: {error.strerror}") from None
+    content = (json.dumps({"ladder": list(ladder)}, indent=2) + "\n").encode()
+    write_or_refuse(Path(path), lambda file: file.write(content), "ladder file", UsageError)
 
 
 def _run_chunk(
@@ -275,12 +282,15 @@ def _run_chunk(
     found: dict[Depth, list[NDArray[np.float64]]],
 ) -> None:
     """Append one array a picture: [K, 7] of image id, x, y, width, height, score, category id."""
-    pictures = [data.load(item) for item in chunk]
-    images, geometries = prepare_batch(pictures, bundle.manifest.preprocess)
+    recipe = bundle.manifest.preprocess
+    pictures = [data.load(item, recipe) for item in chunk]
+    images, geometries = prepare_batch(pictures, recipe, max_pixels=data.max_pixels)
     images = session.padded(images)
     for depth, results in found.items():
         detected = list(session.run(images, depth))[: len(chunk)]
         for item, geometry, one in zip(chunk, geometries, detected, strict=True):
+            for label in np.unique(one.labels[0]):
+                bundle.class_name(int(label))  # raises where there is none
             boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
             image_ids = np.full(len(boxes), item["id"])
@@ -354,7 +364,7 @@ FARTHEST = 1e9
 def _read_annotations(path: Path) -> dict[str, Any]:
     try:
         # From bytes, JSON is read in whatever UTF a byte-order mark says.
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except FileNotFoundError:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
     except (OSError, ValueError, RecursionError) as error:

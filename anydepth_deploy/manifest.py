@@ -1,25 +1,39 @@
-"""``manifest.json``: what a bundle holds, validated and versioned."""
+"""``manifest.json``: what a bundle holds, validated and versioned.
+
+How a field is added: give it a default that means what bundles without it mean, raise
+:data:`MINOR` (here, and ``kKnownVersion`` of ``cpp/src/manifest_version.hpp``), read it in
+``cpp/src/manifest_fields.cpp``, and write it down under its minor in
+``tests/support/manifests.py``. Older versions then leave it out with a warning. What they must not
+leave out raises :data:`MAJOR`: they refuse it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, Predicate
+from anydepth_deploy.documents import version_of, written_version
 from anydepth_deploy.errors import DepthError
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
+    "DEPTH_METADATA",
     "LAYOUTS",
+    "MAJOR",
+    "MINOR",
+    "MOST_BATCH",
     "PIECE_METADATA",
     "PRECISIONS",
     "PREDICTIONS",
     "RAW_METADATA",
+    "SOURCE_METADATA",
     "TABLE_METADATA",
+    "VERSION",
     "Artifact",
     "BatchProfile",
     "Calibration",
@@ -43,6 +57,11 @@ __all__ = [
     "made_for",
     "rounds_to_half",
 ]
+
+MAJOR = 1
+MINOR = 0
+VERSION: int | str = written_version(MAJOR, MINOR)
+"""Of manifests that are written; see :mod:`anydepth_deploy.documents`."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -77,17 +96,34 @@ PIECE_METADATA = "anydepth.piece"
 TABLE_METADATA = "anydepth.depths"
 """ONNX metadata: the depths by row, so that a graph explains itself without its bundle."""
 
+DEPTH_METADATA = "anydepth.depth"
+"""ONNX metadata of a static graph: the depth it was made for."""
+
+SOURCE_METADATA = "anydepth.source"
+"""ONNX metadata: SHA-256 of the checkpoint's file, so that no graph passes for one of another."""
+
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Bytes, multiply-adds, pictures: what any program can hold."""
+Small = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Opset = Annotated[int, Field(ge=1, le=1000)]
+MOST_BATCH = 65536
+Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
+Ratio = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: a text is no number and 1 is no truth, as in C++.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(_Model):
     """The checkpoint a bundle was exported from."""
 
     file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int
+    sha256: Digest
+    bytes: Count
     weights: str
     """The entry of the file that was used: ``ema``, ``model`` or ``state dict``."""
 
@@ -96,17 +132,17 @@ class GateSpec(_Model):
     """One gate: ``layers == 0`` for a skip gate, else the number of layers it counts."""
 
     name: str
-    group: int
-    layers: int = Field(default=0, ge=0, lt=1000)
+    group: Small
+    layers: int = Field(default=0, ge=0, le=999)
 
 
 class DepthRow(_Model):
     """One row of the table that the gated graph's ``depth`` input counts."""
 
-    index: int
+    index: Count
     depth: str
-    level: int | None
-    macs: dict[str, int]
+    level: Count | None
+    macs: dict[str, Count]
 
 
 def depth_rows(table: DepthTable, macs: Callable[[Depth], dict[str, int]]) -> list[DepthRow]:
@@ -121,9 +157,9 @@ class Calibration(_Model):
     """The range table that a quantised graph took its scales from."""
 
     file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Digest
     method: str
-    pictures: int
+    pictures: Count
 
 
 class Quantisation(_Model):
@@ -133,8 +169,8 @@ class Quantisation(_Model):
     """``onnxruntime``: asymmetric uint8 activations, for ONNX Runtime and OpenVINO on CPUs.
     ``tensorrt``: symmetric int8, the rest in FP16."""
     calibration: Calibration
-    max_ratio: float
-    max_error: float
+    max_ratio: Ratio
+    max_error: Ratio
     keep: list[str] = Field(default_factory=list)
     quantise: list[str] = Field(default_factory=list)
 
@@ -150,8 +186,8 @@ class Kept(_Model):
 class Condition(_Model):
     """A gate's setting that a piece asks for; see :class:`anydepth_deploy.depth.Predicate`."""
 
-    gate: int = Field(ge=0)
-    layer: int = Field(default=0, ge=0)
+    gate: Small
+    layer: Small = 0
     runs: bool
 
     def holds(self, depth: Depth) -> bool:
@@ -166,8 +202,8 @@ class StagePiece(_Model):
     order runs, its tensors keep the values they had. The flow starts with ``images``.
     """
 
-    order: int = Field(ge=0)
-    total: int = Field(ge=1)
+    order: Small
+    total: int = Field(ge=1, le=2**31 - 1)
     """Pieces of the whole chain: fewer are a chain that is not complete."""
     stage: str
     variant: str
@@ -184,9 +220,9 @@ class StagePiece(_Model):
 class BatchProfile(_Model):
     """Batch sizes an engine takes: the extremes, and the one it is fastest at."""
 
-    smallest: int = Field(ge=1)
-    typical: int = Field(ge=1)
-    largest: int = Field(ge=1)
+    smallest: Batch
+    typical: Batch
+    largest: Batch
 
     @model_validator(mode="after")
     def _rising(self) -> BatchProfile:
@@ -202,7 +238,7 @@ class EngineSpec(_Model):
 
     source: str
     """The ONNX artifact it was built from."""
-    source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    source_sha256: Digest
     version: str
     """Of TensorRT or TensorRT-RTX."""
     device: str | None = None
@@ -210,13 +246,13 @@ class EngineSpec(_Model):
     capabilities: list[str] = Field(min_length=1)
     """Compute capabilities it runs on: ``sm75``."""
     batch: BatchProfile
-    workspace: int | None = None
+    workspace: Count | None = None
     """Limit of the builder's scratch memory in bytes; None: the builder's own."""
-    opset: int
+    opset: Opset
     """Of the graph that the builder was given."""
     detections: bool = True
     """Whether it ends with detections, or before suppression with raw outputs."""
-    layers: dict[str, int] = Field(default_factory=dict)
+    layers: dict[str, Count] = Field(default_factory=dict)
     """Convolutions and matrix products by the type they compute in, as the builder reports."""
 
 
@@ -228,8 +264,8 @@ class Verification(_Model):
     reference: str
     """The artifact it was compared with, on ONNX Runtime."""
     device: str
-    depths: int
-    batches: list[int]
+    depths: Count
+    batches: list[Batch]
 
 
 class Artifact(_Model):
@@ -243,7 +279,7 @@ class Artifact(_Model):
     precision: Precision = "fp32"
     quantisation: Quantisation | None = None
     """None but for INT8."""
-    quantised: int = 0
+    quantised: Count = 0
     """Convolutions that compute in 8 bits, in all branches."""
     kept: list[Kept] = Field(default_factory=list)
     """Convolutions of an INT8 graph that do not; what of an FP16 body stays in FP32."""
@@ -258,16 +294,16 @@ class Artifact(_Model):
     """None for ONNX graphs."""
     verified: Verification | None = None
     """Of engines: the newest comparison of these bytes; None where there was none."""
-    row: int | None = None
-    level: int | None = None
+    row: Count | None = None
+    level: Count | None = None
     raw: bool = False
     """Whether the heads' raw outputs are among the outputs; the only ones where suppression is
     not in the graph."""
-    opset: int
-    bytes: int
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    opset: Opset
+    bytes: Count
+    sha256: Digest
     built_with: dict[str, str]
-    build_seconds: float
+    build_seconds: Ratio
 
 
 def made_for(artifact: Artifact, targets: Sequence[str]) -> bool:
@@ -285,26 +321,42 @@ class Manifest(_Model):
     """Everything a program needs to run a bundle without the code that made it."""
 
     format: Literal["anydepth-deploy bundle"] = "anydepth-deploy bundle"
-    version: Literal[1] = 1
+    version: int | str = VERSION
+    """Major and minor, as :func:`anydepth_deploy.documents.version_of` reads them."""
     tool_version: str
     created: str
     source: Source
     family: str
     config: str
-    parameters: int
+    parameters: Count
     classes: list[str] = Field(min_length=1)
     preprocess: Preprocess
-    gates: list[GateSpec]
-    base: list[int]
+    gates: list[GateSpec] = Field(max_length=1000)
+    """Counted to make a table of depths."""
+    base: list[Small]
     ladder: list[str]
     depths: list[DepthRow]
     raw_outputs: dict[str, str]
     suppression: Suppression | None = None
     """How predictions become detections; None where the network gives detections by itself."""
-    max_detections: int = Field(ge=1)
+    max_detections: int = Field(ge=1, le=1_000_000)
     artifacts: list[Artifact] = Field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     """Records of verify, eval and bench, newest last."""
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_is_known(cls, value: object) -> object:
+        version = version_of(value)
+        if version is None or version[0] != MAJOR:
+            raise ValueError(f"Input should be {MAJOR}, or text like '{MAJOR}.1'")
+        return value
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it was written with fields that this package may not know, and leaves out."""
+        version = version_of(self.version)
+        return version is not None and version[1] > MINOR
 
     @model_validator(mode="after")
     def _depths_agree(self) -> Manifest:
@@ -321,8 +373,7 @@ class Manifest(_Model):
         if any(row.index != index for index, row in enumerate(self.depths)):
             raise ValueError("the rows of the depth table are not numbered from 0")
         for row in self.depths:
-            level = row.index if row.index < table.levels else None
-            if row.level != level or row.macs.get("total", 0) <= 0:
+            if row.level != table.level(row.index) or row.macs.get("total", 0) <= 0:
                 raise ValueError(f"row {row.index} of the depth table has a wrong level or no macs")
         for artifact in self.artifacts:
             self._check_artifact(artifact, table)
@@ -378,4 +429,19 @@ class Manifest(_Model):
     def table(self) -> DepthTable:
         space = self.space()
         ladder: tuple[Depth, ...] = tuple(space.parse(text) for text in self.ladder)
-        return DepthTable(space, ladder)
+        return DepthTable(space, ladder, _first_rows(space, self.depths, ladder))
+
+
+def _first_rows(
+    space: DepthSpace, depths: Sequence[DepthRow], ladder: tuple[Depth, ...]
+) -> tuple[Depth, ...]:
+    """The ladder that the rows ``depths`` begin with, where it is another than ``ladder``: all down
+    to super. None of them where there is no such ladder."""
+    words = [row.depth for row in depths]
+    if str(space.super) not in words:
+        return ()
+    try:
+        first = tuple(space.parse(word) for word in words[: words.index(str(space.super)) + 1])
+        return () if first == ladder else DepthTable(space, first).ladder
+    except DepthError:
+        return ()

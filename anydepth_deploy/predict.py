@@ -6,15 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.documents import refusing, try_to_write, write_atomically, write_new
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of
 from anydepth_deploy.pictures.images import load_image, prepare
@@ -59,6 +62,7 @@ def predict(
     precision: str = "fp32",
     runtime: str = "onnxruntime",
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     skipped: list[Skipped] | None = None,
     draw: bool = True,
     progress: Progress | None = None,
@@ -67,12 +71,13 @@ def predict(
 
     ``out``: the picture to write, or a folder, which a folder of pictures needs; what has no
     suffix or ends with a slash is a folder. By default the drawing of one picture is
-    ``NAME.pred.png`` in the working folder. Earlier drawings (``*.pred.png``) in a folder of
-    pictures are skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and
-    ``precision`` choose the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up
-    pictures are read; boxes are in pixels of the picture as it is read. ``skipped``: where given,
-    pictures of a folder that cannot be used are added to it and the others go on; without it the
-    first ends the run.
+    ``NAME.pred.png`` in the working folder, or ``NAME-2.pred.png`` where that is there; drawings
+    where ``out`` says are replaced. Earlier drawings (``*.pred.png``) in a folder of pictures are
+    skipped. Without ``draw`` nothing is written. ``layout``, ``weights`` and ``precision`` choose
+    the artifacts as in :meth:`Bundle.session`. ``orientation``: which way up pictures are read;
+    boxes are in pixels of the picture as it is read. ``max_pixels``: of a picture, and of what
+    resizing it takes; one beyond it cannot be used. ``skipped``: where given, pictures of a folder
+    that cannot be used are added to it and the others go on; without it the first ends the run.
 
     Raises :class:`ImageError`, :class:`UsageError` when drawings cannot go where they should or
     would replace a picture that is read, or have a place without ``draw``, and what sessions raise.
@@ -86,15 +91,21 @@ def predict(
     paths = _pictures(Path(source), contents.pictures)
     targets: Sequence[Path | None] = [None] * len(paths)
     if draw:
-        targets = _targets(paths, Path(source), out)
+        drawings = _targets(paths, Path(source), out)
+        for drawing in drawings[:1]:  # all are in one folder
+            try_to_write(drawing, "picture", ImageError)
+        targets = drawings
     session = bundle.session(runtime=runtime, artifact=layout, precision=precision, weights=weights)
+    recipe = bundle.manifest.preprocess
     found = []
     for index, (path, target) in enumerate(zip(paths, targets, strict=True)):
         if progress is not None:
             progress(path.name, index, len(paths))
         try:
-            picture = load_image(path, upright=orientation == "upright")
-            prepared, geometry = prepare(picture, bundle.manifest.preprocess)
+            picture = load_image(
+                path, upright=orientation == "upright", max_pixels=max_pixels, recipe=recipe
+            )
+            prepared, geometry = prepare(picture, recipe, max_pixels=max_pixels)
         except ImageError as error:
             if skipped is None or not Path(source).is_dir():
                 raise
@@ -103,20 +114,39 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
+        rows = _rows(detections, bundle)  # before anything is written: labels may have no name
+        drawn = ""
         if target is not None:
-            _draw(picture, detections, bundle.classes, target)
-        drawn = "" if target is None else str(target)
-        found.append(Prediction(str(path), str(chosen), drawn, _rows(detections, bundle.classes)))
+            replace = out is not None
+            drawn = str(_draw(picture, detections, bundle.classes, target, replace=replace))
+        found.append(Prediction(str(path), str(chosen), drawn, rows))
     return found
 
 
-def _draw(picture: NDArray[np.uint8], found: Detections, classes: list[str], target: Path) -> None:
+def _draw(
+    picture: NDArray[np.uint8],
+    found: Detections,
+    classes: list[str],
+    target: Path,
+    *,
+    replace: bool,
+) -> Path:
+    """Draw into the file ``target``, or, where that is there and not to be replaced, into one with
+    a number; returns which."""
     drawing = draw_detections(picture, found, classes, enlarge=enlargement(picture))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        drawing.save(target)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"picture {target} cannot be written: {error}") from None
+    kind = Image.registered_extensions()[target.suffix.lower()]
+
+    def write(file: BinaryIO) -> None:
+        try:
+            drawing.save(file, format=kind)
+        except ValueError as error:
+            raise OSError(str(error)) from None
+
+    with refusing(target, "picture", ImageError):
+        if not replace:
+            return write_new(target, write)
+        write_atomically(target, write)
+    return target
 
 
 def _pictures(source: Path, paths: list[Path]) -> list[Path]:
@@ -182,10 +212,10 @@ def _folder(source: Path, out: str | Path | None) -> Path | None:
     return path
 
 
-def _rows(found: Detections, classes: list[str]) -> list[dict[str, Any]]:
+def _rows(found: Detections, bundle: Bundle) -> list[dict[str, Any]]:
     return [
         {
-            "class": classes[int(label)],
+            "class": bundle.class_name(int(label)),
             "label": int(label),
             "score": round(float(score), 6),
             "box": [round(float(side), 3) for side in box],

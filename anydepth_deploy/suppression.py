@@ -29,7 +29,7 @@ class Suppression(BaseModel):
     defaults are those of COCO evaluations; a higher ``score_threshold`` is faster.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     where: Where = "graph"
     """In the graph; by the runtime of this project; or left to the application."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from anydepth_deploy.reading.regular import read_regular
+
 __all__ = ["read_text"]
+
+MOST = 1 << 24
+"""Bytes; more than anybody writes by hand."""
 
 MARK = "\ufeff"
 
@@ -23,9 +28,10 @@ def read_text(path: Path) -> str:
     r"""The text of a file in UTF-8, or in UTF-16 or UTF-32 where a byte-order mark says so.
 
     Marks are left out, also those that begin a later line, as in files that were joined. Every line
-    ends with ``\n``. Raises :class:`OSError` and :class:`UnicodeDecodeError`.
+    ends with ``\n``. Raises :class:`OSError`, also for what is no file or larger than any such
+    text, and :class:`UnicodeDecodeError`.
     """
-    content = path.read_bytes()
+    content = read_regular(path, MOST)
     codec = next((name for mark, name in CODECS if content.startswith(mark)), "utf-8")
     text = content.decode(codec).replace("\r\n", "\n").replace("\r", "\n")
     return text.removeprefix(MARK).replace(f"\n{MARK}", "\n")

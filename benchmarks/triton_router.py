@@ -8,6 +8,11 @@ and requests to the router take turns, in an order drawn anew each round; differ
 within rounds. The same for pictures through the ensemble over HTTP, gRPC and shared memory.
 Networks run in a stand-in for Triton's backend, on both sides alike: differences hold, absolute
 times do not.
+
+    python benchmarks/triton_router.py --first
+
+How much longer the first requests take after the server says that it is ready: depths in a server
+of their own each, over a connection that is open already.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import contextlib
 import functools
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,7 +41,7 @@ from anydepth_deploy.exporting.export import export_bundle  # noqa: E402
 from anydepth_deploy.serve.plan import ServeOptions  # noqa: E402
 from anydepth_deploy.serve.repository import write_repository  # noqa: E402
 from triton_server.client import Detector  # noqa: E402
-from triton_server.environment import ensure  # noqa: E402
+from triton_server.environment import Environment, ensure  # noqa: E402
 from triton_server.server import LocalServer  # noqa: E402
 
 CHECKPOINT = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
@@ -52,6 +57,9 @@ WAYS = {
 PICTURES = ((480, 640), (1080, 1920))
 """Height and width."""
 
+FIRST = 40
+"""Requests to a server that has just become ready."""
+
 Call = Callable[[], object]
 
 
@@ -61,7 +69,8 @@ def router_cost(server: LocalServer, bundle: Bundle, rounds: int) -> list[dict[s
     http: Any = import_module("tritonclient.http")
     images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
     tensor = http.InferInput("images", images.shape, "FP32").set_data_from_numpy(images)
-    outside = bundle.table.levels
+    rows = range(len(bundle.table.rows))
+    outside = next(row for row in rows if bundle.table.level(row) is None)
     row = http.InferInput("depth", [1], "INT64").set_data_from_numpy(np.array([outside], np.int64))
     found = []
     with contextlib.closing(http.InferenceServerClient(server.http)) as client:
@@ -127,6 +136,31 @@ def way_cost(server: LocalServer, rounds: int) -> list[dict[str, Any]]:
     return found
 
 
+def first_cost(
+    environment: Environment, repository: Path, log: Path, depths: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The first and the second request at a depth after "ready", and the median of later ones."""
+    picture = np.random.default_rng(0).integers(0, 256, PICTURES[0] + (3,), np.uint8)
+    found = []
+    for depth in depths:
+        with (
+            LocalServer(environment, repository, log=log) as server,
+            Detector(server.http, model=NAME) as detector,
+        ):
+            took = [detector.detect(picture, depth).milliseconds for _ in range(FIRST)]
+        usual = float(np.median(took[5:]))
+        found.append(
+            {
+                "depth": depth,
+                "first_ms": round(took[0], 3),
+                "second_ms": round(took[1], 3),
+                "median_ms": round(usual, 3),
+                "first_against_median": round(took[0] / usual, 2),
+            }
+        )
+    return found
+
+
 def _rounded(estimate: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 3) for name, value in estimate.items()}
 
@@ -143,28 +177,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--first", action="store_true", help="the first requests, nothing else")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("onnxruntime", "numpy", "tritonclient")
+    found["server"] = "Triton 24.10 with stand-ins for its backends"
+    measured = _first() if options.first else _rounds(options.rounds)
+    if options.record:
+        name = "triton-first" if options.first else "triton-router"
+        print(write(name, {"machine": found, **measured}))
+
+
+@contextlib.contextmanager
+def _served(size: int) -> Iterator[tuple[Bundle, Path]]:
+    """The trained network at this size, and a folder with its ``repository``."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with bar(f"export at {size} x {size}") as progress:
+            bundle = export_bundle(
+                CHECKPOINT,
+                folder / "bundle",
+                layouts=["gated", "set"],
+                input_size=(size, size),
+                progress=progress,
+            )
+        serve = ServeOptions(device="cpu", threads=1)
+        write_repository(bundle, folder / "repository", name=NAME, options=serve)
+        yield bundle, folder
+
+
+def _rounds(rounds: int) -> dict[str, Any]:
     environment = ensure()
     routing, ways = [], []
-    with tempfile.TemporaryDirectory() as temporary:
-        for size in SIZES:
-            folder = Path(temporary) / str(size)
-            with bar(f"export at {size} x {size}") as progress:
-                bundle = export_bundle(
-                    CHECKPOINT,
-                    folder / "bundle",
-                    layouts=["gated", "set"],
-                    input_size=(size, size),
-                    progress=progress,
-                )
-            serve = ServeOptions(device="cpu", threads=1)
-            write_repository(bundle, folder / "repository", name=NAME, options=serve)
-            with LocalServer(environment, folder / "repository", log=folder / "log") as server:
-                routing += router_cost(server, bundle, options.rounds)
-                if size == SIZES[0]:
-                    ways = way_cost(server, options.rounds)
+    for size in SIZES:
+        with (
+            _served(size) as (bundle, folder),
+            LocalServer(environment, folder / "repository", log=folder / "log") as server,
+        ):
+            routing += router_cost(server, bundle, rounds)
+            if size == SIZES[0]:
+                ways = way_cost(server, rounds)
     print_table(
         f"what the router adds; target: at most {TARGET_MS:g} ms",
         ["input", "model", "direct ms", "through the router ms", "added ms", "target met"],
@@ -184,14 +236,20 @@ def main() -> None:
             for row in ways
         ],
     )
-    if options.record:
-        content = {
-            "machine": {**found, "server": "Triton 24.10 with stand-ins for its backends"},
-            "rounds": options.rounds,
-            "router": routing,
-            "ways": ways,
-        }
-        print(write("triton-router", content))
+    return {"rounds": rounds, "router": routing, "ways": ways}
+
+
+def _first() -> dict[str, Any]:
+    with _served(SIZES[0]) as (bundle, folder):
+        outside = str(bundle.table.levels)  # the gated graph runs it
+        depths = ("base", "super", outside)
+        found = first_cost(ensure(), folder / "repository", folder / "log", depths)
+    print_table(
+        "the first requests after the server is ready, a picture of 640 x 480",
+        ["depth", "first ms", "second ms", "median of later ones ms", "first against median"],
+        [list(row.values()) for row in found],
+    )
+    return {"requests": FIRST, "first": found}
 
 
 if __name__ == "__main__":

@@ -171,6 +171,15 @@ def test_perfect_detections(score: Evaluate) -> None:
     assert (row.depth, row.level, row.macs) == ("TT-1", 0, MACS["TT-1"])
 
 
+@pytest.mark.parametrize("label", [-2, 3, 99])
+def test_labels_that_no_class_has(
+    score: Evaluate, monkeypatch: pytest.MonkeyPatch, label: int
+) -> None:
+    monkeypatch.setitem(CLASS_OF, next(iter(CLASS_OF)), label)
+    with pytest.raises(BundleError, match=f"find the label {label}, its manifest names 3 classes"):
+        score(shifted(0.0))
+
+
 def test_shifted_detections(score: Evaluate) -> None:
     # Moved by d of the width, boxes share (1 - d) / (1 + d) of their union: here 0.62, which
     # passes at 0.50, 0.55 and 0.60 of the ten thresholds.
@@ -808,5 +817,6 @@ def test_a_ladder_of_rungs_that_pay(
 def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accuracy of base and super"):
         pareto_ladder(bundle, [row("TT-1", 30), row("FF-1", 40)])
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
-        write_ladder(tmp_path / "nowhere" / "ladder.json", LADDER)
+        write_ladder(tmp_path / "file" / "l.json", LADDER)

@@ -361,3 +361,22 @@ def test_side_by_side() -> None:
     assert (sheet[-40:, :50] == (255, 0, 0)).all()
     assert (sheet[-40:, -30:] == (0, 0, 255)).all()
     assert (sheet[:-40] < 128).any()
+
+
+@pytest.mark.parametrize("label", [-2, 8, 90])
+def test_labels_that_no_class_has(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: int
+) -> None:
+    """The graph and the manifest are not of one export."""
+    run = Session.run
+
+    def relabelled(self: Session, *given: Any) -> Detections:
+        found = run(self, *given)
+        return Detections(np.full_like(found.labels, label), found.boxes, found.scores)
+
+    monkeypatch.setattr(Session, "run", relabelled)
+    count = len(bundle.classes)
+    words = f"graphs find the label {label}, its manifest names {count} classes.*export it again"
+    with pytest.raises(BundleError, match=words):
+        predict(bundle, pictures / "a.png", threshold=0.0, out=tmp_path / "drawn.png")
+    assert not (tmp_path / "drawn.png").exists()

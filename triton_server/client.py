@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import AnyDepthError
+from anydepth_deploy.errors import AnyDepthError, in_one_line
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.pictures.images import load_image
 
@@ -214,6 +215,12 @@ def _tritonclient(protocol: str) -> Any:
 def _rows(answer: Answer, classes: Sequence[str], threshold: float) -> list[dict[str, Any]]:
     """Detections as rows for people and machines."""
     found = answer.found.image(0, threshold)
+    unnamed = [int(label) for label in found.labels[0] if not 0 <= label < len(classes)]
+    if unnamed:
+        raise CallError(
+            f"the server finds the label {unnamed[0]}, its repository names {len(classes)} "
+            "classes, counted from 0: write the repository again with 'anydepth-deploy triton'"
+        )
     return [
         {
             "class": classes[int(label)],
@@ -246,7 +253,7 @@ def _draw(
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for. Raises :class:`CallError` and :class:`ImageError`."""
-    picture = load_image(options.picture)
+    picture = load_image(options.picture, max_pixels=options.max_pixels)
     depths: list[str | None] = [word.strip() for word in (options.depth or "").split(",") if word]
     with Detector(
         options.url or f"localhost:{PORTS[options.protocol]}",
@@ -291,6 +298,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("picture", type=Path, metavar="PICTURE")
     parser.add_argument("--depth", help="depths, joined by commas; default: the server's")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help=f"of the picture at most; default {MAX_PIXELS}",
+    )
     parser.add_argument("--url", help="host and port; default: Triton's port on this machine")
     parser.add_argument("--protocol", choices=list(PORTS), default="http")
     parser.add_argument("--model", help="the ensemble's name; default: the only one")
@@ -304,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(parser.parse_args(arguments))
     except (AnyDepthError, CallError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,6 +1,6 @@
 """The Triton demo: from the trained tiny checkpoint to detections from a real server.
 
-    python -m triton_server.demo
+    python triton_server/demo.py
 
 Exports the checkpoint, writes the model repository, starts a server on this machine's loopback,
 sends it a picture at base and at super, prints what it found and what its metrics port says, draws
@@ -16,21 +16,23 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from anydepth_deploy import console
-from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.errors import AnyDepthError, CheckFailedError
-from anydepth_deploy.exporting.export import export_bundle
-from anydepth_deploy.families.registry import names
-from anydepth_deploy.pictures.images import load_image
-from anydepth_deploy.pictures.shapes import write_coco
-from anydepth_deploy.serve.plan import ServeOptions
-from anydepth_deploy.serve.repository import write_repository
-from triton_server import client
-from triton_server.environment import SetupError, ensure
-from triton_server.prometheus import total
-from triton_server.server import LocalServer, ServerError
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # for triton_server, which is not installed
+
+from anydepth_deploy import console  # noqa: E402
+from anydepth_deploy.bundle.bundle import Bundle  # noqa: E402
+from anydepth_deploy.errors import AnyDepthError, CheckFailedError, in_one_line  # noqa: E402
+from anydepth_deploy.exporting.export import export_bundle  # noqa: E402
+from anydepth_deploy.families.registry import names  # noqa: E402
+from anydepth_deploy.pictures.images import load_image  # noqa: E402
+from anydepth_deploy.pictures.shapes import write_coco  # noqa: E402
+from anydepth_deploy.serve.plan import ServeOptions  # noqa: E402
+from anydepth_deploy.serve.repository import write_repository  # noqa: E402
+from triton_server import client  # noqa: E402
+from triton_server.environment import SetupError, ensure  # noqa: E402
+from triton_server.prometheus import total  # noqa: E402
+from triton_server.server import LocalServer, ServerError  # noqa: E402
+
 CHECKPOINTS = ROOT / "checkpoints"
 DEPTHS = ("base", "super")
 NAME = "shapes"
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_demo(options.family, options.out)
     except (AnyDepthError, CheckFailedError, SetupError, ServerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, CheckFailedError) else 2
     except KeyboardInterrupt:
         print("interrupted; the server was stopped", file=sys.stderr)

@@ -62,7 +62,8 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """The environment variables that the server is started with: they decide which Python its
-        models run in, and where ``anydepth_deploy`` is imported from."""
+        models run in. ``anydepth_deploy`` is imported from the folder that the server is started
+        in, which is :data:`ROOT`."""
         binaries, libraries = self.folder / "bin", sysconfig.get_config_var("LIBDIR")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {
@@ -70,7 +71,6 @@ class Environment:
             "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "LD_LIBRARY_PATH": str(libraries or ""),
             "VIRTUAL_ENV": str(self.folder),
-            "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from triton_server.environment import Environment
+from triton_server.environment import ROOT, Environment
+from triton_server.leftovers import clean, record, remove, server_name
 
 __all__ = ["LocalServer", "ServerError"]
 
@@ -27,9 +28,6 @@ REGION = "shm-region-prefix-name"
 GRACE = 10
 """Seconds for what is under way, and for unloading, when the server is told to end."""
 
-SHARED = Path("/dev/shm")
-"""Where Linux keeps the system's shared memory."""
-
 ATTEMPTS = 3
 """Free ports are found before the server takes them; somebody else may be faster."""
 
@@ -41,9 +39,11 @@ class ServerError(Exception):
 class LocalServer:
     """A running ``tritonserver`` over ``repository``, reachable from this machine only.
 
-    ``options``: further options of tritonserver. ``explicit``: models are loaded when asked for,
-    starting with none. ``log``: the file that takes the server's output. ``wait``: seconds until
-    it must be ready. Ends with the ``with`` block, and with this process, however that ends.
+    ``options``: further options of tritonserver; paths in them are absolute. ``explicit``: models
+    are loaded when asked for, starting with none. ``log``: the file that takes the server's output.
+    ``wait``: seconds until it must be ready. Ends with the ``with`` block, and with this process,
+    however that ends; what servers left behind that were killed is removed when the next one
+    starts.
 
     Raises :class:`ServerError` when it ends instead of becoming ready: by default Triton does when
     a model of the repository cannot be loaded.
@@ -60,14 +60,16 @@ class LocalServer:
         wait: float = 120,
     ) -> None:
         self.environment = environment
-        self.repository = Path(repository)
-        self.log = Path(log)
+        # Wherever this process goes while the server runs.
+        self.repository = Path(repository).resolve()
+        self.log = Path(log).resolve()
         self.options = [*options, *(["--model-control-mode=explicit"] if explicit else [])]
         self.wait = wait
         self._process: subprocess.Popen[bytes] | None = None
-        self._region = f"anydepth-server-{os.getpid()}-{time.time_ns():x}-"
+        self._name = server_name(f"{os.getpid()}-{time.time_ns():x}")
 
     def __enter__(self) -> LocalServer:
+        clean()
         for attempt in range(ATTEMPTS):
             self.http_port, self.grpc_port, self.metrics_port = _free_ports(3)
             try:
@@ -102,6 +104,19 @@ class LocalServer:
         """Of the server's process; None where it does not run."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def name(self) -> str:
+        """What the names of the server's shared memory begin with."""
+        return self._name
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the server's process ends, by itself or told by others, within so many
+        seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(seconds)
+        return self._process is None or self._process.poll() is not None
+
     def metrics(self) -> str:
         """All metrics, in the text format of Prometheus."""
         address = f"http://{HOST}:{self.metrics_port}/metrics"
@@ -119,8 +134,7 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for leftover in SHARED.glob(f"{self._region}*"):
-            leftover.unlink(missing_ok=True)
+        remove(self._name)
 
     def _start(self) -> None:
         command = [
@@ -136,7 +150,7 @@ class LocalServer:
             # Connections that clients keep open, but do not use, would hold the end up for longer.
             f"--exit-timeout-secs={GRACE}",
             # So that what a server leaves behind when it is killed is known to be its own.
-            *(f"--backend-config={name},{REGION}={self._region}" for name in BACKENDS),
+            *(f"--backend-config={name},{REGION}={self._name}" for name in BACKENDS),
             *self.options,
         ]
         with self.log.open("wb") as output:
@@ -146,10 +160,13 @@ class LocalServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self.environment.variables(),
+                # Processes of Python models import from here; PYTHONPATH does not reach them.
+                cwd=ROOT,
                 # Ctrl-C reaches this process only, which then ends the server in order.
                 start_new_session=True,
             )
         try:
+            record(self._name, self._process.pid)
             self._await_ready(self._process)
         except BaseException:
             self.stop()

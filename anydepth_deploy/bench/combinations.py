@@ -22,7 +22,9 @@ from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import ResultError, UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
@@ -63,6 +65,7 @@ class Request:
     transfers: bool | None = None
     images: Path | None = None
     orientation: Orientation = "upright"
+    max_pixels: int = MAX_PIXELS
     pictures: int = 8
     gpu: int | None = None
     lock_clocks: int | None = None
@@ -89,12 +92,18 @@ def bench_all(
     *,
     progress: Progress | None = None,
     each: Callable[[Path, BenchResult], None] | None = None,
+    unwritten: dict[int, ResultError] | None = None,
 ) -> list[tuple[Path, BenchResult]]:
     """Measure every combination; results in their order, each written as soon as it is there.
 
-    ``out``: a file (``.json``; for one combination) or a folder. ``each`` is called with every
-    result. Raises :class:`UsageError` for options that do not go together before anything is
-    measured, and what :func:`run_bench` raises; results written until then stay.
+    ``out``: a file (``.json``; for one combination), which is replaced, or a folder, in which every
+    result gets a name of its own. ``each`` is called with every result. ``unwritten``: where given,
+    what kept a result from being written is added to it under the result's place in the list, with
+    the path that it would have had; without it the first ends the run.
+
+    Raises :class:`UsageError` for options that do not go together and :class:`ResultError` where
+    ``out`` cannot be written, before anything is measured, and what :func:`run_bench` raises;
+    results written until then stay.
     """
     cases = list(_cases(request))
     file = out.suffix.lower() == ".json"
@@ -104,12 +113,18 @@ def bench_all(
         raise UsageError(f"--out {out} is a file: expected a folder, or a file *.json to write")
     for case in cases:
         replace(request.options, batch=case.batch, streams=case.streams).checked()
-    found = []
+    try_to_write(out if file else out / "result.json", "result", ResultError)
+    found: list[tuple[Path, BenchResult]] = []
     for number, case in enumerate(cases, 1):
         labelled = _labelled(progress, f"{number}/{len(cases)} " if len(cases) > 1 else "")
         result = _bench(request, case, labelled)
         path = out if file else out / result_name(result)
-        write_result(path, result)
+        try:
+            path = write_result(path, result, replace=file)
+        except ResultError as error:
+            if unwritten is None:
+                raise
+            unwritten[len(found)] = error
         if request.path.is_dir():
             open_bundle(request.path).record("bench", summary(result))
         found.append((path, result))
@@ -193,6 +208,7 @@ def _open(
             count=request.pictures,
             seed=options.seed,
             orientation=request.orientation,
+            max_pixels=request.max_pixels,
             progress=progress,
         )
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anydepth_deploy.bench.sensors.state import Device
-from anydepth_deploy.documents import Document, write_or_refuse
+from anydepth_deploy.documents import Document, refusing, write_new, write_or_refuse
 from anydepth_deploy.errors import ResultError
 
 __all__ = [
@@ -288,6 +288,8 @@ _DOCUMENT = Document(
     other_version="run bench again",
     format="anydepth-deploy bench",
     version=VERSION,
+    most=1 << 28,  # a sample takes some ten bytes, and a run takes some million samples
+    most_values=50_000_000,
     title="result of 'anydepth-deploy bench'",
 )
 
@@ -297,11 +299,19 @@ def read_result(path: str | Path) -> BenchResult:
     return _DOCUMENT.read(Path(path))
 
 
-def write_result(path: str | Path, result: BenchResult) -> None:
-    """Write ``result`` to a file, whole or not at all. Raises :class:`ResultError`."""
+def write_result(path: str | Path, result: BenchResult, *, replace: bool = True) -> Path:
+    """Write ``result`` to a file, whole or not at all; returns its path.
+
+    Without ``replace``, for a name that nobody chose, a file that is there stays, and this one gets
+    a number. Raises :class:`ResultError`.
+    """
     file = Path(path)
     content = (_lines(_plain(result)) + "\n").encode()
-    write_or_refuse(file, lambda target: target.write(content), "result", ResultError)
+    if replace:
+        write_or_refuse(file, lambda target: target.write(content), "result", ResultError)
+        return file
+    with refusing(file, "result", ResultError):
+        return write_new(file, lambda target: target.write(content))
 
 
 def _plain(result: BenchResult) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from anydepth_deploy.building.compile import BuildSettings, Built, compile_engin
 from anydepth_deploy.building.plan import Job, engine_layouts, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.graphs import graph_file
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import BuildError, PrecisionError, UsageError
@@ -178,6 +179,7 @@ def build_bundle(
             if order.made(writer.find(item.name), item.source):
                 report.present.append(item.name)
             elif kind not in report.refused:
+                writer.try_to_write()
                 try:
                     writer.add(item.name, _writer(item, order, report), suffix=SUFFIX)
                     report.built.append(item.name)
@@ -194,7 +196,7 @@ def build_bundle(
 
 def _check_samples(bundle: Bundle, jobs: Sequence[Job]) -> None:
     sources = {job.source.name: job.source for job in jobs}.values()
-    if not any(samples(read_graph(bundle.file(source))) for source in sources):
+    if not any(samples(read_graph(graph_file(bundle, source))) for source in sources):
         raise UsageError(
             f"no graph of {bundle.path} has a GridSample to replace: leave --deformable gather out"
         )
@@ -222,7 +224,7 @@ def _engines(bundle: Bundle, job: Job, suffix: str) -> Iterator[_Engine]:
     source = job.source
 
     def graph() -> ir.Model:
-        model = read_graph(bundle.file(source))
+        model = read_graph(graph_file(bundle, source))
         if source.piece is None:
             add_raw_outputs(model)
         return model

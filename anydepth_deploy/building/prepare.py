@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from anydepth_deploy.building.backend import Backend
-from anydepth_deploy.errors import BundleError
+from anydepth_deploy.errors import BundleError, shown
 from anydepth_deploy.graph.passes.deformable import gather_samples
 from anydepth_deploy.graph.passes.flatten import flatten
 from anydepth_deploy.graph.passes.heads import drop_detections, suppresses
@@ -43,7 +43,8 @@ def read_graph(path: Path) -> ir.Model:
     try:
         return ir.load(path)
     except Exception as error:  # of protobuf, which has no public root for its exceptions
-        raise BundleError(f"{path} is not a readable ONNX graph: {error}") from None
+        reason = shown((str(error).strip().splitlines() or ["no reason is given"])[0])
+        raise BundleError(f"{path} is not a whole ONNX graph ({reason}): export it again") from None
 
 
 def samples(model: ir.Model) -> bool:

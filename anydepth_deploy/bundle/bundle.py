@@ -42,7 +42,9 @@ class Bundle(BundleFiles):
         made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
         makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
         a copy in memory; ``rounded`` has ONNX Runtime round to FP16 wherever an FP16 graph does,
-        which it leaves out by itself. ``check`` compares the files' hashes with the manifest.
+        which it leaves out by itself. ``check`` compares the files' hashes with the manifest;
+        what files say of themselves is compared with it in any case
+        (:mod:`anydepth_deploy.bundle.graphs`).
 
         Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime or precision, and
         :class:`MissingExtraError` when the runtime is not installed.

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.bundle.graphs import check_engine, graph_file
 from anydepth_deploy.bundle.session import Engines, Finish, Session
-from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PREDICTIONS, Artifact
 from anydepth_deploy.runtimes.engine import Compute, Engine, EngineOptions, Stages
 from anydepth_deploy.runtimes.registry import (
     format_of,
+    on_device,
     open_engine,
     open_stages,
     runs_on,
@@ -91,18 +92,29 @@ class _Set:
                 f"{shorten(rows[found] for found in self._artifacts)}. Add it with 'export "
                 f"--layout set --depth {rows[row]}', or use the gated graph"
             )
-        path = self._bundle.file(artifact, check=self._check)
-        return open_engine(self._runtime, path, replace(self._options, artifact=artifact))
+        path = graph_file(self._bundle, artifact, check=self._check)
+        engine = open_engine(self._runtime, path, replace(self._options, artifact=artifact))
+        check_engine(path, engine, artifact, self._bundle.manifest)
+        return engine
 
 
 class _Chains:
     """Pieces of the network; the chain of a depth acts as one engine."""
 
-    def __init__(self, stages: Stages, rows: Sequence[Depth]) -> None:
-        self._stages, self._rows = stages, rows
+    def __init__(self, stages: Stages, bundle: BundleFiles, artifacts: Sequence[Artifact]) -> None:
+        self._stages, self._rows = stages, bundle.table.rows
+        self._manifest = bundle.manifest
+        # The chain ends early where one of its pieces does.
+        self._last = min(artifacts, key=lambda item: item.engine is None or item.engine.detections)
+        self._checked: set[int] = set()
 
     def at(self, row: int) -> tuple[Engine, dict[str, NDArray[np.generic]]]:
-        return self._stages.at(self._rows[row]), {}
+        chain = self._stages.at(self._rows[row])
+        if row not in self._checked:
+            name = f"the chain at depth {self._rows[row]}"
+            check_engine(name, chain, self._last, self._manifest)
+            self._checked.add(row)
+        return chain, {}
 
     def depths(self) -> tuple[int, ...]:
         return tuple(range(len(self._rows)))
@@ -136,17 +148,22 @@ def open_artifacts(
     options = EngineOptions(threads=threads, raw=raw, compute=compute, rounded=rounded)
     engines: Engines
     if artifacts[0].layout == "gated":
-        path = bundle.file(artifacts[0], check=check)
+        path = graph_file(bundle, artifacts[0], check=check)
         engine = open_engine(runtime, path, replace(options, artifact=artifacts[0]))
+        check_engine(path, engine, artifacts[0], bundle.manifest)
         engines = _Gated(engine, len(bundle.table.rows))
     elif artifacts[0].layout == "stages":
         pieces = [
             # The last piece has raw outputs whether they were asked for or not.
-            (bundle.file(item, check=check), item.piece, replace(options, artifact=item, raw=False))
+            (
+                graph_file(bundle, item, check=check),
+                item.piece,
+                replace(options, artifact=item, raw=False),
+            )
             for item in artifacts
             if item.piece is not None
         ]
-        engines = _Chains(open_stages(runtime, pieces), bundle.table.rows)
+        engines = _Chains(open_stages(runtime, pieces), bundle, artifacts)
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)
@@ -159,6 +176,7 @@ def open_artifacts(
         _finish(bundle, artifacts),
         detects=rule is None or rule.where != "none",
         batch=artifacts[0].engine.batch if artifacts[0].engine else None,
+        finite=not on_device(runtime),
     )
 
 

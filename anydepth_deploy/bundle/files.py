@@ -16,13 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.depth import Depth, DepthTable
-from anydepth_deploy.documents import Document, file_sha256
+from anydepth_deploy.documents import (
+    Document,
+    beside,
+    file_sha256,
+    take_after,
+    version_text,
+)
 from anydepth_deploy.errors import BundleError, readable_all
-from anydepth_deploy.manifest import Artifact, Manifest, Verification
+from anydepth_deploy.manifest import MAJOR, MINOR, VERSION, Artifact, Manifest, Verification
 
 __all__ = [
+    "DOCUMENT",
+    "LOCK",
     "MANIFEST",
     "BundleFiles",
+    "check_not_newer",
     "disk_error",
     "flush",
     "flush_folder",
@@ -35,6 +44,17 @@ __all__ = [
 log = logging.getLogger("anydepth_deploy")
 
 MANIFEST = "manifest.json"
+
+LOCK = ".export.lock"
+"""What is locked in the place of a folder where folders cannot be: no part of a bundle, and gone
+again afterwards, unless the process was killed."""
+
+NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What network file systems say of a lock that they do not have: NFS locks nothing that was not
+opened for writing, as a folder never is."""
+
+NO_SYNC = (*NO_LOCKS, errno.EACCES, errno.EISDIR, errno.EPERM)
+"""And of a folder that is to be flushed."""
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 ARTIFACTS = (".onnx", ".engine", ".plan")
@@ -63,6 +83,15 @@ class BundleFiles:
     @property
     def classes(self) -> list[str]:
         return self.manifest.classes
+
+    def class_name(self, label: int) -> str:
+        """The name of class ``label``. Raises :class:`BundleError` where the manifest has none."""
+        if not 0 <= label < len(self.classes):
+            raise BundleError(
+                f"bundle {self.path}: its graphs find the label {label}, its manifest names "
+                f"{len(self.classes)} classes, counted from 0: export it again"
+            )
+        return self.classes[label]
 
     def macs(self, depth: Depth | str | int) -> dict[str, int]:
         """Multiply-adds at ``depth``: ``total`` and one entry per part."""
@@ -153,6 +182,11 @@ class BundleFiles:
         try:
             with locked(self.path, wait=True):
                 manifest = read_manifest(self.path)
+                if manifest.is_newer:
+                    log.warning(
+                        "the result of %s is not recorded: %s", kind, _newer(self.path, manifest)
+                    )
+                    return
                 self.manifest = manifest.model_copy(update=update(manifest))
                 write_manifest(self.path, self.manifest)
         except OSError as error:
@@ -176,25 +210,33 @@ def _newest(results: list[dict[str, Any]], keep: int, by: str | None) -> list[di
 
 
 _REMEDY = "delete the folder and export the bundle again"
-_DOCUMENT = Document(
+DOCUMENT = Document(
     Manifest,
     "manifest",
     BundleError,
     missing=f"folder {{path.parent}} is not a bundle: it has no {MANIFEST}",
     remedy=_REMEDY,
     other_version="export it into another folder",
+    version=MAJOR,
+    minor=MINOR,
     named="{path}",
     no_json="is damaged",
     versioned="manifest version",
     invalid="is not a valid manifest",
+    parser="it is not valid JSON",
 )
+"""How manifests are read; the C++ library says the same of a bundle's."""
 
 
 def read_manifest(folder: Path, file: str = MANIFEST) -> Manifest:
-    """The manifest in ``folder``. Raises :class:`BundleError`."""
+    """The manifest in ``folder``. Raises :class:`BundleError`.
+
+    Fields of a newer minor that nobody knows here are left out, which the log of this package warns
+    of; see :mod:`anydepth_deploy.documents`.
+    """
     if not folder.is_dir():
         raise BundleError(_no_folder(folder))
-    return _DOCUMENT.read(folder / file)
+    return DOCUMENT.read(folder / file)
 
 
 def _no_folder(path: Path) -> str:
@@ -218,11 +260,33 @@ def _no_folder(path: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest, file: str = MANIFEST) -> None:
-    temporary = folder / f".{file.lstrip('.')}.partial"
-    temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    flush(temporary)
-    temporary.replace(folder / file)
+    """Replace the manifest in ``folder``, whose mode and owner stay, in one step; it is of the
+    version that has all its fields.
+
+    Raises :class:`OSError`; nothing is left behind then.
+    """
+    written = manifest.model_copy(update={"version": VERSION})
+    content = written.model_dump_json(indent=1) + "\n"
+    with beside(folder / file) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+        take_after(folder / file, temporary)
+        flush(temporary)
+        temporary.replace(folder / file)
     flush_folder(folder)
+
+
+def check_not_newer(folder: Path, manifest: Manifest) -> None:
+    """Raise :class:`BundleError` where a manifest has what this package would lose by writing."""
+    if manifest.is_newer:
+        raise BundleError(_newer(folder, manifest))
+
+
+def _newer(folder: Path, manifest: Manifest) -> str:
+    return (
+        f"{folder / MANIFEST} is of version {manifest.version}, and this anydepth-deploy, which "
+        f"knows {version_text((MAJOR, MINOR))}, would lose what is new in it: use the version that "
+        "made it, or another folder"
+    )
 
 
 def manifest_if_any(folder: Path, file: str) -> Manifest | None:
@@ -237,35 +301,95 @@ def manifest_if_any(folder: Path, file: str) -> Manifest | None:
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     """Hold the folder for writing; the system lets go of it when the process ends.
 
-    Where the system has no such locks (Windows), nothing is held.
+    Where folders cannot be locked (network file systems), a file in it is, which is opened for
+    writing. Where there are no locks at all, nothing is held, with a line in the log; on Windows
+    without one.
     """
     if sys.platform == "win32":
         yield
         return
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(folder, wait, held)
         except BlockingIOError:
             raise BundleError(
                 f"another export or build is writing {folder}: wait for it, or use another folder"
             ) from None
         yield
-    finally:
-        os.close(handle)
+
+
+def _hold(folder: Path, wait: bool, held: contextlib.ExitStack) -> None:
+    # The folder may be renamed meanwhile; what is found through its handle is still in it.
+    handle = os.open(folder, os.O_RDONLY)
+    held.callback(os.close, handle)
+    if _lock(handle, wait):
+        return
+    while True:
+        file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o666, dir_fd=handle)
+        with contextlib.ExitStack() as mine:
+            mine.callback(os.close, file)
+            if not _lock(file, wait):
+                _gone(handle)
+                if folder not in _unlocked:
+                    _unlocked.add(folder)
+                    log.warning(
+                        "%s is on a file system without locks: see to it that nothing else writes "
+                        "this bundle at the same time",
+                        folder,
+                    )
+                return
+            # Who had it may have removed it between our opening and locking.
+            if _is_named(file, handle):
+                mine.callback(_gone, handle)
+                held.push(mine.pop_all())
+                return
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    """Lock what is open; False where its file system has no such locks. Raises
+    :class:`BlockingIOError` where somebody else has it and we do not ``wait``."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _is_named(file: int, folder: int) -> bool:
+    """Whether the open ``file`` is the one that has the lock's name in the open ``folder``."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(LOCK, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _gone(folder: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(LOCK, dir_fd=folder)
+
+
+_unlocked: set[Path] = set()
+"""Folders whose lack of locks was told."""
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in ``folder`` last through a power cut, where folders can be opened."""
+    """Make renames in ``folder`` last through a power cut, where folders can be opened and flushed:
+    not on Windows, nor on what it shares."""
     if sys.platform == "win32":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def flush(path: Path) -> None:

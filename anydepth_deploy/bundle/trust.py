@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from anydepth_deploy.bundle.verdicts import read_verdicts
 from anydepth_deploy.errors import BundleError, shorten
 from anydepth_deploy.manifest import Artifact
 
@@ -51,7 +52,8 @@ def check_passed(
     bundle: BundleFiles, artifacts: Sequence[Artifact], precision: str, runtime: str
 ) -> None:
     """Raise :class:`BundleError` where the newest comparison of an artifact, in ``precision`` on
-    ``runtime``, failed; see :attr:`Manifest.results`."""
+    ``runtime``, failed, or where a record is not understood that may say so; see
+    :attr:`Manifest.results`."""
     for item in artifacts:
         when, passed = _newest(bundle, item, precision, runtime)
         if when is not None and not passed:
@@ -75,11 +77,26 @@ def last_passed(
 def _newest(
     bundle: BundleFiles, artifact: Artifact, precision: str, runtime: str
 ) -> tuple[str | None, bool]:
-    """When the artifact's bytes were last compared, and whether they passed."""
+    """When the artifact's bytes were last compared, and whether they passed.
+
+    Raises :class:`BundleError` for a record of another shape, unless a newer one decides.
+    """
     if artifact.verified is not None:
         return artifact.verified.when, artifact.verified.passed
     for record in reversed(bundle.manifest.results.get("verify", [])):
-        for tried in record.get("artifacts", []) if record.get("runtime") == runtime else []:
-            if (tried["sha256"], tried["precision"]) == (artifact.sha256, precision):
-                return str(record["when"]), bool(tried["passed"])
+        ran_on = record.get("runtime")
+        if isinstance(ran_on, str | None) and ran_on != runtime:
+            continue
+        verdicts = read_verdicts(record)
+        if verdicts is None:
+            raise BundleError(
+                f"bundle {bundle.path}: its manifest has a record of 'verify' that is not "
+                "understood, and may be about this artifact: run 'anydepth-deploy verify' again"
+            )
+        for tried in verdicts:
+            if (tried.sha256, tried.precision or artifact.precision) == (
+                artifact.sha256,
+                precision,
+            ):
+                return tried.when, tried.passed
     return None, False

@@ -12,17 +12,13 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from anydepth_deploy.errors import BundleError, shorten
-from anydepth_deploy.manifest import Artifact, Manifest
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 from anydepth_deploy.bundle.files import (
+    LOCK,
     MANIFEST,
     BundleFiles,
+    check_not_newer,
     disk_error,
     flush,
     flush_folder,
@@ -31,7 +27,9 @@ from anydepth_deploy.bundle.files import (
     read_manifest,
     write_manifest,
 )
-from anydepth_deploy.documents import file_sha256
+from anydepth_deploy.documents import beside, file_sha256, made_folders
+from anydepth_deploy.errors import BundleError, shorten
+from anydepth_deploy.manifest import Artifact, Manifest
 
 __all__ = ["BundleWriter"]
 
@@ -56,6 +54,8 @@ class BundleWriter:
         if existing is not None and not force and not _same_export(existing, manifest):
             raise BundleError(_difference(self.path, existing, manifest))
         if existing is not None and _same_export(existing, manifest):
+            check_not_newer(self.path, existing)
+        if existing is not None and _same_export(existing, manifest):
             self.folder, self._file = self.path, MANIFEST
         elif self.path.exists():
             self.folder, self._file = self.path, NEXT_MANIFEST
@@ -63,23 +63,28 @@ class BundleWriter:
             self.folder = self.path.parent / f".{self.path.name}.partial"
             self._file = MANIFEST
         self.manifest = manifest
-        self._lock = contextlib.ExitStack()
+        self._lock, self._folders = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> BundleWriter:
         absent, begins = not self.folder.exists(), False
+        self._folders.enter_context(made_folders(self.folder.parent))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(locked(self.folder, wait=False))
             begins = absent and self.folder != self.path
             begun = manifest_if_any(self.folder, self._file)
-            if begun is not None and _same_export(begun, self.manifest):
+            if begun is not None and not begun.is_newer and _same_export(begun, self.manifest):
                 self.manifest = begun
             else:
                 write_manifest(self.folder, self.manifest, self._file)
         except BaseException as error:
             if begins:  # nothing is in it yet to go on with
                 shutil.rmtree(self.folder, ignore_errors=True)
+            elif absent and isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
             self._lock.close()
+            self._folders.close()
             if isinstance(error, OSError):
                 raise disk_error(self.folder, error) from None
             raise
@@ -96,6 +101,15 @@ class BundleWriter:
                 shutil.rmtree(self.folder, ignore_errors=True)  # begun, and nothing to go on with
         finally:
             self._lock.close()
+            self._folders.close()
+
+    def try_to_write(self) -> None:
+        """Find out before long work whether anything can be added. Raises :class:`BundleError`."""
+        try:
+            with beside(self.folder / MANIFEST):
+                pass
+        except OSError as error:
+            raise disk_error(self.folder, error) from None
 
     def find(self, name: str) -> Artifact | None:
         """The artifact of this name, if it is there and whole."""
@@ -158,7 +172,9 @@ class BundleWriter:
         strangers = [
             item.name
             for item in self.path.iterdir()
-            if not (self.path / NEXT_MANIFEST).is_file() and not item.name.endswith(".partial")
+            if not (self.path / NEXT_MANIFEST).is_file()
+            and not item.name.endswith(".partial")
+            and item.name != LOCK
         ]
         if strangers:
             raise BundleError(
@@ -177,7 +193,8 @@ class BundleWriter:
                     (self.folder / artifact.file).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.partial"):
                 leftover.unlink(missing_ok=True)
-            (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
+            if (self.folder / NEXT_MANIFEST).exists():  # a mount that is read only refuses any try
+                (self.folder / NEXT_MANIFEST).unlink(missing_ok=True)
             if self.folder != self.path:
                 self.folder.replace(self.path)
                 flush_folder(self.path.parent)
@@ -197,6 +214,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "network": f"{manifest.family} {manifest.config}",
         "input size": "x".join(map(str, manifest.preprocess.size)),
         "ladder": ",".join(manifest.ladder),
+        "depths by row": ",".join(row.depth for row in manifest.depths),
         "classes": ",".join(manifest.classes),
         "suppression": _suppression(manifest),
     }

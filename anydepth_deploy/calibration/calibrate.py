@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range,
 from anydepth_deploy.calibration.sensitivity import stage_errors
 from anydepth_deploy.calibration.table import (
     FORMAT,
+    MOST_BYTES,
     CalibrationPictures,
     CheckpointFile,
     Entry,
@@ -44,15 +44,17 @@ from anydepth_deploy.calibration.table import (
 )
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import file_sha256, try_to_write, utc_now
 from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.version import __version__
 
 __all__ = ["COUNT", "PROBE", "calibrate"]
@@ -81,6 +83,7 @@ def calibrate(
     count: int = COUNT,
     seed: int = 0,
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     method: Method = "percentile",
     percentile: float = PERCENTILE,
     probe: int = PROBE,
@@ -91,7 +94,8 @@ def calibrate(
     """Observe the activations of ``checkpoint`` over pictures and depths; write their ranges.
 
     ``images``: a folder, of which ``count`` pictures are drawn with ``seed``, or one picture.
-    ``orientation``: which way up they are read.
+    ``orientation``: which way up they are read. ``max_pixels``: of each, and of what resizing it
+    takes.
     ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
     observe, besides the ladder and what else is needed to see every variant of every stage.
     ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
@@ -117,7 +121,7 @@ def calibrate(
     model = load_model(source)
     rungs = model.ladder if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
-    size = input_size or source.input_size or model.config.input_size
+    size = input_size or source.usual_size()
     stages = model.stages(size)
     depths = _depths(stages, table, depth)
     steps = _Steps(
@@ -126,7 +130,7 @@ def calibrate(
         depths=len(depths),
         probe=probe,
     )
-    pictures = choose_pictures(images, count, seed, progress=steps.reading)
+    pictures = choose_pictures(images, count, seed, max_pixels=max_pixels, progress=steps.reading)
     reasons = doubts(pictures.variety)
     if reasons:
         log.warning("%s", warning(path, reasons))
@@ -157,6 +161,7 @@ def calibrate(
         identity,
         batch,
         orientation,
+        max_pixels,
         threads,
         steps,
     )
@@ -182,7 +187,9 @@ def calibrate(
         warnings=reasons,
     )
     if probe:
-        ranges = _measure(ranges, pieces, depths, pictures, probe, orientation, threads, steps)
+        ranges = _measure(
+            ranges, pieces, depths, pictures, probe, orientation, max_pixels, threads, steps
+        )
     write_table(path, ranges)
     for leftover in path.parent.glob(f".{path.name}.*.state"):  # of other tries, too
         discard_state(leftover)
@@ -251,20 +258,13 @@ def _check_out(path: Path) -> None:
         raise CalibrationError(
             f"{path} exists and is not a range table: remove it, or choose another --out"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise CalibrationError(
-            f"range table {path} cannot be written: {error.strerror or error}; choose another --out"
-        ) from None
+    try_to_write(path, "range table", CalibrationError)
 
 
 def _is_table(path: Path) -> bool:
     """Whether a file says that it is a range table, of whatever version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT
@@ -305,6 +305,7 @@ def _observe(
     identity: str,
     batch: int,
     orientation: Orientation,
+    max_pixels: int,
     threads: int | None,
     steps: _Steps,
 ) -> dict[str, Histograms]:
@@ -340,6 +341,7 @@ def _observe(
         identity,
         batch=batch,
         orientation=orientation,
+        max_pixels=max_pixels,
         save_every=max(30.0, SAVE_EVERY * len(depths)),
         progress=steps.observing,
     )
@@ -406,6 +408,7 @@ def _measure(
     pictures: Pictures,
     probe: int,
     orientation: Orientation,
+    max_pixels: int,
     threads: int | None,
     steps: _Steps,
 ) -> RangeTable:
@@ -417,8 +420,13 @@ def _measure(
         def batches(begun: int = index, depth: Depth = depth) -> Iterator[NDArray[np.float32]]:
             for done, path in enumerate(chosen):
                 steps.measuring(str(depth), begun * len(chosen) + done)
-                picture = load_image(path, upright=orientation == "upright")
-                yield prepare_batch([picture], ranges.preprocess)[0]
+                picture = load_image(
+                    path,
+                    upright=orientation == "upright",
+                    max_pixels=max_pixels,
+                    recipe=ranges.preprocess,
+                )
+                yield prepare_batch([picture], ranges.preprocess, max_pixels=max_pixels)[0]
 
         found += stage_errors(pieces, ranges, depth, batches(), threads=threads)
     return ranges.model_copy(update={"stages": found})

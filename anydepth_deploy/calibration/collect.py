@@ -25,9 +25,11 @@ from anydepth_deploy.errors import (
     MissingExtraError,
     shorten,
 )
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.reading.regular import open_regular
 
 __all__ = [
     "Histograms",
@@ -159,6 +161,7 @@ def collect(
     *,
     batch: int = 1,
     orientation: Orientation = "upright",
+    max_pixels: int = MAX_PIXELS,
     save_every: float = 30.0,
     progress: Progress | None = None,
 ) -> dict[str, Histograms]:
@@ -169,7 +172,8 @@ def collect(
     ``identity`` (a hash of everything that decides the outcome: model, pictures, size, tensors,
     runtime), depths and batch goes on from there. The file of another call, or a damaged one, is
     replaced, with a warning in the log. Remove it with :func:`discard_state` when its outcome is
-    safe. ``orientation``: which way up pictures are read.
+    safe. ``orientation``: which way up pictures are read; ``max_pixels``: of each, and of what
+    resizing it takes.
 
     Raises :class:`CalibrationError` when an activation is not finite, :class:`ImageError` for a
     picture that cannot be read, and whatever ``open_graph`` and its graphs raise.
@@ -195,9 +199,12 @@ def collect(
                 if progress is not None:
                     progress(depth, index * len(pictures) + start, len(depths) * len(pictures))
                 paths = pictures[start : start + batch]
-                images, _ = prepare_batch(
-                    [load_image(path, upright=orientation == "upright") for path in paths], recipe
-                )
+                upright = orientation == "upright"
+                read = [
+                    load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe)
+                    for path in paths
+                ]
+                images, _ = prepare_batch(read, recipe, max_pixels=max_pixels)
                 histograms = _count(graph, depth, paths, images, done[depth].histograms)
                 done[depth] = _Progress(start + len(paths), histograms)
                 fresh = True
@@ -290,7 +297,7 @@ def _write_state(state: Path, header: Mapping[str, Any], done: Mapping[str, _Pro
 def _read_state(state: Path, header: Mapping[str, Any]) -> dict[str, _Progress]:
     """What the file of an earlier call holds, by depth; nothing if it is not of this call."""
     try:
-        with state.open("rb") as file:
+        with open_regular(state) as file:
             if file.read(2) != b"PK":
                 raise ValueError("not an archive")
             file.seek(0)

@@ -39,6 +39,9 @@ __all__ = [
 ]
 
 FORMAT: Final = "anydepth-deploy range table"
+MOST_BYTES = 1 << 26
+MOST_VALUES = 5_000_000
+"""More than a table has: a few numbers for each of thousands of tensors, at each of some depths."""
 VERSION: Final = 1
 
 FOLDER = Path("calib")
@@ -236,6 +239,8 @@ _DOCUMENT = Document(
     other_version=_REMEDY,
     format=FORMAT,
     version=VERSION,
+    most=MOST_BYTES,
+    most_values=MOST_VALUES,
 )
 
 

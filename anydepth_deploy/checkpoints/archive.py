@@ -21,6 +21,7 @@ from torch import Tensor
 
 from anydepth_deploy.checkpoints.inert import LazyTensor
 from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.reading.regular import open_regular
 
 __all__ = ["Archive", "read_tensors", "refuse_unreadable"]
 
@@ -80,7 +81,7 @@ class Archive:
         self.path = path
         self.directory = 0  # where the entries end and the directory begins
         self.used = 0  # where the entries checked so far end
-        self.file = path.open("rb")
+        self.file = open_regular(path)
         try:
             self._entries = self._read_directory()
             self.root = self._find_root()

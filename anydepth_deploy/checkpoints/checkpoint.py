@@ -44,6 +44,7 @@ from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
+from anydepth_deploy.reading.regular import open_regular
 
 __all__ = ["Checkpoint", "load_model", "read_checkpoint"]
 
@@ -52,6 +53,9 @@ PLAIN = (str, int, float, list, tuple)
 
 NAMES = ("class_names", "names")
 """Entries beside the weights that hold class names, the first of them that fits."""
+
+LARGEST = 2048
+"""Pixels of a side of the input that a file may decide; ``--size`` may be larger."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,24 @@ class Checkpoint:
         if isinstance(size, list | tuple) and len(size) == 2 and all(map(is_side, size)):
             return size[0], size[1]
         return None
+
+    def usual_size(self) -> tuple[int, int]:
+        """Height and width of the input where nobody asks for others: those in the file, else those
+        of the network.
+
+        Raises :class:`CheckpointError` for sizes beyond :data:`LARGEST`: memory grows with their
+        product, and it is not for a file to say how much of it is taken.
+        """
+        stored = self.input_size
+        if stored is not None and max(stored) > LARGEST:
+            size = "x".join(map(str, stored))
+            raise CheckpointError(
+                f"checkpoint {self.path} asks for an input of {size}, more than {LARGEST} pixels a "
+                f"side, which takes many gigabytes: --size {size} if that is wanted, or a smaller "
+                "one"
+            )
+        usual: tuple[int, int] = stored or self.config.input_size
+        return usual
 
 
 @usual_state()
@@ -203,7 +225,7 @@ def _is_finite(value: Tensor) -> bool:
 def _is_safetensors(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return True
-    with path.open("rb") as file:  # 8 bytes of header length, then JSON
+    with open_regular(path) as file:  # 8 bytes of header length, then JSON
         head = file.read(9)
     return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
@@ -233,7 +255,7 @@ def _widened(path: Path, value: Tensor) -> Tensor:
 
 
 def _read_archive(path: Path) -> Read:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(4)
     if head[:1] == b"\x80":
         raise CheckpointError(

@@ -179,8 +179,13 @@ def _numbers(value: object, read: Callable[[LazyTensor], Tensor]) -> list[float]
         few = len(value.shape) == 1 and 0 < value.shape[0] <= MAX_METADATA_NUMBERS
         return [float(number) for number in read(value).tolist()] if few else None
     if isinstance(value, list | tuple) and 0 < len(value) <= MAX_METADATA_NUMBERS:
-        return [float(x) for x in value] if all(type(x) in (int, float) for x in value) else None
+        return [float(x) for x in value] if all(map(_is_number, value)) else None
     return None
+
+
+def _is_number(value: object) -> bool:
+    """Whether float can hold ``value``."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _dictionary(value: object) -> dict[Any, Any] | None:

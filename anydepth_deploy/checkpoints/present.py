@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anydepth_deploy.errors import CheckpointError
+from anydepth_deploy.reading.regular import kind_of_file
 
 __all__ = ["SUPPORTED", "check_present"]
 
@@ -15,7 +16,10 @@ def check_present(path: str | Path) -> Path:
     """``path``, which is a file. Raises :class:`CheckpointError` where it is none."""
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        try:
+            what = f"is {kind_of_file(path)}"
+        except (OSError, ValueError):  # too long for a name, or with a zero in it
+            what = "does not exist"
         if (path / "manifest.json").is_file():
             what = "is a folder, a bundle: name the file that it was exported from"
         raise CheckpointError(f"checkpoint {path} {what}; {SUPPORTED}")

@@ -23,6 +23,7 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    MaxPixels,
     OrientationOption,
     Panel,
     TargetOption,
@@ -40,7 +41,8 @@ from anydepth_deploy.console import (
     print_note,
     print_table,
 )
-from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.errors import CheckFailedError, ResultError, UsageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.torch_runtime.precisions import check_precision
 
 __all__ = ["bench", "content", "depth_table", "show"]
@@ -131,6 +133,7 @@ def bench(
         Path | None, PICTURES.option("A picture or a folder; default: generated ones.")
     ] = None,
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     pictures: Annotated[int, PICTURES.option("Different pictures to run.", min=1)] = 8,
     seed: Annotated[int, PICTURES.option("Of pictures, orders and arrivals.", min=0)] = 0,
     device: Annotated[
@@ -178,6 +181,7 @@ def bench(
         transfers=transfers,
         images=images,
         orientation=orientation,
+        max_pixels=max_pixels,
         pictures=pictures,
         gpu=gpu,
         lock_clocks=lock_clocks,
@@ -202,13 +206,17 @@ def bench(
             check_precision(name)
     for note in check_pictures(images):
         print_note(note)
+    unwritten: dict[int, ResultError] = {}
     with bar("bench", quiet=json, still=True) as progress:
-        found = bench_all(request, out, progress=progress)
+        found = bench_all(request, out, progress=progress, unwritten=unwritten)
     if json:
-        print_json([{"file": str(file), **content(result)} for file, result in found])
-    for file, result in [] if json else found:
+        files = [None if at in unwritten else str(file) for at, (file, _) in enumerate(found)]
+        print_json([{"file": files[at], **content(item)} for at, (_, item) in enumerate(found)])
+    for at, (file, result) in enumerate([] if json else found):
         show(result)
-        print_line(f"result: {file}")
+        print_line("result: not written" if at in unwritten else f"result: {file}")
+    for error in unwritten.values():
+        raise error
     words = [result.verdict.word for _, result in found]
     if strict and set(words) != {"valid"}:
         raise CheckFailedError(f"--strict: the verdict is {shorten(words)}, not valid")

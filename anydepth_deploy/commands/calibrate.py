@@ -17,6 +17,7 @@ from anydepth_deploy.commands.options import (
     CheckpointPath,
     Json,
     LadderOption,
+    MaxPixels,
     OrientationOption,
     Panel,
     SizeOption,
@@ -26,7 +27,9 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.depth import ladder_words
-from anydepth_deploy.errors import MissingExtraError, shorten
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import CalibrationError, MissingExtraError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.figures import drawing_format
 
 if TYPE_CHECKING:  # needs onnx
@@ -50,6 +53,7 @@ def calibrate(
     count: Annotated[int, PICTURES.option("Pictures drawn from the folder.", min=1)] = 512,
     seed: Annotated[int, PICTURES.option("Which ones.", min=0)] = 0,
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     method: Annotated[
         Method, RANGES.one_of(get_args(Method), "How ranges are chosen.")
     ] = "percentile",
@@ -75,6 +79,7 @@ def calibrate(
     input_size = size_of(size)
     if plot is not None:
         drawing_format(plot, "report")
+        try_to_write(plot, "report", CalibrationError)
     if ladder is not None:
         ladder_words(ladder)
     check_present(checkpoint)
@@ -98,6 +103,7 @@ def calibrate(
             count=count,
             seed=seed,
             orientation=orientation,
+            max_pixels=max_pixels,
             method=method,
             percentile=percentile,
             probe=probe,

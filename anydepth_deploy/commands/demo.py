@@ -12,6 +12,7 @@ import typer
 from anydepth_deploy import console
 from anydepth_deploy.checkpoints.present import check_present
 from anydepth_deploy.commands.options import FamilyOption, Json, family_names
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckFailedError, UsageError
 from anydepth_deploy.progress import Progress
 
@@ -83,6 +84,9 @@ def run_demo(
             f"tiny.pth{family}', and name it with --checkpoint tiny.pth"
         )
 
+    picture = Path(out) / "demo.png"
+    try_to_write(picture, "picture", UsageError)
+
     from anydepth_deploy.evaluation import CocoData, evaluate
     from anydepth_deploy.exporting.export import export_bundle
     from anydepth_deploy.pictures.samples import verification_batches
@@ -104,7 +108,7 @@ def run_demo(
         session = bundle.session(artifact="gated", threads=1)
         with console.bar("4/4 time and draw", quiet=quiet, still=True) as progress:
             latency = _latency(bundle, progress)
-        picture = _draw(bundle, session, data, Path(out) / "demo.png")
+        _draw(bundle, session, data, picture)
     table = [_row(row, latency[row.depth]) for row in rows]
     if not quiet:
         _show(bundle, table, picture, pictures, len(report.rows))
@@ -137,7 +141,7 @@ def _row(row: Accuracy, measured: DepthResult) -> dict[str, Any]:
     }
 
 
-def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Path:
+def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> None:
     """The busiest held-out picture, at base and at super, side by side."""
     from anydepth_deploy.detections import Detections
     from anydepth_deploy.pictures.draw import draw_detections, side_by_side
@@ -158,7 +162,6 @@ def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Pat
         macs = console.giga(bundle.macs(name)["total"])
         titles.append(f"{name} ({bundle.table.find(name)}): {macs} multiply-adds")
     side_by_side(drawings, titles).save(target)
-    return target
 
 
 def _show(

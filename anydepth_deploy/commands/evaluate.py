@@ -17,6 +17,7 @@ from anydepth_deploy.commands.options import (
     Depths,
     Json,
     LayoutOption,
+    MaxPixels,
     Runtime,
     TargetOption,
     Threads,
@@ -24,7 +25,9 @@ from anydepth_deploy.commands.options import (
     words_of,
 )
 from anydepth_deploy.console import Table, giga
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.registry import format_of
 
@@ -49,6 +52,7 @@ def evaluate(
             "stored; default: what their width and height say, else upright.",
         ),
     ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     depth: Depths = "all",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
@@ -87,6 +91,8 @@ def evaluate(
     ends = {opened.table.space.base, opened.table.space.super}
     if ladder_out is not None and not ends <= {*depths}:
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
+    if ladder_out is not None:
+        try_to_write(ladder_out, "ladder file", UsageError)
     chosen = check_precisions(
         opened,
         words_of(precision),
@@ -95,7 +101,7 @@ def evaluate(
         runtime=runtime,
         target=target,
     )
-    coco = CocoData(data, images, orientation)
+    coco = CocoData(data, images, orientation, max_pixels=max_pixels)
     matching = coco.mapping(opened.classes, by_rank=match_by_rank)
     findings = [*coco.findings, *matching.findings]
     rows: list[Accuracy] = []

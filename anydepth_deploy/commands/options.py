@@ -16,6 +16,7 @@ import typer
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families import registry
 from anydepth_deploy.manifest import (
+    MOST_BATCH,
     PRECISIONS,
     BatchProfile,
     Deformable,
@@ -24,6 +25,7 @@ from anydepth_deploy.manifest import (
     Target,
     Weights,
 )
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.engine import Compute
 
@@ -44,6 +46,7 @@ __all__ = [
     "Json",
     "LadderOption",
     "LayoutOption",
+    "MaxPixels",
     "OrientationOption",
     "Panel",
     "PrecisionOption",
@@ -104,6 +107,17 @@ ENGINES = Panel("Engines")
 EXECUTION = Panel("Execution")
 
 
+def _raise_limit(context: typer.Context, max_pixels: int) -> int:
+    """Take Pillow's own limit away for the length of a command that goes beyond it: the limit is
+    the process's, and this one's process is ours."""
+    if max_pixels > MAX_PIXELS and not context.resilient_parsing:
+        from PIL import Image
+
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        context.call_on_close(lambda: setattr(Image, "MAX_IMAGE_PIXELS", limit))
+    return max_pixels
+
+
 def family_names() -> tuple[str, ...]:
     """The families of networks, by the names that options take."""
     return registry.names()
@@ -134,6 +148,12 @@ OrientationOption = Annotated[
     Orientation,
     PICTURES.one_of(
         get_args(Orientation), "Pictures turned by their EXIF orientation, or as they are stored."
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    PICTURES.option(
+        "Pixels of a picture at most, and of what resizing it takes.", min=1, callback=_raise_limit
     ),
 ]
 LayoutOption = Annotated[
@@ -209,6 +229,8 @@ def batch_profile(text: str) -> BatchProfile:
     typical = middle[0] if middle else smallest
     if not smallest <= typical <= largest:
         raise UsageError(f"batch '{text}' does not rise: expected smallest,fastest,largest")
+    if largest > MOST_BATCH:
+        raise UsageError(f"batch '{text}' is too large: expected at most {MOST_BATCH}")
     return BatchProfile(smallest=smallest, typical=typical, largest=largest)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +14,15 @@ from anydepth_deploy.commands.options import (
     BundlePath,
     Json,
     LayoutOption,
+    MaxPixels,
     OrientationOption,
     PrecisionOption,
     Runtime,
     WeightsOption,
 )
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import ImageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 
 if TYPE_CHECKING:
     from anydepth_deploy.predict import Prediction, Skipped
@@ -45,6 +47,7 @@ def predict(
     precision: PrecisionOption = "fp32",
     runtime: Runtime = "onnxruntime",
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     json: Json = False,
 ) -> None:
     """Detect objects at a chosen depth and draw them.
@@ -60,8 +63,10 @@ def predict(
     opened = open_bundle(bundle)
     note = contents_of(image, partial=True).note
     if json and out is None and not no_draw and image.is_file():
-        no_draw = not os.access(Path(), os.W_OK)
-        if no_draw:
+        try:
+            try_to_write(Path("drawing.pred.png"), "picture", ImageError)
+        except ImageError:
+            no_draw = True
             console.print_note(
                 "the working folder cannot be written, so nothing is drawn: --out names another "
                 "place"
@@ -78,6 +83,7 @@ def predict(
             precision=precision,
             runtime=runtime,
             orientation=orientation,
+            max_pixels=max_pixels,
             skipped=skipped,
             draw=not no_draw,
             progress=progress,

@@ -11,7 +11,8 @@ import typer
 
 from anydepth_deploy.bench.report.formats import STYLES
 from anydepth_deploy.commands.options import Json, one_of, words_of
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import ResultError, UsageError, in_one_line
 
 if TYPE_CHECKING:
     from anydepth_deploy.bench.report.compare import Comparison
@@ -53,6 +54,9 @@ def report(
     from anydepth_deploy.bench.results import read_result
 
     found = [read_result(path) for path in results]
+    for file, what in ((plot, "picture"), (out, "report")):
+        if file is not None:
+            try_to_write(file, what, ResultError)
     if compare:
         _compare(found, results, words_of(allow), json)
         return
@@ -68,7 +72,7 @@ def report(
     # A table on standard output may go to a file: what else there is to say does not belong there.
     for file, what in ((plot, "picture"), (out, "table")):
         if file is not None:
-            print(f"{what}: {file}", file=sys.stderr)
+            print(in_one_line(f"{what}: {file}"), file=sys.stderr)
 
 
 def _compare(

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from anydepth_deploy.commands.options import Json
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import UsageError
 
 __all__ = ["shapes"]
 
@@ -23,6 +25,7 @@ def shapes(
     from anydepth_deploy import console
     from anydepth_deploy.pictures.shapes import write_coco
 
+    try_to_write(out / "annotations.json", "annotation file", UsageError)
     annotations = write_coco(out, count, seed, "val", size=size)
     if json:
         console.print_json({"annotations": str(annotations), "pictures": count, "seed": seed})

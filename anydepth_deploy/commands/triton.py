@@ -18,7 +18,7 @@ from anydepth_deploy.commands.options import (
     words_of,
 )
 from anydepth_deploy.errors import CheckFailedError, UsageError
-from anydepth_deploy.serve import plan
+from anydepth_deploy.serve import limits, plan
 from anydepth_deploy.serve.names import check_name
 
 __all__ = ["triton"]
@@ -64,8 +64,17 @@ def triton(
     ] = None,
     default_depth: Annotated[str, SERVER.option("Of requests that name none.")] = "super",
     max_batch: Annotated[
-        int, SERVER.option("Images that a model of one depth takes at once.", min=1)
-    ] = 8,
+        int,
+        SERVER.option(
+            "Images that a model of one depth takes at once, and one request brings.", min=1
+        ),
+    ] = limits.MAX_BATCH,
+    max_pixels: Annotated[
+        int, SERVER.option("Pixels of all pictures of one request.", min=1)
+    ] = limits.MAX_PIXELS,
+    max_queue: Annotated[
+        int, SERVER.option("Images that wait in the router; more are refused.", min=1)
+    ] = limits.MAX_QUEUE,
     queue_delay_us: Annotated[
         int, SERVER.option("Microseconds it waits for more of them.", min=0)
     ] = 0,
@@ -94,6 +103,8 @@ def triton(
         target=target,
         default_depth=default_depth,
         max_batch=max_batch,
+        max_pixels=max_pixels,
+        max_queue=max_queue,
         queue_delay_us=queue_delay_us,
         instances=instances,
         workers=workers,

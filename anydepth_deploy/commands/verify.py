@@ -16,6 +16,7 @@ from anydepth_deploy.commands.options import (
     Images,
     Json,
     LayoutOption,
+    MaxPixels,
     OrientationOption,
     Runtime,
     Threads,
@@ -24,6 +25,7 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.runtimes.registry import format_of
 
 if TYPE_CHECKING:  # needs torch or scipy
@@ -60,6 +62,7 @@ def verify(
     every: Annotated[bool, ARTIFACTS.option("Same as --depth every.", "--every")] = False,
     images: Images = None,
     orientation: OrientationOption = "upright",
+    max_pixels: MaxPixels = MAX_PIXELS,
     layout: LayoutOption = None,
     precision: Annotated[
         str | None,
@@ -103,7 +106,9 @@ def verify(
         "runtime": runtime,
         "threads": threads,
     }
-    batches = verification_batches(opened.manifest.preprocess, images, orientation=orientation)
+    batches = verification_batches(
+        opened.manifest.preprocess, images, orientation=orientation, max_pixels=max_pixels
+    )
     if checkpoint is None:
         _verify_engines(opened, batches, json, notes, **options)
     else:

@@ -43,6 +43,7 @@ from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.manifest import (
+    SOURCE_METADATA,
     Artifact,
     Deformable,
     GateSpec,
@@ -115,6 +116,8 @@ def export_bundle(
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
+    if input_size is None and not kept.same:
+        loaded.usual_size()  # refused before anything is made of that size
     size = input_size or kept.size(loaded, model)
     if deformable == "gather" and not model.samples_grids:
         raise UsageError(
@@ -149,6 +152,7 @@ def export_bundle(
     with BundleWriter(out, manifest, force=force) as writer:
         missing = [job for job in jobs if not plan.made(writer, job)]
         if missing:
+            writer.try_to_write()
             _build(writer, plan, missing, progress)
     bundle = open_bundle(out)
     for line in (kept_from, gone(previous, bundle.manifest)):
@@ -182,7 +186,7 @@ def _build(
     for index, job in enumerate(jobs):
         if progress is not None:
             progress(f"writing {job.name}", count + index, count + len(jobs))
-        for name, write in _artifacts(plan, job, pieces):
+        for name, write in _artifacts(plan, job, pieces, writer.manifest.source.sha256):
             if not plan.present(writer.find(name), job):  # of a chain, what is missing
                 writer.add(name, write)
     if progress is not None:
@@ -196,9 +200,10 @@ def _convolutions(pieces: Pieces) -> list[str]:
 
 
 def _artifacts(
-    plan: Plan, job: Job, pieces: Pieces
+    plan: Plan, job: Job, pieces: Pieces, source: str
 ) -> Iterator[tuple[str, Callable[[Path], Artifact]]]:
-    """The artifacts of a job by name, each with what writes and describes it."""
+    """The artifacts of a job by name, each with what writes and describes it. ``source``: SHA-256
+    of the checkpoint, which the graphs are marked with."""
     table, scales = plan.table, plan.scales
     recipe = Recipe(
         precision=job.precision,
@@ -239,9 +244,9 @@ def _artifacts(
     if job.layout == "stages":
         for piece in cut(lowered.model, table.space):
             name = job.piece_name(piece.spec)
-            yield name, _writer(piece.model, _part_of(artifact, name, piece))
+            yield name, _writer(piece.model, _part_of(artifact, name, piece), source)
     else:
-        yield job.name, _writer(lowered.model, artifact)
+        yield job.name, _writer(lowered.model, artifact, source)
 
 
 def _part_of(artifact: Artifact, name: str, piece: CutPiece) -> Artifact:
@@ -250,9 +255,10 @@ def _part_of(artifact: Artifact, name: str, piece: CutPiece) -> Artifact:
     return artifact.model_copy(update=update)
 
 
-def _writer(model: ir.Model, artifact: Artifact) -> Callable[[Path], Artifact]:
+def _writer(model: ir.Model, artifact: Artifact, source: str) -> Callable[[Path], Artifact]:
     def write(path: Path) -> Artifact:
         began = time.monotonic()
+        model.metadata_props[SOURCE_METADATA] = source
         ir.save(model, path, format="protobuf")
         seconds = artifact.build_seconds + time.monotonic() - began
         return artifact.model_copy(update={"build_seconds": round(seconds, 3)})

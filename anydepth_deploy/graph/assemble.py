@@ -22,7 +22,7 @@ from anydepth_deploy.graph.passes.fold import fold_batch_norms, merge_parallel_c
 from anydepth_deploy.graph.passes.values import new_constant, new_node
 from anydepth_deploy.graph.passes.weights import share_constants, share_slices, shared_names
 from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
-from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA, Weights
+from anydepth_deploy.manifest import DEPTH_METADATA, RAW_METADATA, TABLE_METADATA, Weights
 from anydepth_deploy.version import __version__
 
 __all__ = ["assemble_gated", "assemble_static"]
@@ -69,7 +69,7 @@ def assemble_static(
         variant = stage.variant(depth)
         if variant is not None:
             builder.inline(stage, _prepare({variant: variants[variant]}, "folded")[variant])
-    metadata = {"anydepth.depth": str(depth)}
+    metadata = {DEPTH_METADATA: str(depth)}
     return builder.finish(str(depth), raw=raw, detections=detections, metadata=metadata)
 
 

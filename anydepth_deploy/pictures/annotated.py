@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anydepth_deploy.errors import ImageError, shorten
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import read_header
 from anydepth_deploy.pictures.names import Names
 from anydepth_deploy.pictures.orientation import Header, Orientation
@@ -52,14 +53,17 @@ def find_annotated(
     folder: Path,
     images: Sequence[Mapping[str, Any]],
     orientation: Orientation | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Annotated:
     """Find the files of ``images``, the items of the list in COCO's format, and read their headers.
 
     ``orientation``: decides by hand what their sizes otherwise decide. Raises :class:`ImageError`
-    for pictures that are not in ``folder`` or cannot be read, and for sizes that are not theirs.
+    for pictures that are not in ``folder``, cannot be read or have more than ``max_pixels`` pixels,
+    and for sizes that are not theirs.
     """
     paths = _paths(annotations, folder, images)
-    headers = {item["id"]: read_header(paths[item["id"]]) for item in images}
+    headers = {item["id"]: read_header(paths[item["id"]], max_pixels=max_pixels) for item in images}
     ways: dict[int, set[Orientation]] = {}
     for item in images:
         ways[item["id"]] = _ways(_said(annotations, item), headers[item["id"]])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import ImageError, UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import find_images, load_image
 from anydepth_deploy.pictures.variety import Looks, Variety
 from anydepth_deploy.progress import Progress
@@ -32,12 +33,18 @@ class Pictures:
 
 
 def choose_pictures(
-    source: str | Path, count: int, seed: int = 0, *, progress: Progress | None = None
+    source: str | Path,
+    count: int,
+    seed: int = 0,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
 ) -> Pictures:
     """At most ``count`` pictures of a folder (subfolders included), or the one picture named.
 
     Which ones are drawn depends only on ``seed`` and the paths within the folder, on any machine
     and with any version. Every picture is decoded once; ``progress`` is called before each.
+    ``max_pixels``: of each picture.
 
     Raises :class:`UsageError` for a count below 1, :class:`ImageError` when there is no picture
     or one cannot be read.
@@ -54,7 +61,7 @@ def choose_pictures(
     for index, path in enumerate(found):
         if progress is not None:
             progress(f"reading {path.name}", index, len(found))
-        looks.add(load_image(path))
+        looks.add(load_image(path, max_pixels=max_pixels))
         try:
             hashes.append(file_sha256(path))
         except OSError as error:

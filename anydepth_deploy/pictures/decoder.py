@@ -13,11 +13,20 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-__all__ = ["keep_orientation_alone", "marked_orientation", "pillow_silent", "reason"]
+from anydepth_deploy.pictures.formats import FORMATS
+
+__all__ = [
+    "keep_orientation_alone",
+    "marked_orientation",
+    "open_picture",
+    "pillow_silent",
+    "reason",
+]
 
 ORIENTATION = 0x0112
 """The number of the tag in EXIF data that says how a picture is to be turned, 1 to 8."""
@@ -74,6 +83,25 @@ def pillow_silent() -> Iterator[None]:
         yield
 
 
+def open_picture(path: str | Path) -> Image.Image:
+    """A picture of one of :data:`FORMATS`, of which no more than the header is read; whatever its
+    size, which is for the caller to judge.
+
+    Pillow judges by a limit of the whole process, which is not ours to change. Where it refuses,
+    the format's own reader is asked.
+    """
+    try:
+        return Image.open(path, formats=tuple(FORMATS))
+    except Image.DecompressionBombError:
+        with Path(path).open("rb") as file:
+            beginning = file.read(16)
+        for name in FORMATS:
+            reader, accept = Image.OPEN[name]
+            if accept is not None and accept(beginning) is True:
+                return reader(path, path)  # type: ignore[arg-type]  # it opens files, too
+        raise
+
+
 def keep_orientation_alone(image: Image.Image) -> None:
     """Forget all tags of a TIFF file but its orientation, before it is decoded.
 
@@ -102,7 +130,7 @@ def marked_orientation(info: Mapping[Any, Any]) -> int | None:
     if found is None:
         xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
         text = xmp.decode("latin-1") if isinstance(xmp, bytes) else str(xmp)
-        written = re.search(r"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\b""", text)
+        written = re.search(r"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\b""", text, re.ASCII)
         found = None if written is None else int(written[1])
     return found
 

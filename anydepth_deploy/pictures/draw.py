@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from anydepth_deploy.detections import NOTHING, Detections
+from anydepth_deploy.errors import shown
 
 __all__ = ["draw_detections", "enlargement", "side_by_side"]
 
 SMALLEST_DRAWING = 640
 """Small pictures are enlarged to about this many pixels before captions are put on them."""
+
+CAPTION = 60
+"""Letters of a class's name at most: more would cover the picture."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -39,7 +43,9 @@ def draw_detections(
     detection are left out. A class whose name the font cannot draw is captioned without accents, or
     by its number."""
     image = Image.fromarray(picture)
-    image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
+    if enlarge > 1:
+        size = (image.width * enlarge, image.height * enlarge)
+        image = image.resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     font = ImageFont.load_default(size=max(11, side // 50))
@@ -70,7 +76,7 @@ def side_by_side(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.
     draw = ImageDraw.Draw(sheet)
     left = 0
     for image, title in zip(images, titles, strict=True):
-        draw.text((left + 4, 4), title, fill="black", font=font)
+        draw.text((left + 4, 4), shown(title, 2 * CAPTION), fill="black", font=font)
         sheet.paste(image, (left, bar))
         left += image.width + gap
     return sheet
@@ -87,6 +93,8 @@ def _drawable(name: str, label: int, font: Font) -> str:
     letters = unicodedata.normalize("NFKD", name)
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     for text in (name, bare):
+        if len(text) > CAPTION:
+            text = text[: CAPTION - 3] + "..."
         if text.strip() and all(_has(font, letter) for letter in text):
             return text
     return f"class {label}"
@@ -95,7 +103,7 @@ def _drawable(name: str, label: int, font: Font) -> str:
 def _has(font: Font, letter: str) -> bool:
     """Whether ``font`` draws ``letter``, and not the box that stands for what it lacks."""
     if not isinstance(font, ImageFont.FreeTypeFont):
-        return ord(letter) < 256  # Pillow's own, of Latin-1
+        return letter.isprintable() and ord(letter) < 256  # Pillow's own, of Latin-1
     if letter == " ":
         return True
     return letter.isprintable() and _shape(font, letter) != _shape(font, LACKING)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anydepth_deploy.errors import ImageError, shorten
+from anydepth_deploy.pictures.formats import SUFFIXES
 
 __all__ = [
     "SUFFIXES",
@@ -23,10 +24,6 @@ __all__ = [
     "is_folder",
     "look_into",
 ]
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-)
 
 BESIDE = "._"
 """How the names of files begin in which a Mac keeps what other disks have no place for."""

@@ -10,20 +10,29 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from anydepth_deploy.errors import ImageError
-from anydepth_deploy.pictures.decoder import pillow_silent, reason
-from anydepth_deploy.pictures.folders import SUFFIXES, find_images
+from anydepth_deploy.pictures.budget import (
+    MAX_PIXELS,
+    averaging_pixels,
+    check_picture,
+    check_resizing,
+    sampling_pixels,
+)
+from anydepth_deploy.pictures.decoder import open_picture, pillow_silent, reason
+from anydepth_deploy.pictures.folders import find_images
+from anydepth_deploy.pictures.formats import SUFFIXES
 from anydepth_deploy.pictures.orientation import Header, decoded, header_of
-from anydepth_deploy.pictures.resize import resize_bilinear
+from anydepth_deploy.pictures.resize import resize_averaging, resize_bilinear
 
 __all__ = [
+    "MAX_PIXELS",
     "SUFFIXES",
     "Geometry",
     "Preprocess",
@@ -33,6 +42,29 @@ __all__ = [
     "prepare_batch",
     "read_header",
 ]
+
+
+MOST_SIDE = 16384
+MOST_PIXELS = 1 << 26
+"""Of the network's input; limits the memory that a made-up recipe can cost."""
+
+
+def _factor(value: float) -> float:
+    """A factor or a divisor that float32 can hold, and whose reciprocal it can hold, too."""
+    if not 1e-6 <= value <= 1e6:
+        raise ValueError("Input should be from 0.000001 to 1000000")
+    return value
+
+
+def _offset(value: float) -> float:
+    if not -1e6 <= value <= 1e6:
+        raise ValueError("Input should be from -1000000 to 1000000")
+    return value
+
+
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+Factor = Annotated[float, AfterValidator(_factor)]
+Offset = Annotated[float, AfterValidator(_offset)]
 
 
 class Preprocess(BaseModel):
@@ -45,9 +77,10 @@ class Preprocess(BaseModel):
     by ``scale``; 4. subtract ``mean``, divide by ``std`` per channel; 5. ``layout``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict, as in C++; lists are tuples of JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    size: tuple[PositiveInt, PositiveInt]
+    size: Annotated[tuple[Side, Side], Field(strict=False)]
     """Height and width in pixels."""
     resize: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
@@ -55,16 +88,44 @@ class Preprocess(BaseModel):
     """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
     padding: int = Field(default=114, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
-    scale: float = 1.0 / 255.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: Factor = 1.0 / 255.0
+    mean: Annotated[tuple[Offset, Offset, Offset], Field(strict=False)] = (0.0, 0.0, 0.0)
+    std: Annotated[tuple[Factor, Factor, Factor], Field(strict=False)] = (1.0, 1.0, 1.0)
     layout: Literal["NCHW"] = "NCHW"
+
+    @field_validator("size")
+    @classmethod
+    def _size_fits(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if size[0] * size[1] > MOST_PIXELS:
+            raise ValueError(
+                f"an input of {size[0]} x {size[1]} has more than {MOST_PIXELS} pixels"
+            )
+        return size
 
     @classmethod
     def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:
         """The recipe of networks trained with this kind of resizing: those that letterbox did so
         with OpenCV."""
         return cls(size=size, resize=resize, antialias=resize == "stretch")
+
+    def placed(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Where in the input a picture of this size lies: top, left, height and width."""
+        rows, columns = self.size
+        if self.resize == "stretch":
+            return 0, 0, rows, columns
+        ratio = min(rows / height, columns / width)
+        tall, wide = max(1, round(height * ratio)), max(1, round(width * ratio))
+        return (rows - tall) // 2, (columns - wide) // 2, tall, wide
+
+    def check(
+        self, height: int, width: int, max_pixels: int = MAX_PIXELS, name: str = "a picture"
+    ) -> None:
+        """Raise :class:`ImageError` where a picture of this size, or what resizing it takes on the
+        way, is over the budget of ``max_pixels`` pixels."""
+        check_picture(height, width, max_pixels, name)
+        _, _, rows, columns = self.placed(height, width)
+        taken = averaging_pixels if self.antialias else sampling_pixels
+        check_resizing(height, width, taken((height, width), (rows, columns)), max_pixels, name)
 
 
 @dataclass(frozen=True)
@@ -88,39 +149,61 @@ class Geometry:
         return found
 
 
-def load_image(path: str | Path, *, upright: bool = True) -> NDArray[np.uint8]:
-    """Decode a picture to RGB, uint8 [H, W, 3].
+def load_image(
+    path: str | Path,
+    *,
+    upright: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    recipe: Preprocess | None = None,
+) -> NDArray[np.uint8]:
+    """Decode a picture to RGB, uint8 [H, W, 3]; its file is of one of
+    :data:`~anydepth_deploy.pictures.formats.FORMATS`, whatever it is called.
 
     ``upright``: turned by its EXIF orientation, as viewers show it, else as its pixels are stored.
+    ``max_pixels``: a picture whose header says that it has more is refused before it is decoded.
+    ``recipe``: what it is going to be prepared by; where that takes more than ``max_pixels``, it is
+    refused here, by its name.
+
     Raises :class:`ImageError`.
     """
-    with _opened(path) as image:
+    with _opened(path, max_pixels) as image:
         if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
             raise ImageError(
                 f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
                 "it to 8 bits first"
             )
-        return np.asarray(decoded(image, upright=upright).convert("RGB"))
+        found = decoded(image, upright=upright)
+    if recipe is not None:
+        recipe.check(found.shape[0], found.shape[1], max_pixels, f"picture {path}")
+    return found
 
 
-def read_header(path: str | Path) -> Header:
-    """The size and orientation of a picture, without decoding it. Raises :class:`ImageError`."""
-    with _opened(path) as image:
+def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """The size and orientation of a picture, without decoding it (but for a PNG that is described
+    behind its pixels); a picture of more than ``max_pixels`` is refused. Raises
+    :class:`ImageError`."""
+    with _opened(path, max_pixels) as image:
         return header_of(image, path)
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The picture, opened; what is wrong with it while it is open is an :class:`ImageError`."""
     try:
-        with pillow_silent(), Image.open(path) as image:
+        with pillow_silent(), open_picture(path) as image:
+            check_picture(image.height, image.width, max_pixels, f"picture {path}")
             yield image
     except FileNotFoundError:
         raise ImageError(f"picture {path} does not exist") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"picture {path} is not a picture that Pillow can read; "
+            f"picture {path} is not a picture of a kind that is read; "
             f"expected one of {', '.join(sorted(SUFFIXES))}"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"picture {path} cannot be read: {reason(error)} This limit is Pillow's own: raise "
+            "PIL.Image.MAX_IMAGE_PIXELS as well"
         ) from None
     except ImageError:
         raise
@@ -128,10 +211,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise ImageError(f"picture {path} cannot be read: {reason(error)}") from None
 
 
-def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.float32], Geometry]:
+def prepare(
+    image: NDArray[np.uint8], recipe: Preprocess, *, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.float32], Geometry]:
     """One RGB picture uint8 [H, W, 3] -> float32 [3, h, w] and the way back.
 
-    Raises :class:`ImageError` for an array of another type or shape.
+    Raises :class:`ImageError` for an array of another type or shape, and before anything is made of
+    a picture where it has, or resizing it takes, more than ``max_pixels``.
     """
     shape: tuple[int, ...] = getattr(image, "shape", ())
     dtype = getattr(image, "dtype", type(image).__name__)
@@ -143,6 +229,7 @@ def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.fl
         or 0 in shape
     ):
         raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
+    recipe.check(image.shape[0], image.shape[1], max_pixels)
     fitted, geometry = _fit(image, recipe)
     array = fitted.astype(np.float32) * np.float32(recipe.scale)
     if any(recipe.mean) or any(value != 1.0 for value in recipe.std):
@@ -153,19 +240,11 @@ def prepare(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.fl
 def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8], Geometry]:
     """The picture in the input's size, still in 8 bits."""
     height, width = image.shape[:2]
-    rows, columns = recipe.size
-    top = left = 0
-    if recipe.resize == "letterbox":
-        ratio = min(recipe.size[0] / height, recipe.size[1] / width)
-        rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
-        top, left = (recipe.size[0] - rows) // 2, (recipe.size[1] - columns) // 2
+    top, left, rows, columns = recipe.placed(height, width)
     if (rows, columns) == (height, width):
         resized = image
     elif recipe.antialias:
-        # Along rows first, as Pillow before 13 always did: each pass rounds, so the order shows in
-        # single levels, and what a network is given must not hang on a version.
-        wide = Image.fromarray(image).resize((columns, height), Image.Resampling.BILINEAR)
-        resized = np.asarray(wide.resize((columns, rows), Image.Resampling.BILINEAR))
+        resized = resize_averaging(image, (rows, columns))
     else:
         resized = resize_bilinear(image, (rows, columns))
     geometry = Geometry(
@@ -179,13 +258,14 @@ def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8
 
 
 def prepare_batch(
-    images: Sequence[NDArray[np.uint8]], recipe: Preprocess
+    images: Sequence[NDArray[np.uint8]], recipe: Preprocess, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.float32], list[Geometry]]:
     """Pictures of any sizes -> float32 [N, 3, h, w] and each one's way back.
 
-    Raises :class:`ImageError` when there is none, and as :func:`prepare` does.
+    ``max_pixels``: of each picture, and of what resizing one takes. Raises :class:`ImageError` when
+    there is none, and as :func:`prepare` does.
     """
     if not len(images):
         raise ImageError("a batch of no pictures cannot be prepared: give at least one")
-    prepared = [prepare(image, recipe) for image in images]
+    prepared = [prepare(image, recipe, max_pixels=max_pixels) for image in images]
     return np.stack([array for array, _ in prepared]), [geometry for _, geometry in prepared]

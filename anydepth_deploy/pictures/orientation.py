@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from anydepth_deploy.pictures.decoder import keep_orientation_alone, marked_orientation
@@ -22,19 +24,11 @@ Orientation = Literal["upright", "stored"]
 
 TAG = 0x0112
 
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes stored pixels upright; Pillow rotates against the clock."""
+BACK = {6: 8, 8: 6}
+"""Orientations whose turn another one takes back; the others take their own back."""
 
-STORED = {**UPRIGHT, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-"""What takes that back."""
+ROWS_AT_ONCE = 2**18
+"""About how many pixels are converted at once."""
 
 DESCRIBING = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
 """Chunks of a PNG that may hold the tag."""
@@ -69,16 +63,44 @@ def header_of(image: Image.Image, path: str | Path) -> Header:
     return Header((height, width), _orientation(image))
 
 
-def decoded(image: Image.Image, *, upright: bool) -> Image.Image:
-    """The pixels of ``image``, just opened: upright, or as they are stored."""
+def decoded(image: Image.Image, *, upright: bool) -> NDArray[np.uint8]:
+    """The pixels of ``image``, just opened, in RGB, uint8 [H, W, 3]: upright, or as stored.
+
+    Beside what Pillow decodes there is one copy, the result: it is filled by a few rows at a time,
+    which are converted and turned on the way.
+    """
+    turn = _load(image, upright=upright)
+    width, height = image.size
+    found = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
+    stored = _turned_back(found, turn)
+    rows = max(1, ROWS_AT_ONCE // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        part = image if bottom - top == height else image.crop((0, top, width, bottom))
+        stored[top:bottom] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return found
+
+
+def _load(image: Image.Image, *, upright: bool) -> int:
+    """Decode ``image``; the orientation by which its pixels are then to be turned."""
     keep_orientation_alone(image)
     tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     marked = _orientation(image) if tiff else 1
     image.load()
     left = _orientation(image)
     if tiff and marked != left:  # Pillow turns TIFFs by itself, and takes the mark away
-        return image if upright else image.transpose(STORED[marked])
-    return image.transpose(UPRIGHT[left]) if upright and left != 1 else image
+        return 1 if upright else BACK.get(marked, marked)
+    return left if upright else 1
+
+
+def _turned_back(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """A view of a picture [H, W, 3] as its pixels are stored."""
+    stored = upright.transpose(1, 0, 2) if orientation >= 5 else upright
+    if orientation in (3, 4, 6, 7):
+        stored = stored[::-1]
+    if orientation in (2, 3, 7, 8):
+        stored = stored[:, ::-1]
+    return stored
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.manifest import Artifact
 
-__all__ = ["Arrays", "Compute", "Engine", "EngineOptions", "Stages"]
+__all__ = ["Arrays", "Compute", "Engine", "EngineOptions", "Port", "Stages"]
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -43,6 +43,19 @@ class EngineOptions:
         """What an INT8 graph was made for; None for other precisions."""
         scheme = None if self.artifact is None else self.artifact.quantisation
         return None if scheme is None else scheme.target
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph or an engine, as its file describes it.
+
+    ``dtype``: as NumPy calls it, empty where the file does not say. ``shape``: None where it is not
+    known, and in it where any number goes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
 
 
 class Engine(Protocol):

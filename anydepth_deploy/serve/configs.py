@@ -10,6 +10,7 @@ from anydepth_deploy.serve import names
 from anydepth_deploy.serve.plan import Plan, Served
 from anydepth_deploy.serve.protocol import PREFIX, messages
 from anydepth_deploy.serve.signature import Tensor
+from anydepth_deploy.serve.warmup import row_file, warm
 from anydepth_deploy.version import __version__
 
 __all__ = ["ensemble", "postprocess", "preprocess", "router", "served"]
@@ -53,6 +54,7 @@ def served(plan: Plan, model: Served, device: str) -> Any:
         batching.preferred_batch_size.extend(model.preferred)
         batching.max_queue_delay_microseconds = plan.options.queue_delay_us
     _instances(config, device, plan.options.instances)
+    _warm_served(config, plan, model)
     parameters = {}
     if plan.options.threads is not None and device == "cpu":
         parameters["intra_op_thread_count"] = str(plan.options.threads)
@@ -74,6 +76,8 @@ def router(plan: Plan) -> Any:
         {
             names.GATED: plan.gated.name if plan.gated else "",
             names.LEVELS: json.dumps(levels),
+            names.MAX_IMAGES: str(plan.max_images),
+            names.MAX_QUEUE: str(plan.options.max_queue),
             names.MAX_BATCH: str(min((item.max_batch for item in plan.levels.values()), default=0)),
             names.DEFAULT_DEPTH: plan.options.default_depth,
             names.RAW_OUTPUT: plan.raw_output,
@@ -87,7 +91,15 @@ def preprocess(plan: Plan) -> Any:
     config = _python(plan, plan.names.preprocess, plan.options.workers)
     _add(config.input, [IMAGE])
     _add(config.output, [_images(plan), GEOMETRY])
-    _parameters(config, plan, {})
+    warm(config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 16, 16, 3)), None)])
+    _parameters(
+        config,
+        plan,
+        {
+            names.MAX_IMAGES: str(plan.max_images),
+            names.MAX_PIXELS: str(plan.options.max_pixels),
+        },
+    )
     return config
 
 
@@ -97,6 +109,8 @@ def postprocess(plan: Plan) -> Any:
     boxes = DETECTIONS[1]
     _add(config.input, [boxes, GEOMETRY])
     _add(config.output, [Tensor("picture_boxes", boxes.datatype, boxes.dims)])
+    box = Tensor(boxes.name, boxes.datatype, (1, 1, 4))
+    warm(config, "box", [(box, None), (Tensor(GEOMETRY.name, GEOMETRY.datatype, (1, 6)), None)])
     _parameters(config, plan, {})
     return config
 
@@ -135,6 +149,17 @@ def ensemble(plan: Plan) -> Any:
         {names.CLASSES: json.dumps(manifest.classes), names.LADDER: json.dumps(manifest.ladder)},
     )
     return config
+
+
+def _warm_served(config: Any, plan: Plan, model: Served) -> None:
+    """One image; through a gated graph at depths that run all of it between them."""
+    sides = (3, *plan.bundle.size)
+    if model.max_batch > 0:
+        warm(config, "image", [(Tensor("images", "FP32", sides), None)])
+        return
+    images, depth = Tensor("images", "FP32", (1, *sides)), Tensor("depth", "INT64", (1,))
+    for row in plan.warm_rows:
+        warm(config, row_file(row), [(images, None), (depth, row_file(row))])
 
 
 def _images(plan: Plan) -> Tensor:

@@ -10,11 +10,16 @@ __all__ = [
     "CLASSES",
     "DEFAULT_DEPTH",
     "GATED",
+    "IN_FLIGHT",
     "LADDER",
     "LEVELS",
+    "LIMITS",
     "MADE_BY",
     "MANIFEST",
     "MAX_BATCH",
+    "MAX_IMAGES",
+    "MAX_PIXELS",
+    "MAX_QUEUE",
     "NAME",
     "RAW_OUTPUT",
     "ROUTER",
@@ -39,6 +44,16 @@ MAX_BATCH = "max_batch"
 DEFAULT_DEPTH = "default_depth"
 RAW_OUTPUT = "raw_output"
 """The output that the host suppresses; nothing where models give detections."""
+MAX_IMAGES = "max_images"
+"""Images that one request may bring, to whichever model; of a router and of preprocessing."""
+MAX_PIXELS = "max_pixels"
+"""Pixels that all pictures of one request may have; of preprocessing."""
+IN_FLIGHT = "in_flight"
+"""Images that a router has under way at once; only where somebody wrote it."""
+MAX_QUEUE = "max_queue"
+"""Images that wait in a router beside those."""
+LIMITS = (MAX_IMAGES, MAX_PIXELS, IN_FLIGHT, MAX_QUEUE)
+"""Numbers that repositories written before do not have: the defaults hold then."""
 ROUTER = (GATED, LEVELS, MAX_BATCH, DEFAULT_DEPTH, RAW_OUTPUT)
 """What a router has."""
 

@@ -9,10 +9,12 @@ from typing import Literal, get_args
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.graphs import graph_file
 from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact
+from anydepth_deploy.serve.limits import MAX_BATCH, MAX_PIXELS, MAX_QUEUE
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
 
@@ -41,10 +43,12 @@ class ServeOptions:
     ``layouts``: ``gated``, ``set`` or both; None for what the bundle has. ``weights``: of the
     gated graph. ``target``: the compute capability (``sm89``) of the engines, where a bundle has
     them for several. ``default_depth``: of requests that name none. ``max_batch``: images that a
-    model of one depth takes at once. ``queue_delay_us``: how long it waits for more of them, in
-    microseconds. ``instances``: of each model with weights. ``workers``: of pre- and
-    postprocessing, each a process. ``threads``: inside one operator of ONNX Runtime on a CPU, None
-    for its own choice.
+    model of one depth takes at once, and that one request may bring, to the gated graph as well.
+    ``max_pixels``: that the pictures of one request may have together. ``max_queue``: images that
+    wait in the router beside those that are under way; it refuses more.
+    ``queue_delay_us``: how long a model of one depth waits for more images, in microseconds.
+    ``instances``: of each model with weights. ``workers``: of pre- and postprocessing, each a
+    process. ``threads``: inside one operator of ONNX Runtime on a CPU, None for its own choice.
     """
 
     runtime: str = "onnxruntime"
@@ -54,7 +58,9 @@ class ServeOptions:
     weights: str | None = None
     target: str | None = None
     default_depth: str = "super"
-    max_batch: int = 8
+    max_batch: int = MAX_BATCH
+    max_pixels: int = MAX_PIXELS
+    max_queue: int = MAX_QUEUE
     queue_delay_us: int = 0
     instances: int = 1
     workers: int = 2
@@ -92,6 +98,18 @@ class Plan:
         return [*([self.gated] if self.gated else []), *self.levels.values()]
 
     @property
+    def max_images(self) -> int:
+        """The most images that one request may bring."""
+        levels = [item.max_batch for item in self.levels.values()]
+        return min([self.options.max_batch, *([] if self.gated else levels)])
+
+    @property
+    def warm_rows(self) -> list[int]:
+        """Rows whose depths run every part of the gated graph between them, and skip it."""
+        table = self.bundle.table
+        return sorted({table.row(name) for name in ("base", "super")})
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """What the models give that the router reads."""
         return (self.raw_output,) if self.raw_output else DETECTION_OUTPUTS
@@ -121,7 +139,6 @@ def plan(bundle: Bundle, name: str | None, options: ServeOptions) -> Plan:
         assert artifact.row is not None  # the manifest sees to it
         levels[artifact.row] = _static(bundle, names, artifact, options.max_batch)
     found = Plan(names, bundle, options, device, gated, levels, _raw_output(bundle, chosen))
-    _check_outputs(found)
     _check_default(found)
     return found
 
@@ -161,6 +178,8 @@ def check_options(options: ServeOptions) -> Device:
         raise UsageError("--threads is for ONNX Runtime on CPUs: leave it out")
     for option, value, least in (
         ("--max-batch", options.max_batch, 1),
+        ("--max-pixels", options.max_pixels, 1),
+        ("--max-queue", options.max_queue, 1),
         ("--queue-delay-us", options.queue_delay_us, 0),
         ("--instances", options.instances, 1),
         ("--workers", options.workers, 1),
@@ -220,7 +239,7 @@ def _engines(bundle: Bundle, options: ServeOptions) -> list[Artifact]:
 def _served(
     bundle: Bundle, name: str, artifact: Artifact, max_batch: int, preferred: Sequence[int] = ()
 ) -> Served:
-    path = bundle.file(artifact)
+    path = graph_file(bundle, artifact)
     signature = None if artifact.engine is not None else read_signature(path)
     return Served(name, artifact, path, signature, max_batch, tuple(preferred))
 
@@ -257,16 +276,6 @@ def _raw_output(bundle: Bundle, chosen: dict[str, list[Artifact]]) -> str:
             "build them again together, with --force"
         )
     return f"raw_{PREDICTIONS}" if raw == {True} else ""
-
-
-def _check_outputs(found: Plan) -> None:
-    for served in found.served:
-        has = served.signature
-        missing = [name for name in found.outputs if has is not None and has.output(name) is None]
-        if missing:
-            raise BundleError(
-                f"{served.file} has no output {shorten(missing)}: export the bundle again"
-            )
 
 
 def _check_default(found: Plan) -> None:

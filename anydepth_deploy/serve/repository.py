@@ -23,6 +23,7 @@ from anydepth_deploy.serve.check.problem import CONFIG
 from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import Plan, Served, ServeOptions, plan
 from anydepth_deploy.serve.protocol import messages, parse, to_text
+from anydepth_deploy.serve.warmup import write_rows
 
 __all__ = ["Model", "Repository", "write_repository"]
 
@@ -203,6 +204,8 @@ def _stage_served(found: Plan, model: Served, folder: Path) -> None:
     for device in () if engine else ("cpu", "gpu"):
         content[f"configs/{device}.pbtxt"] = configs.served(found, model, device)
     version = _model_folder(folder, content)
+    if model.max_batch == 0:
+        write_rows(folder, found.warm_rows)
     _link(model.file, version / ("model.plan" if engine else "model.onnx"))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.families.shared.recipe import Recipe
+from anydepth_deploy.reading.regular import open_regular
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.weights import load_stored_state, stored_state
@@ -96,7 +97,8 @@ def load_partial(
     """
     path = config.partial
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
         found, wanted = content["train"]["settings"], _settings(config)
         changed = [
             f"{name} ({found.get(name)!r}, now {value!r})"

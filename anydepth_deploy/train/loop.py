@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckpointError, missing_extra
 from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.families.shared.recipe import Recipe
@@ -56,9 +57,10 @@ def train(
     instead of generating them.
 
     Raises :class:`UsageError` for settings that no run can use, and :class:`CheckpointError` if
-    ``resume`` is set and the unfinished run is missing or does not fit, or if ``config.initial`` is
-    of another network.
+    ``resume`` is set and the unfinished run is missing or does not fit, if ``config.initial`` is
+    of another network, or, before any work, if ``config.output`` cannot be written.
     """
+    try_to_write(Path(config.output), "checkpoint", CheckpointError)
     before = torch.get_num_threads()
     if config.threads > 0:
         torch.set_num_threads(config.threads)

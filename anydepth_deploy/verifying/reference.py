@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.graphs import graph_file
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, MissingExtraError
 from anydepth_deploy.families.registry import find_outputs
 from anydepth_deploy.manifest import RAW_METADATA, Artifact, rounds_to_half
 from anydepth_deploy.runtimes.engine import Engine, EngineOptions
+from anydepth_deploy.runtimes.onnx_file import load_model
 from anydepth_deploy.runtimes.registry import open_engine
 
 __all__ = ["CHOICE", "Reference", "choose_reference"]
@@ -96,7 +97,7 @@ class Reference:
         options = EngineOptions(
             threads=threads, raw=True, rounded=rounds_to_half(artifact), artifact=artifact
         )
-        path = bundle.file(artifact)
+        path = graph_file(bundle, artifact)
         choice = find_outputs(bundle.manifest.family).choice
         if choice is not None:
             with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +139,7 @@ def _name_choice(path: Path, copy: Path, choice: str) -> None:
     except ImportError:
         purpose = "comparing an engine with its graph"
         raise MissingExtraError("onnx", "export", purpose) from None
-    model: Any = onnx.load(str(path))
+    model = load_model(path)
     for entry in model.metadata_props:
         if entry.key == RAW_METADATA:
             tensors = json.loads(entry.value)

@@ -49,6 +49,31 @@ function(anydepth_backend name option)
   set(ANYDEPTH_WITH_${upper} ${with} PARENT_SCOPE)
 endfunction()
 
+# anydepth_loaded_file(<target> <variable>)
+# The name under which a program that is linked with an imported library looks for it.
+function(anydepth_loaded_file target variable)
+  foreach(suffix IN ITEMS "" _RELEASE _RELWITHDEBINFO _DEBUG _NOCONFIG)
+    get_target_property(name ${target} IMPORTED_SONAME${suffix})
+    get_target_property(location ${target} IMPORTED_LOCATION${suffix})
+    if(location OR name)
+      break()
+    endif()
+  endforeach()
+  if(NOT name AND location)
+    get_filename_component(location "${location}" REALPATH)
+    get_filename_component(name "${location}" NAME)
+    if(CMAKE_READELF)
+      execute_process(COMMAND ${CMAKE_READELF} -d ${location}
+        OUTPUT_VARIABLE sections ERROR_QUIET)
+      if(sections MATCHES "SONAME[^[]*\\[([^]]+)\\]")
+        set(name "${CMAKE_MATCH_1}")
+      endif()
+    endif()
+  endif()
+  get_filename_component(name "${name}" NAME)
+  set(${variable} "${name}" PARENT_SCOPE)
+endfunction()
+
 anydepth_backend(onnxruntime ANYDEPTH_ONNXRUNTIME
   PACKAGES OnnxRuntime
   TARGETS OnnxRuntime::onnxruntime

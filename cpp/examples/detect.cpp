@@ -3,6 +3,7 @@
 //     anydepth-detect engines/r50 street.png --depth FTFT-F-5 --out found.png
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -19,7 +20,7 @@ namespace {
 constexpr const char* kUsage =
     "usage: anydepth-detect BUNDLE PICTURE [--depth super|base|level:K|FFTT-F-6] "
     "[--threshold 0.5] [--out FILE] [--runtime NAME] [--layout gated|set|stages] "
-    "[--precision NAME] [--threads N] [--json]";
+    "[--precision NAME] [--threads N] [--max-pixels 89478485] [--json]";
 
 // Small pictures are enlarged to about this many pixels before boxes are drawn on them.
 constexpr std::size_t kSmallestDrawing = 640;
@@ -45,6 +46,14 @@ double number(const std::string& option, const std::string& text) {
     misused(option + " is '" + text + "': expected a number");
   }
   return value;
+}
+
+std::size_t pixels(const std::string& option, const std::string& text) {
+  const auto value = number(option, text);
+  if (!(value >= 1 && value < 1e15 && value == std::floor(value))) {
+    misused(option + " is '" + text + "': expected a whole number, at least 1");
+  }
+  return static_cast<std::size_t>(value);
 }
 
 Arguments parse(const std::vector<std::string>& words) {
@@ -76,6 +85,8 @@ Arguments parse(const std::vector<std::string>& words) {
       found.session.layout = value;
     } else if (word == "--precision") {
       found.session.precision = value;
+    } else if (word == "--max-pixels") {
+      found.session.max_pixels = pixels(word, value);
     } else if (word == "--threads") {
       found.session.threads = static_cast<int>(number(word, value));
     } else {
@@ -91,32 +102,48 @@ Arguments parse(const std::vector<std::string>& words) {
   return found;
 }
 
+std::string unicode_escape(unsigned int unit) {
+  char escape[8];
+  std::snprintf(escape, sizeof escape, "\\u%04x", unit);
+  return escape;
+}
+
+// A text of JSON in ASCII: no letter of a class's name, which a file says, reaches a terminal as it
+// is. Manifests are UTF-8.
 std::string quoted(const std::string& text) {
   std::string made = "\"";
-  for (const char letter : text) {
-    if (letter == '"' || letter == '\\') {
+  for (std::size_t place = 0; place < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[place]);
+    const std::size_t size = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    unsigned int point = size == 1 ? lead : lead & (0x7fU >> size);
+    for (std::size_t next = 1; next < size && place + next < text.size(); ++next) {
+      point = (point << 6U) | (static_cast<unsigned char>(text[place + next]) & 0x3fU);
+    }
+    place += size;
+    if (point == '"' || point == '\\') {
       made += '\\';
     }
-    if (static_cast<unsigned char>(letter) < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned int>(letter));
-      made += escape;
+    if (point >= 0x10000) {
+      made += unicode_escape(0xd800 + ((point - 0x10000) >> 10U));
+      made += unicode_escape(0xdc00 + ((point - 0x10000) & 0x3ffU));
+    } else if (point < 0x20 || point >= 0x7f) {
+      made += unicode_escape(point);
     } else {
-      made += letter;
+      made += static_cast<char>(point);
     }
   }
   return made + "\"";
 }
 
 void print_json(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                const std::vector<std::string>& classes) {
+                const anydepth::Bundle& bundle) {
   std::printf("{\"depth\": %s, \"detections\": [", quoted(depth).c_str());
   const char* comma = "";
   for (const auto& item : found) {
     const auto& box = item.box;
     std::printf("%s\n {\"class\": %s, \"label\": %lld, \"score\": %.6f, "
                 "\"box\": [%.3f, %.3f, %.3f, %.3f]}",
-                comma, quoted(classes.at(static_cast<std::size_t>(item.label))).c_str(),
+                comma, quoted(bundle.class_name(item.label)).c_str(),
                 static_cast<long long>(item.label), static_cast<double>(item.score),
                 static_cast<double>(box[0]), static_cast<double>(box[1]),
                 static_cast<double>(box[2]), static_cast<double>(box[3]));
@@ -126,8 +153,8 @@ void print_json(const std::vector<anydepth::Detection>& found, const std::string
 }
 
 void print_table(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                 const std::vector<std::string>& classes) {
-  std::printf("%zu detection(s) at depth %s\n", found.size(), depth.c_str());
+                 const anydepth::Bundle& bundle) {
+  std::printf("%zu detection(s) at depth %s\n", found.size(), anydepth::shorten({depth}).c_str());
   if (found.empty()) {
     return;
   }
@@ -135,7 +162,7 @@ void print_table(const std::vector<anydepth::Detection>& found, const std::strin
   for (const auto& item : found) {
     const auto& box = item.box;
     std::printf("%-16s %6.3f  %8.1f %8.1f %8.1f %8.1f\n",
-                classes.at(static_cast<std::size_t>(item.label)).c_str(),
+                anydepth::shorten({bundle.class_name(item.label)}).c_str(),
                 static_cast<double>(item.score), static_cast<double>(box[0]),
                 static_cast<double>(box[1]), static_cast<double>(box[2]),
                 static_cast<double>(box[3]));
@@ -162,19 +189,24 @@ pictures::Picture drawn(const pictures::Picture& picture,
 void detect(const Arguments& arguments) {
   const auto bundle = anydepth::Bundle::open(arguments.bundle);
   const auto& depth = bundle.table().find(arguments.depth);
-  const auto picture = pictures::read(arguments.picture);
+  pictures::Reading reading;
+  reading.max_pixels = arguments.session.max_pixels;
+  reading.recipe = bundle.manifest().preprocess;
+  const auto picture = pictures::read(arguments.picture, reading);
   const auto session = bundle.session(arguments.session);
   const auto found =
       session.run({picture.view()}, arguments.depth).image(0, arguments.threshold);
-  const auto& classes = bundle.manifest().classes;
-  (arguments.json ? print_json : print_table)(found, depth.text, classes);
+  for (const auto& item : found) {
+    bundle.class_name(item.label);  // throws where there is none, before anything is printed
+  }
+  (arguments.json ? print_json : print_table)(found, depth.text, bundle);
   if (auto out = arguments.out) {
     if (!out->has_extension()) {
       *out += pictures::preferred();
     }
     pictures::write(*out, drawn(picture, found));
     if (!arguments.json) {
-      std::printf("drawn: %s\n", out->string().c_str());
+      std::printf("drawn: %s\n", anydepth::shorten({out->string()}).c_str());
     }
   }
 }
@@ -194,7 +226,7 @@ int main(int count, char** words) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: this is a bug: %s\n", error.what());
+    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shorten({error.what()}).c_str());
     return 3;
   }
 }

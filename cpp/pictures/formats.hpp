@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "orientation.hpp"
 #include "pictures.hpp"
 
 namespace pictures {
@@ -13,21 +14,22 @@ namespace pictures {
 /// Of files that cannot be decoded: `picture PATH cannot be read: REASON`.
 [[noreturn]] void unreadable(const std::filesystem::path& path, const std::string& reason);
 
-Picture read_ppm(const std::filesystem::path& path, const std::vector<std::uint8_t>& content);
+/// Refuses what is over the budget, by its file's name.
+void check_size(const std::filesystem::path& path, std::size_t height, std::size_t width,
+                std::size_t max_pixels);
+
+Picture read_ppm(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,
+                 std::size_t max_pixels);
 std::vector<std::uint8_t> ppm_of(const Picture& picture);
 
 bool has_png();
-Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>& content);
+/// `said`: what the file says of itself, for orientation_of().
+Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,
+                 std::size_t max_pixels, Said& said);
 std::vector<std::uint8_t> png_of(const Picture& picture);
 
 bool has_jpeg();
-/// `orientation`: as EXIF counts, 1 to 8; 1 where the file says nothing.
 Picture read_jpeg(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,
-                  int& orientation);
-
-/// The orientation in the EXIF data of a JPEG's APP1 segment; 1 where there is none.
-int exif_orientation(const std::uint8_t* data, std::size_t size);
-/// The picture as it is meant to be seen.
-Picture turned(const Picture& picture, int orientation);
+                  std::size_t max_pixels, Said& said);
 
 }  // namespace pictures

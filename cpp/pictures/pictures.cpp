@@ -1,6 +1,7 @@
 #include "pictures.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -45,6 +46,23 @@ std::string suffix_of(const std::filesystem::path& path) {
   return suffix;
 }
 
+/// The pixels as they are stored.
+Picture stored(const std::filesystem::path& path, std::size_t max_pixels, Said& said) {
+  const auto content = content_of(path);
+  if (content.size() > 2 && starts(content, "P6") && std::isspace(content[2]) != 0) {
+    return read_ppm(path, content, max_pixels);
+  }
+  if (has_png() && starts(content, "\x89PNG\r\n\x1a\n")) {
+    return read_png(path, content, max_pixels, said);
+  }
+  if (has_jpeg() && starts(content, "\xff\xd8\xff")) {
+    return read_jpeg(path, content, max_pixels, said);
+  }
+  throw anydepth::ImageError("picture " + path.string() +
+                             " is not a picture that this program can read; expected one of " +
+                             readable());
+}
+
 /// A side of a box as a row or column of the picture.
 std::ptrdiff_t place(float side, std::size_t length) {
   const auto last = static_cast<std::ptrdiff_t>(length) - 1;
@@ -57,22 +75,22 @@ void unreadable(const std::filesystem::path& path, const std::string& reason) {
   throw anydepth::ImageError("picture " + path.string() + " cannot be read: " + reason);
 }
 
-Picture read(const std::filesystem::path& path, bool upright) {
-  const auto content = content_of(path);
-  if (starts(content, "P6")) {
-    return read_ppm(path, content);
+void check_size(const std::filesystem::path& path, std::size_t height, std::size_t width,
+                std::size_t max_pixels) {
+  anydepth::check_picture(height, width, max_pixels, "picture " + path.string());
+}
+
+Picture read(const std::filesystem::path& path, const Reading& reading) {
+  Said said;
+  auto picture = stored(path, reading.max_pixels, said);
+  if (reading.upright) {
+    picture = turned(std::move(picture), orientation_of(said));
   }
-  if (has_png() && starts(content, "\x89PNG\r\n\x1a\n")) {
-    return read_png(path, content);
+  if (reading.recipe) {
+    anydepth::check_picture(picture.height, picture.width, *reading.recipe, reading.max_pixels,
+                            "picture " + path.string());
   }
-  if (has_jpeg() && starts(content, "\xff\xd8\xff")) {
-    int orientation = 1;
-    const auto stored = read_jpeg(path, content, orientation);
-    return upright ? turned(stored, orientation) : stored;
-  }
-  throw anydepth::ImageError("picture " + path.string() +
-                             " is not a picture that this program can read; expected one of " +
-                             readable());
+  return picture;
 }
 
 std::string preferred() { return has_png() ? ".png" : ".ppm"; }

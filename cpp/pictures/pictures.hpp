@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,19 @@ struct Picture {
 
 using Colour = std::array<std::uint8_t, 3>;
 
-/// Decodes a file by what it holds: PPM, and PNG or JPEG where this build has them. With `upright`
-/// a JPEG is turned as its EXIF orientation says. Throws anydepth::ImageError.
-Picture read(const std::filesystem::path& path, bool upright = true);
+/// How a file is read.
+struct Reading {
+  /// Whether a picture is turned as its EXIF orientation says; else it stays as it is stored.
+  bool upright = true;
+  /// A picture whose header says that it has more is refused before anything is allocated for it.
+  std::size_t max_pixels = anydepth::kMaxPixels;
+  /// What it is going to be prepared by; where that takes more than `max_pixels`, it is refused.
+  std::optional<anydepth::Preprocess> recipe;
+};
+
+/// Decodes a file by what it holds: PPM, and PNG or JPEG where this build has them; with the
+/// verdict and the pixels of the Python package. Throws anydepth::ImageError.
+Picture read(const std::filesystem::path& path, const Reading& reading = {});
 
 /// The suffixes that write() takes in this build: `.png, .ppm`.
 std::string writable();

@@ -1,10 +1,14 @@
-// PNG through libpng, with the same result as the Python package: transparency is dropped, palettes
-// and grey become RGB, of 16 bits a channel the upper 8 stay.
+// PNG through libpng, with the verdict and the pixels of the Python package: transparency is
+// dropped, palettes and grey become RGB, of 16 bits a channel the upper 8 stay.
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <string>
 
 #include "anydepth/errors.hpp"
 #include "formats.hpp"
+#include "png_chunks.hpp"
 
 #if ANYDEPTH_WITH_PNG
 
@@ -15,10 +19,10 @@
 namespace pictures {
 namespace {
 
-constexpr std::uint32_t kLargestSide = 1U << 16U;
+constexpr png_uint_32 kLargestSide = 0x7FFFFFFF;  // the budget has judged before
 
 struct Source {
-  const std::vector<std::uint8_t>* content;
+  const std::string* content;
   std::size_t at;
 };
 
@@ -41,6 +45,9 @@ void write_bytes(png_structp png, png_bytep data, std::size_t count) {
 struct Failure {
   std::jmp_buf back;
   std::array<char, 128> reason;
+  /// Of the picture; and whether all were read before: what is wrong behind them does not matter.
+  std::size_t rows;
+  bool late;
 };
 
 [[noreturn]] void fail(png_structp png, png_const_charp message) {
@@ -50,34 +57,66 @@ struct Failure {
   std::longjmp(failure.back, 1);
 }
 
+[[noreturn]] void fail_reading(png_structp png, png_const_charp message) {
+  constexpr int kPasses = 7;
+  auto& failure = *static_cast<Failure*>(png_get_error_ptr(png));
+  failure.late = png_get_current_pass_number(png) >= kPasses ||
+                 png_get_current_row_number(png) >= failure.rows;
+  fail(png, message);
+}
+
 void ignore(png_structp, png_const_charp) {}
 
-/// Reads the whole file. What has a destructor belongs to the caller: a jump must not pass over it.
-bool decode(png_structp png, png_infop info, Failure& failure, Picture& picture,
-            std::vector<png_bytep>& rows) {
+void append(std::string& file, const char* name, const std::string& data) {
+  for (const auto shift : {24U, 16U, 8U, 0U}) {
+    file += static_cast<char>(data.size() >> shift & 0xFFU);
+  }
+  file += name + data + std::string(4, '\0');  // checksums are not compared
+}
+
+/// A PNG of nothing but pixels, so that libpng has no opinion on the rest.
+std::string bare(const PngChunks& chunks) {
+  std::string header;
+  for (const auto side : {chunks.width, chunks.height}) {
+    for (const auto shift : {24U, 16U, 8U, 0U}) {
+      header += static_cast<char>(side >> shift & 0xFFU);
+    }
+  }
+  header += static_cast<char>(chunks.depth);
+  header += static_cast<char>(chunks.colour);
+  header += std::string(2, '\0');
+  header += static_cast<char>(chunks.interlaced ? 1 : 0);
+  std::string file("\x89PNG\r\n\x1a\n");
+  append(file, "IHDR", header);
+  if (chunks.colour == kPngPalette) {
+    const std::size_t most = std::size_t{3} << chunks.depth;
+    auto palette = chunks.palette.substr(0, std::min(chunks.palette.size() / 3 * 3, most));
+    append(file, "PLTE", palette.empty() ? std::string(3, '\0') : palette);
+  }
+  constexpr std::size_t kLongest = 0x7FFFFFFF;
+  for (std::size_t at = 0; at < chunks.pixels.size(); at += kLongest) {
+    append(file, "IDAT", chunks.pixels.substr(at, kLongest));
+  }
+  append(file, "IEND", "");
+  return file;
+}
+
+/// Nothing with a destructor may be made in here: a jump would pass over it.
+bool decode(png_structp png, png_infop info, Failure& failure, png_bytepp rows) {
   if (setjmp(failure.back) != 0) {
-    return false;
+    return failure.late;
   }
   png_set_user_limits(png, kLargestSide, kLargestSide);
+  png_set_crc_action(png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+  png_set_benign_errors(png, 1);
   png_read_info(png, info);
-  const auto colour = png_get_color_type(png, info);
-  if (png_get_bit_depth(png, info) == 16 && (colour & PNG_COLOR_MASK_COLOR) == 0) {
-    png_error(png, "it has more than 8 bits a channel: convert it to 8 bits first");
-  }
   png_set_expand(png);
   png_set_strip_16(png);
   png_set_strip_alpha(png);
   png_set_gray_to_rgb(png);
   (void)png_set_interlace_handling(png);
   png_read_update_info(png, info);
-  picture.height = png_get_image_height(png, info);
-  picture.width = png_get_image_width(png, info);
-  picture.pixels.resize(picture.height * picture.width * 3);
-  for (std::size_t row = 0; row < picture.height; ++row) {
-    rows.push_back(picture.pixels.data() + row * picture.width * 3);
-  }
-  png_read_image(png, rows.data());
-  png_read_end(png, nullptr);
+  png_read_image(png, rows);
   return true;
 }
 
@@ -100,17 +139,31 @@ bool encode(png_structp png, png_infop info, Failure& failure, const Picture& pi
 
 bool has_png() { return true; }
 
-Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>& content) {
-  Failure failure{};
-  Source source{&content, 0};
+Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,
+                 std::size_t max_pixels, Said& said) {
+  std::string file;
   Picture picture;
+  {
+    const auto chunks = read_chunks(path, content, max_pixels, said);
+    picture.height = chunks.height;
+    picture.width = chunks.width;
+    file = bare(chunks);
+  }
+  picture.pixels.resize(picture.height * picture.width * 3);
   std::vector<png_bytep> rows;
-  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, fail, ignore);
+  for (std::size_t row = 0; row < picture.height; ++row) {
+    rows.push_back(picture.pixels.data() + row * picture.width * 3);
+  }
+  Failure failure{};
+  failure.rows = picture.height;
+  Source source{&file, 0};
+  png_structp png =
+      png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, fail_reading, ignore);
   png_infop info = png == nullptr ? nullptr : png_create_info_struct(png);
   bool done = false;
   if (info != nullptr) {
     png_set_read_fn(png, &source, read_bytes);
-    done = decode(png, info, failure, picture, rows);
+    done = decode(png, info, failure, rows.data());
   }
   png_destroy_read_struct(&png, &info, nullptr);
   if (!done) {
@@ -145,7 +198,8 @@ namespace pictures {
 
 bool has_png() { return false; }
 
-Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>&) {
+Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>&, std::size_t,
+                 Said&) {
   unreadable(path, "this build has no libpng");
 }
 

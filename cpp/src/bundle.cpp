@@ -12,6 +12,17 @@ Bundle Bundle::open(const std::filesystem::path& folder) {
   return {folder, std::make_shared<const Manifest>(read_manifest(folder))};
 }
 
+const std::string& Bundle::class_name(std::int64_t label) const {
+  const auto& classes = manifest_->classes;
+  if (label < 0 || static_cast<std::uint64_t>(label) >= classes.size()) {
+    throw BundleError("bundle " + path_.string() + ": its graphs find the label " +
+                      std::to_string(label) + ", its manifest names " +
+                      std::to_string(classes.size()) +
+                      " classes, counted from 0: export it again");
+  }
+  return classes[static_cast<std::size_t>(label)];
+}
+
 std::filesystem::path Bundle::file(const Artifact& artifact, bool check) const {
   auto path = path_ / artifact.file;
   const std::string bundle = "bundle " + path_.string() + ": ";

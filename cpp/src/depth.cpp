@@ -1,5 +1,6 @@
 #include "anydepth/depth.hpp"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -53,11 +54,12 @@ std::vector<int> Gate::choices() const {
 }
 
 DepthTable::DepthTable(std::vector<Gate> gates, std::vector<int> base,
-                       const std::vector<std::string>& ladder)
+                       const std::vector<std::string>& ladder,
+                       const std::vector<std::string>& first)
     : gates_(std::move(gates)), base_(std::move(base)) {
   const DepthSpace space(gates_, base_);
-  rows_ = space.ladder(ladder);
-  levels_ = rows_.size();
+  const auto rungs = space.ladder(ladder);
+  rows_ = first.empty() ? rungs : space.ladder(first);
   if (space.count() > kMostRows) {
     throw DepthError("these " + std::to_string(gates_.size()) + " gates make more than " +
                      std::to_string(kMostRows) + " depths");
@@ -74,14 +76,20 @@ DepthTable::DepthTable(std::vector<Gate> gates, std::vector<int> base,
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     row_of_.emplace(rows_[row].text, row);
   }
+  for (const auto& rung : rungs) {
+    ladder_.push_back(row_of_.at(rung.text));
+  }
 }
 
 std::size_t DepthTable::row(const DepthName& name) const {
   if (const auto* number = std::get_if<std::int64_t>(&name.value())) {
     if (*number < 0 || static_cast<std::uint64_t>(*number) >= rows_.size()) {
-      throw DepthError("unknown depth row " + std::to_string(*number) + ": rows go from 0 to " +
-                       std::to_string(rows_.size() - 1) + ", of which 0 to " +
-                       std::to_string(levels_ - 1) + " are the ladder");
+      const bool first =
+          ladder_.back() + 1 == ladder_.size() && std::is_sorted(ladder_.begin(), ladder_.end());
+      throw DepthError(
+          "unknown depth row " + std::to_string(*number) + ": rows go from 0 to " +
+          std::to_string(rows_.size() - 1) +
+          (first ? ", of which 0 to " + std::to_string(levels() - 1) + " are the ladder" : ""));
     }
     return static_cast<std::size_t>(*number);
   }
@@ -93,19 +101,22 @@ std::size_t DepthTable::row(const DepthName& name) const {
   if (!level) {
     return row_of_.at(DepthSpace(gates_, base_).parse(text).text);
   }
-  if (*level < 0 || static_cast<std::uint64_t>(*level) >= levels_) {
+  if (*level < 0 || static_cast<std::uint64_t>(*level) >= levels()) {
     std::vector<std::string> rungs;
-    for (std::size_t rung = 0; rung < levels_; ++rung) {
+    for (const auto rung : ladder_) {
       rungs.push_back(rows_[rung].text);
     }
     throw DepthError("unknown depth '" + text + "': the ladder has levels 0 to " +
-                     std::to_string(levels_ - 1) + " (" + shorten(rungs, 12) + ")");
+                     std::to_string(levels() - 1) + " (" + shorten(rungs, 12) + ")");
   }
-  return static_cast<std::size_t>(*level);
+  return ladder_[static_cast<std::size_t>(*level)];
 }
 
 std::optional<std::size_t> DepthTable::level(std::size_t row) const {
-  return row < levels_ ? std::optional<std::size_t>(row) : std::nullopt;
+  const auto found = std::find(ladder_.begin(), ladder_.end(), row);
+  return found == ladder_.end()
+             ? std::nullopt
+             : std::optional<std::size_t>(static_cast<std::size_t>(found - ladder_.begin()));
 }
 
 }  // namespace anydepth

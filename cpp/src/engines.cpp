@@ -1,9 +1,11 @@
 #include "engines.hpp"
 
+#include <atomic>
 #include <map>
 #include <utility>
 
 #include "anydepth/errors.hpp"
+#include "graphs.hpp"
 #include "lazy.hpp"
 #include "runtimes/registry.hpp"
 
@@ -16,6 +18,15 @@ std::vector<std::size_t> all_rows(const DepthTable& table) {
     rows[row] = row;
   }
   return rows;
+}
+
+/// An artifact, opened, and held against the manifest.
+EnginePtr opened(const Bundle& bundle, const Artifact& artifact, const std::string& runtime,
+                 const EngineOptions& options, bool check) {
+  const auto path = graph_file(bundle, artifact, check);
+  auto engine = open_engine(runtime, path, artifact, options);
+  check_engine(path.string(), *engine, artifact, bundle.manifest());
+  return engine;
 }
 
 /// One graph for all depths; the row goes in as an input.
@@ -54,10 +65,8 @@ class EngineSet : public Engines {
       throw BundleError(missing(row));
     }
     auto& graph = found->second;
-    return {graph.engine.get([&] {
-              return open_engine(runtime_, bundle_.file(graph.artifact, check_), graph.artifact,
-                                 options_);
-            }),
+    return {graph.engine.get(
+                [&] { return opened(bundle_, graph.artifact, runtime_, options_, check_); }),
             false};
   }
 
@@ -97,16 +106,35 @@ class EngineSet : public Engines {
 /// Pieces of the network; the chain of a depth acts as one engine.
 class EngineChains : public Engines {
  public:
-  EngineChains(StagesPtr stages, const DepthTable& table)
-      : stages_(std::move(stages)), depths_(table.rows()), rows_(all_rows(table)) {}
+  EngineChains(StagesPtr stages, Bundle bundle, const std::vector<Artifact>& artifacts)
+      : stages_(std::move(stages)),
+        bundle_(std::move(bundle)),
+        last_(artifacts.front()),
+        rows_(all_rows(bundle_.table())),
+        checked_(rows_.size()) {
+    for (const auto& artifact : artifacts) {  // the chain ends early where one of its pieces does
+      last_ = artifact.engine && !artifact.engine->detections ? artifact : last_;
+    }
+  }
 
-  Located at(std::size_t row) const override { return {stages_->at(depths_[row]), false}; }
+  Located at(std::size_t row) const override {
+    const auto& depth = bundle_.table().rows()[row];
+    auto chain = stages_->at(depth);
+    if (!checked_[row]) {
+      check_engine("the chain at depth " + depth.text, *chain, last_, bundle_.manifest());
+      checked_[row] = true;
+    }
+    return {std::move(chain), false};
+  }
+
   std::vector<std::size_t> rows() const override { return rows_; }
 
  private:
   StagesPtr stages_;
-  std::vector<Depth> depths_;
+  Bundle bundle_;
+  Artifact last_;
   std::vector<std::size_t> rows_;
+  mutable std::vector<std::atomic<bool>> checked_;
 };
 
 }  // namespace
@@ -115,18 +143,18 @@ EnginesPtr open_engines(const Bundle& bundle, const std::vector<Artifact>& artif
                         const std::string& runtime, const EngineOptions& options, bool check) {
   const auto& first = artifacts.front();
   if (first.layout == "gated") {
-    auto engine = open_engine(runtime, bundle.file(first, check), first, options);
+    auto engine = opened(bundle, first, runtime, options, check);
     return std::make_unique<GatedEngine>(std::move(engine), bundle.table());
   }
   if (first.layout == "stages") {
     std::vector<Link> links;
     for (const auto& artifact : artifacts) {
       if (artifact.piece) {
-        links.push_back({bundle.file(artifact, check), artifact});
+        links.push_back({graph_file(bundle, artifact, check), artifact});
       }
     }
-    return std::make_unique<EngineChains>(open_stages(runtime, std::move(links), options),
-                                          bundle.table());
+    return std::make_unique<EngineChains>(open_stages(runtime, std::move(links), options), bundle,
+                                          artifacts);
   }
   return std::make_unique<EngineSet>(bundle, artifacts, runtime, options, check);
 }

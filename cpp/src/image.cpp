@@ -35,6 +35,9 @@ Values make_values(const Preprocess& recipe) {
   return values;
 }
 
+/// What the weights of a row or column that is averaged over take in Python, in pixels.
+constexpr std::size_t kWeights = 4;
+
 /// Where the picture lies in the network's input.
 struct Place {
   std::size_t top = 0;
@@ -43,11 +46,11 @@ struct Place {
   std::size_t width = 0;
 };
 
-Place place_of(const ImageView& image, const Preprocess& recipe) {
+Place place_of(std::size_t rows, std::size_t columns, const Preprocess& recipe) {
   Place place{0, 0, recipe.height, recipe.width};
   if (recipe.resize == Preprocess::Resize::kLetterbox) {
-    const auto height = static_cast<double>(image.height);
-    const auto width = static_cast<double>(image.width);
+    const auto height = static_cast<double>(rows);
+    const auto width = static_cast<double>(columns);
     const double ratio = std::min(static_cast<double>(recipe.height) / height,
                                   static_cast<double>(recipe.width) / width);
     // Halves go to the even number, as Python rounds.
@@ -57,6 +60,30 @@ Place place_of(const ImageView& image, const Preprocess& recipe) {
     place.left = (recipe.width - place.width) / 2;
   }
   return place;
+}
+
+/// What the Python package keeps between a picture and its result at the most, in pixels. Here it
+/// is less, but both refuse the same pictures, and what takes that much memory there takes long
+/// here.
+std::size_t taken(std::size_t height, std::size_t width, const Preprocess& recipe) {
+  const Place place = place_of(height, width, recipe);
+  const bool narrower = place.width != width && width > 1;
+  if (!recipe.antialias) {
+    const bool same = place.height == height && place.width == width;
+    return same ? 0 : std::min(height, 2 * place.height) * place.width;
+  }
+  return std::max({narrower ? height * place.width : 0, narrower ? kWeights * width : 0,
+                   place.height != height ? kWeights * height : 0});
+}
+
+/// `picture PATH of 4 x 3 pixels`.
+std::string described(std::size_t height, std::size_t width, const std::string& name) {
+  return name + " of " + std::to_string(width) + " x " + std::to_string(height) + " pixels";
+}
+
+std::string advice(std::size_t max_pixels) {
+  return "over the budget of " + std::to_string(max_pixels) +
+         " pixels: make it smaller, or raise --max-pixels (max_pixels)";
 }
 
 /// The network's input while it is filled.
@@ -128,6 +155,23 @@ float clipped(float value, float most) { return std::min(std::max(value, 0.0F), 
 
 }  // namespace
 
+void check_picture(std::size_t height, std::size_t width, std::size_t max_pixels,
+                   const std::string& name) {
+  if (width != 0 && height > max_pixels / width) {
+    throw ImageError(described(height, width, name) + " is " + advice(max_pixels));
+  }
+}
+
+void check_picture(std::size_t height, std::size_t width, const Preprocess& recipe,
+                   std::size_t max_pixels, const std::string& name) {
+  check_picture(height, width, max_pixels, name);
+  const auto pixels = taken(height, width, recipe);
+  if (pixels > max_pixels) {
+    throw ImageError(described(height, width, name) + " takes " + std::to_string(pixels) +
+                     " while it is resized, " + advice(max_pixels));
+  }
+}
+
 void Geometry::to_picture(float* boxes, std::size_t count) const {
   const std::array<float, 2> most{static_cast<float>(width), static_cast<float>(height)};
   for (std::size_t place = 0; place < 4 * count; ++place) {
@@ -138,9 +182,11 @@ void Geometry::to_picture(float* boxes, std::size_t count) const {
   }
 }
 
-Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out) {
+Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out,
+                 std::size_t max_pixels) {
   check(image, recipe);
-  const Place place = place_of(image, recipe);
+  check_picture(image.height, image.width, recipe, max_pixels);
+  const Place place = place_of(image.height, image.width, recipe);
   Input input(recipe, place, out);
   const auto take = [&input](std::size_t row, const std::uint8_t* pixels) {
     input.take(row, pixels);
@@ -158,12 +204,14 @@ Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out) {
           image.width};
 }
 
-Batch prepare_batch(const std::vector<ImageView>& images, const Preprocess& recipe) {
+Batch prepare_batch(const std::vector<ImageView>& images, const Preprocess& recipe,
+                    std::size_t max_pixels) {
   if (images.empty()) {
     throw ImageError("a batch of no pictures cannot be prepared: give at least one");
   }
   for (const auto& image : images) {
     check(image, recipe);
+    check_picture(image.height, image.width, recipe, max_pixels);
   }
   constexpr std::size_t kMost = std::numeric_limits<std::size_t>::max() / sizeof(float) / kChannels;
   if (recipe.height > kMost / recipe.width / images.size()) {
@@ -175,7 +223,8 @@ Batch prepare_batch(const std::vector<ImageView>& images, const Preprocess& reci
   Batch batch;
   batch.images.resize(images.size() * one);
   for (std::size_t index = 0; index < images.size(); ++index) {
-    batch.geometries.push_back(prepare(images[index], recipe, &batch.images[index * one]));
+    batch.geometries.push_back(
+        prepare(images[index], recipe, &batch.images[index * one], max_pixels));
   }
   return batch;
 }

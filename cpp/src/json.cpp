@@ -14,6 +14,7 @@ namespace {
 /// More than any manifest has; limits the time and memory that a made-up one can cost.
 constexpr std::size_t kDeepest = 64;
 constexpr std::size_t kMostValues = 1'000'000;
+constexpr const char* kNotJson = "it is not valid JSON";
 
 /// Builds the tree from what the parser meets.
 class Builder final : public nlohmann::json_sax<nlohmann::json> {
@@ -51,9 +52,9 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(std::size_t, const std::string&,
                    const nlohmann::json::exception& error) override {
-    const std::string message = error.what();  // begins with the parser's own number in brackets
-    const auto start = message.find("] ");
-    throw std::invalid_argument(start == std::string::npos ? message : message.substr(start + 2));
+    constexpr int kNumberOverflow = 406;
+    // The parser's own words are not those of Python's.
+    throw std::invalid_argument(error.id == kNumberOverflow ? "a number is too large" : kNotJson);
   }
 
  private:
@@ -104,6 +105,9 @@ Json parse_json(const std::string& text) {
   Json found;
   Builder builder(found);
   nlohmann::json::sax_parse(text, &builder);
+  if (text.find('\0') != std::string::npos) {  // where the parser stops reading, content or not
+    throw std::invalid_argument(kNotJson);
+  }
   return found;
 }
 

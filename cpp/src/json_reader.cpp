@@ -74,7 +74,7 @@ std::vector<JsonValue> JsonValue::items() const {
   const auto& list = as<JsonList>("Input should be a valid list");
   std::vector<JsonValue> found;
   for (std::size_t index = 0; index < list.size(); ++index) {
-    found.emplace_back(list[index], beneath(std::to_string(index)));
+    found.emplace_back(list[index], beneath(std::to_string(index)), unknown_);
   }
   return found;
 }
@@ -90,7 +90,7 @@ std::vector<std::string> JsonValue::texts() const {
 std::vector<std::pair<std::string, JsonValue>> JsonValue::members() const {
   std::vector<std::pair<std::string, JsonValue>> found;
   for (const auto& [key, value] : as<JsonMembers>("Input should be a valid dictionary")) {
-    found.emplace_back(key, JsonValue(value, beneath(key)));
+    found.emplace_back(key, JsonValue(value, beneath(key), unknown_));
   }
   return found;
 }
@@ -98,10 +98,17 @@ std::vector<std::pair<std::string, JsonValue>> JsonValue::members() const {
 std::optional<JsonValue> JsonValue::member(const std::string& key) const {
   for (const auto& [name, value] : as<JsonMembers>("Input should be a valid dictionary")) {
     if (name == key) {
-      return JsonValue(value, beneath(key));
+      return JsonValue(value, beneath(key), unknown_);
     }
   }
   return std::nullopt;
+}
+
+void JsonValue::not_asked_for() const {
+  if (unknown_ == nullptr) {
+    refuse("Extra inputs are not permitted");
+  }
+  unknown_->push_back(place_);
 }
 
 void JsonValue::refuse(const std::string& problem) const { throw InvalidJson(place_, problem); }
@@ -144,7 +151,7 @@ std::optional<JsonValue> JsonObject::required_nullable(const std::string& key) {
 void JsonObject::finish() const {
   for (const auto& [key, value] : value_.members()) {
     if (known_.count(key) == 0) {
-      value.refuse("Extra inputs are not permitted");
+      value.not_asked_for();
     }
   }
 }

@@ -19,19 +19,26 @@ namespace anydepth {
 class InvalidJson : public std::runtime_error {
  public:
   InvalidJson(std::string place, const std::string& problem)
-      : std::runtime_error(problem), place_(std::move(place)) {}
+      : std::runtime_error(problem), place_(std::move(place)), problem_(problem) {}
 
   /// Keys and numbers joined by dots: `artifacts.0.file`; empty at the top.
   const std::string& place() const { return place_; }
+  /// What is wrong, whole: what() ends where a name has a zero byte.
+  const std::string& problem() const { return problem_; }
 
  private:
   std::string place_;
+  std::string problem_;
 };
 
 /// One value, which somebody else owns, and where it is.
 class JsonValue {
  public:
-  JsonValue(const Json& json, std::string place) : json_(&json), place_(std::move(place)) {}
+  /// `unknown`: where the places of keys go that nobody asks for; without it they are refused.
+  JsonValue(const Json& json, std::string place, std::vector<std::string>* unknown = nullptr)
+      : json_(&json), place_(std::move(place)), unknown_(unknown) {}
+
+  const Json& json() const { return *json_; }
 
   bool is_null() const;
   std::string text() const;
@@ -51,6 +58,9 @@ class JsonValue {
   /// A member of an object, where it is there.
   std::optional<JsonValue> member(const std::string& key) const;
 
+  /// What to do with a key that nobody asked for.
+  void not_asked_for() const;
+
   [[noreturn]] void refuse(const std::string& problem) const;
   [[noreturn]] void refuse(const std::string& key, const std::string& problem) const;
 
@@ -61,6 +71,7 @@ class JsonValue {
 
   const Json* json_;
   std::string place_;
+  std::vector<std::string>* unknown_;
 };
 
 /// An object with keys that are known beforehand. Ask for each, then call finish().
@@ -77,7 +88,7 @@ class JsonObject {
   /// One that has to be there and may be null.
   std::optional<JsonValue> required_nullable(const std::string& key);
 
-  /// Refuses keys that nobody asked for.
+  /// Refuses keys that nobody asked for, or notes them; see JsonValue.
   void finish() const;
 
  private:

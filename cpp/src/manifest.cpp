@@ -3,22 +3,29 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "anydepth/errors.hpp"
 #include "depth_space.hpp"
 #include "json.hpp"
 #include "json_reader.hpp"
 #include "manifest_fields.hpp"
+#include "manifest_version.hpp"
+#include "regular_file.hpp"
 #include "text.hpp"
+#include "warn.hpp"
 
 namespace anydepth {
 namespace {
 
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kRemedy = "delete the folder and export the bundle again";
 /// More than any manifest has; limits the time and memory that a made-up one can cost.
 constexpr std::uintmax_t kMostBytes = 16U << 20U;
 
@@ -50,14 +57,17 @@ std::string no_folder(const std::filesystem::path& path) {
          " is a file, expected the folder of a bundle; make one with 'anydepth-deploy export'";
 }
 
+BundleError damaged(const std::filesystem::path& path, const std::string& problem) {
+  return BundleError(path.string() + " is damaged (" + problem + "): " + kRemedy);
+}
+
 std::string read_text(const std::filesystem::path& path) {
   const auto cannot = [&](int reason) {
     return BundleError(path.string() + " cannot be read: [Errno " + std::to_string(reason) + "] " +
                        std::generic_category().message(reason) + ": '" + path.string() + "'");
   };
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    throw cannot(EISDIR);
+  if (const auto kind = kind_of_file(path)) {
+    throw BundleError(path.string() + " cannot be read: " + no_file(*kind));
   }
   errno = 0;
   std::ifstream file(path, std::ios::binary);
@@ -74,28 +84,33 @@ std::string read_text(const std::filesystem::path& path) {
     text.append(block.data(), static_cast<std::size_t>(file.gcount()));
     if (text.size() > kMostBytes) {
       throw BundleError(path.string() + " has more than " + std::to_string(kMostBytes) +
-                        " bytes, which no manifest has: delete the folder and export the bundle "
-                        "again");
+                        " bytes, which no manifest has: " + kRemedy);
     }
   }
   if (!is_utf8(text)) {
-    throw BundleError(path.string() + " cannot be read: it is not text in UTF-8");
+    throw damaged(path, "it is not text in UTF-8");
   }
   return text;
 }
 
-/// Another version may have other fields: it is told apart first.
-void check_version(const std::filesystem::path& path, const Json& manifest) {
+/// Another version may have other fields: it is told apart first. The version of a manifest with
+/// fields that may be unknown here; none where all are known.
+std::optional<ManifestVersion> newer_version(const std::filesystem::path& path,
+                                             const Json& manifest) {
   const auto* members = std::get_if<JsonMembers>(&manifest.value);
   for (std::size_t place = 0; members != nullptr && place < members->size(); ++place) {
     const auto& [key, value] = (*members)[place];
-    const auto* version = std::get_if<std::int64_t>(&value.value);
-    if (key == "version" && version != nullptr && *version != 1) {
-      throw BundleError(path.string() + " has manifest version " + std::to_string(*version) +
-                        ", this anydepth-deploy reads version 1: export it into another folder, or "
-                        "install the version that made it");
+    const auto version = key == "version" ? version_of(value) : std::nullopt;
+    if (version && version->major != kKnownVersion.major) {
+      throw BundleError(path.string() + " has manifest version " + written_version(*version) +
+                        ", this anydepth-deploy reads version " + written_version(kKnownVersion) +
+                        ": export it into another folder, or " + made_it(manifest));
+    }
+    if (version && version->minor > kKnownVersion.minor) {
+      return version;
     }
   }
+  return std::nullopt;
 }
 
 void check_rows(const std::vector<DepthRow>& rows, const DepthTable& table) {
@@ -119,6 +134,25 @@ void check_rows(const std::vector<DepthRow>& rows, const DepthTable& table) {
   }
 }
 
+/// The ladder that the rows begin with, where it is another than that of the manifest: all down to
+/// super. None where there is no such ladder.
+std::vector<std::string> first_rows(const DepthSpace& space, const ManifestFields& fields) {
+  std::vector<std::string> first;
+  const auto last = space.super().text;
+  for (const auto& row : fields.depths) {
+    first.push_back(row.depth);
+    if (row.depth == last) {
+      try {
+        return space.ladder(first) == space.ladder(fields.ladder) ? std::vector<std::string>{}
+                                                                  : first;
+      } catch (const DepthError&) {
+        return {};
+      }
+    }
+  }
+  return {};
+}
+
 /// The table of depths. Counted first: a damaged list of gates must not make a table of billions of
 /// rows.
 DepthTable make_table(const ManifestFields& fields) {
@@ -128,7 +162,7 @@ DepthTable make_table(const ManifestFields& fields) {
     if (space.count() != fields.depths.size()) {
       refuse("the depth table does not follow from the gates and the ladder");
     }
-    DepthTable table(fields.gates, fields.base, fields.ladder);
+    DepthTable table(fields.gates, fields.base, fields.ladder, first_rows(space, fields));
     check_rows(fields.depths, table);
     return table;
   } catch (const DepthError& error) {
@@ -241,16 +275,26 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   try {
     content = parse_json(text);
   } catch (const std::invalid_argument& problem) {
-    throw BundleError(path.string() + " is damaged (" + problem.what() +
-                      "): delete the folder and export the bundle again");
+    throw damaged(path, problem.what());
   }
-  check_version(path, content);
+  const auto newer = newer_version(path, content);
+  std::vector<std::string> unknown;
   try {
-    return make_manifest(read_fields(content));
-  } catch (const InvalidJson& problem) {
-    const std::string where = problem.place().empty() ? "manifest" : problem.place();
-    throw BundleError(path.string() + " is not a valid manifest: " + where + ": " + problem.what() +
-                      ": delete the folder and export the bundle again");
+    Manifest found = make_manifest(read_fields(content, newer ? &unknown : nullptr));
+    if (!unknown.empty()) {
+      warn(path.string() + " is of version " + version_text(*newer) + ", newer than " +
+           version_text(kKnownVersion) +
+           ", which this anydepth-deploy knows; left out what it does not know: " +
+           shorten(unknown, 4));
+    }
+    return found;
+  } catch (const InvalidJson& invalid) {
+    const std::string where = shorten({invalid.place().empty() ? "manifest" : invalid.place()});
+    const std::string remedy =
+        newer ? "it is of a newer version (" + version_text(*newer) + "): " + made_it(content)
+              : kRemedy;
+    throw BundleError(path.string() + " is not a valid manifest: " + where + ": " +
+                      invalid.problem() + ": " + remedy);
   }
 }
 

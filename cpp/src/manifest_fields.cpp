@@ -4,13 +4,19 @@
 #include <limits>
 #include <utility>
 
+#include "manifest_version.hpp"
+
 namespace anydepth {
 namespace {
 
 constexpr std::int64_t kMostInt = std::numeric_limits<int>::max();
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-/// Pixels of one side of the network's input; limits the memory that a made-up manifest can cost.
-constexpr std::int64_t kLargestSide = 1 << 16;
+/// Of the network's input; limits the memory that a made-up manifest can cost.
+constexpr std::int64_t kMostSide = 16384;
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 26U;
+constexpr std::int64_t kMostOpset = 1000;
+constexpr std::int64_t kMostBatch = 65536;
+constexpr std::int64_t kMostDetections = 1'000'000;
 /// Gates have to be counted to make a table of depths.
 constexpr std::size_t kMostGates = 1000;
 
@@ -30,12 +36,62 @@ Names names(const JsonValue& value) {
   return found;
 }
 
-std::vector<JsonValue> exactly(const JsonValue& value, std::size_t count) {
+/// Bytes, multiply-adds, pictures: what any program can hold.
+std::int64_t count(const JsonValue& value) { return value.integer(0, kMost); }
+
+std::int64_t opset(const JsonValue& value) { return value.integer(1, kMostOpset); }
+
+std::size_t batch_size(const JsonValue& value) {
+  return static_cast<std::size_t>(value.integer(1, kMostBatch));
+}
+
+/// What cannot be below nothing.
+double ratio(const JsonValue& value) {
+  const double found = value.number();
+  if (found < 0) {
+    value.refuse("Input should be greater than or equal to 0");
+  }
+  return found;
+}
+
+/// A factor or a divisor that float can hold, and whose reciprocal it can hold, too.
+double factor(const JsonValue& value) {
+  const double found = value.number();
+  if (!(found >= 1e-6 && found <= 1e6)) {
+    value.refuse("Input should be from 0.000001 to 1000000");
+  }
+  return found;
+}
+
+double offset(const JsonValue& value) {
+  const double found = value.number();
+  if (!(found >= -1e6 && found <= 1e6)) {
+    value.refuse("Input should be from -1000000 to 1000000");
+  }
+  return found;
+}
+
+std::vector<JsonValue> at_most(const JsonValue& value, std::size_t most) {
   auto items = value.items();
-  if (items.size() != count) {
-    value.refuse("Input should have " + std::to_string(count) + " items");
+  if (items.size() > most) {
+    value.refuse("List should have at most " + std::to_string(most) +
+                 " items after validation, not " + std::to_string(items.size()));
   }
   return items;
+}
+
+/// Each of exactly `Count` items as `read` understands it.
+template <std::size_t Count, typename Read>
+auto each(const JsonValue& value, Read read) {
+  const auto items = at_most(value, Count);
+  std::array<decltype(read(value)), Count> found{};
+  for (std::size_t index = 0; index < Count; ++index) {
+    if (index >= items.size()) {
+      value.refuse(std::to_string(index), "Field required");
+    }
+    found[index] = read(items[index]);
+  }
+  return found;
 }
 
 std::vector<std::string> at_least_one(const JsonValue& value) {
@@ -46,17 +102,22 @@ std::vector<std::string> at_least_one(const JsonValue& value) {
   return texts;
 }
 
-std::array<double, 3> triple(const JsonValue& value) {
-  const auto items = exactly(value, 3);
-  return {items[0].number(), items[1].number(), items[2].number()};
+std::size_t side(const JsonValue& value) {
+  return static_cast<std::size_t>(value.integer(1, kMostSide));
 }
 
 Preprocess read_preprocess(const JsonValue& value) {
   JsonObject object(value);
   Preprocess found;
-  const auto size = exactly(object.required("size"), 2);
-  found.height = static_cast<std::size_t>(size[0].integer(1, kLargestSide));
-  found.width = static_cast<std::size_t>(size[1].integer(1, kLargestSide));
+  const JsonValue size = object.required("size");
+  const auto sides = each<2>(size, side);
+  found.height = sides[0];
+  found.width = sides[1];
+  if (found.height * found.width > static_cast<std::size_t>(kMostPixels)) {
+    size.refuse("an input of " + std::to_string(found.height) + " x " +
+                std::to_string(found.width) + " has more than " + std::to_string(kMostPixels) +
+                " pixels");
+  }
   if (const auto resize = object.optional("resize")) {
     found.resize = resize->choice({"stretch", "letterbox"}) == "letterbox"
                        ? Preprocess::Resize::kLetterbox
@@ -75,13 +136,13 @@ Preprocess read_preprocess(const JsonValue& value) {
     channels->choice({"RGB"});
   }
   if (const auto scale = object.optional("scale")) {
-    found.scale = scale->number();
+    found.scale = factor(*scale);
   }
   if (const auto mean = object.optional("mean")) {
-    found.mean = triple(*mean);
+    found.mean = each<3>(*mean, offset);
   }
   if (const auto deviation = object.optional("std")) {
-    found.std = triple(*deviation);
+    found.std = each<3>(*deviation, factor);
   }
   if (const auto layout = object.optional("layout")) {
     layout->choice({"NCHW"});
@@ -100,15 +161,18 @@ Suppression read_suppression(const JsonValue& value) {
                                    : Suppression::Where::kNone;
   }
   if (const auto score = object.optional("score_threshold")) {
-    found.score_threshold = score->number();
-    if (!(found.score_threshold >= 0 && found.score_threshold < 1)) {
-      score->refuse("Input should be at least 0 and less than 1");
+    found.score_threshold = ratio(*score);
+    if (found.score_threshold >= 1) {
+      score->refuse("Input should be less than 1");
     }
   }
   if (const auto overlap = object.optional("iou_threshold")) {
     found.iou_threshold = overlap->number();
-    if (!(found.iou_threshold > 0 && found.iou_threshold <= 1)) {
-      overlap->refuse("Input should be more than 0 and at most 1");
+    if (found.iou_threshold <= 0) {
+      overlap->refuse("Input should be greater than 0");
+    }
+    if (found.iou_threshold > 1) {
+      overlap->refuse("Input should be less than or equal to 1");
     }
   }
   object.finish();
@@ -119,7 +183,7 @@ Gate read_gate(const JsonValue& value) {
   JsonObject object(value);
   Gate found;
   found.name = object.required("name").text();
-  found.group = small(object.required("group"), std::numeric_limits<int>::min());
+  found.group = small(object.required("group"));
   if (const auto layers = object.optional("layers")) {
     found.layers = static_cast<int>(layers->integer(0, 999));
   }
@@ -130,13 +194,13 @@ Gate read_gate(const JsonValue& value) {
 DepthRow read_row(const JsonValue& value) {
   JsonObject object(value);
   DepthRow found;
-  found.index = object.required("index").integer();
+  found.index = count(object.required("index"));
   found.depth = object.required("depth").text();
   if (const auto level = object.required_nullable("level")) {
-    found.level = level->integer();
+    found.level = count(*level);
   }
-  for (const auto& [part, count] : object.required("macs").members()) {
-    const std::int64_t number = count.integer();
+  for (const auto& [part, macs] : object.required("macs").members()) {
+    const std::int64_t number = count(macs);
     if (part == "total") {
       found.macs = number;
     }
@@ -156,7 +220,7 @@ StagePiece read_piece(const JsonValue& value) {
     for (const auto& item : when->items()) {
       JsonObject condition(item);
       Condition asked;
-      asked.gate = static_cast<std::size_t>(condition.required("gate").integer(0, kMost));
+      asked.gate = static_cast<std::size_t>(small(condition.required("gate")));
       if (const auto layer = condition.optional("layer")) {
         asked.layer = small(*layer);
       }
@@ -181,9 +245,9 @@ EngineSpec read_engine(const JsonValue& value) {
   found.capabilities = at_least_one(object.required("capabilities"));
   const JsonValue batch = object.required("batch");
   JsonObject sizes(batch);
-  found.smallest_batch = static_cast<std::size_t>(sizes.required("smallest").integer(1, kMost));
-  found.typical_batch = static_cast<std::size_t>(sizes.required("typical").integer(1, kMost));
-  found.largest_batch = static_cast<std::size_t>(sizes.required("largest").integer(1, kMost));
+  found.smallest_batch = batch_size(sizes.required("smallest"));
+  found.typical_batch = batch_size(sizes.required("typical"));
+  found.largest_batch = batch_size(sizes.required("largest"));
   sizes.finish();
   if (found.smallest_batch > found.typical_batch || found.typical_batch > found.largest_batch) {
     batch.refuse("batch sizes " + std::to_string(found.smallest_batch) + ", " +
@@ -191,15 +255,15 @@ EngineSpec read_engine(const JsonValue& value) {
                  " do not rise");
   }
   if (const auto workspace = object.nullable("workspace")) {
-    workspace->integer();
+    count(*workspace);
   }
-  object.required("opset").integer();
+  opset(object.required("opset"));
   if (const auto detections = object.optional("detections")) {
     found.detections = detections->flag();
   }
   if (const auto layers = object.optional("layers")) {
-    for (const auto& [type, count] : layers->members()) {
-      count.integer();
+    for (const auto& [type, number] : layers->members()) {
+      count(number);
     }
   }
   object.finish();
@@ -213,9 +277,9 @@ Verification read_verification(const JsonValue& value) {
   found.passed = object.required("passed").flag();
   found.reference = object.required("reference").text();
   object.required("device").text();
-  object.required("depths").integer();
+  count(object.required("depths"));
   for (const auto& size : object.required("batches").items()) {
-    size.integer();
+    batch_size(size);
   }
   object.finish();
   return found;
@@ -229,10 +293,10 @@ std::string read_quantisation(const JsonValue& value) {
   table.required("file").text();
   table.required("sha256").digest();
   table.required("method").text();
-  table.required("pictures").integer();
+  count(table.required("pictures"));
   table.finish();
-  object.required("max_ratio").number();
-  object.required("max_error").number();
+  ratio(object.required("max_ratio"));
+  ratio(object.required("max_error"));
   for (const char* list : {"keep", "quantise"}) {
     if (const auto nodes = object.optional(list)) {
       nodes->texts();
@@ -278,7 +342,7 @@ ArtifactFields read_artifact(const JsonValue& value) {
     found.target = read_quantisation(*scheme);
   }
   if (const auto quantised = object.optional("quantised")) {
-    quantised->integer();
+    count(*quantised);
   }
   if (const auto kept = object.optional("kept")) {
     for (const auto& item : kept->items()) {
@@ -300,19 +364,19 @@ ArtifactFields read_artifact(const JsonValue& value) {
     found.verified = read_verification(*verified);
   }
   if (const auto row = object.nullable("row")) {
-    fields.row = row->integer();
+    fields.row = count(*row);
   }
   if (const auto level = object.nullable("level")) {
-    level->integer();
+    count(*level);
   }
   if (const auto raw = object.optional("raw")) {
     found.raw = raw->flag();
   }
-  object.required("opset").integer();
-  found.bytes = static_cast<std::uint64_t>(object.required("bytes").integer(0, kMost));
+  opset(object.required("opset"));
+  found.bytes = static_cast<std::uint64_t>(count(object.required("bytes")));
   found.sha256 = object.required("sha256").digest();
   names(object.required("built_with"));
-  object.required("build_seconds").number();
+  ratio(object.required("build_seconds"));
   object.finish();
   return fields;
 }
@@ -327,38 +391,38 @@ void check_results(const JsonValue& value) {
 
 }  // namespace
 
-ManifestFields read_fields(const Json& manifest) {
-  const JsonValue top(manifest, "");
+ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unknown) {
+  const JsonValue top(manifest, "", unknown);
   JsonObject object(top);
   ManifestFields found;
   if (const auto format = object.optional("format")) {
     format->choice({"anydepth-deploy bundle"});
   }
-  if (const auto version = object.optional("version"); version && version->integer() != 1) {
-    version->refuse("Input should be 1");
+  if (const auto version = object.optional("version")) {
+    const auto found_version = version_of(version->json());
+    if (!found_version || found_version->major != kKnownVersion.major) {
+      const std::string major = std::to_string(kKnownVersion.major);
+      version->refuse("Input should be " + major + ", or text like '" + major + ".1'");
+    }
   }
   found.tool_version = object.required("tool_version").text();
   object.required("created").text();
   JsonObject source(object.required("source"));
   found.source_file = source.required("file").text();
   found.source_sha256 = source.required("sha256").digest();
-  source.required("bytes").integer();
+  count(source.required("bytes"));
   source.required("weights").text();
   source.finish();
   found.family = object.required("family").text();
   found.config = object.required("config").text();
-  object.required("parameters").integer();
+  count(object.required("parameters"));
   found.classes = at_least_one(object.required("classes"));
   found.preprocess = read_preprocess(object.required("preprocess"));
-  const JsonValue gates = object.required("gates");
-  for (const auto& gate : gates.items()) {
+  for (const auto& gate : at_most(object.required("gates"), kMostGates)) {
     found.gates.push_back(read_gate(gate));
   }
-  if (found.gates.size() > kMostGates) {
-    gates.refuse("List should have at most " + std::to_string(kMostGates) + " items");
-  }
   for (const auto& setting : object.required("base").items()) {
-    found.base.push_back(small(setting, std::numeric_limits<int>::min()));
+    found.base.push_back(small(setting));
   }
   found.ladder = object.required("ladder").texts();
   for (const auto& row : object.required("depths").items()) {
@@ -369,7 +433,7 @@ ManifestFields read_fields(const Json& manifest) {
     found.suppression = read_suppression(*suppression);
   }
   found.max_detections =
-      static_cast<std::size_t>(object.required("max_detections").integer(1, kMost));
+      static_cast<std::size_t>(object.required("max_detections").integer(1, kMostDetections));
   if (const auto artifacts = object.optional("artifacts")) {
     for (const auto& artifact : artifacts->items()) {
       found.artifacts.push_back(read_artifact(artifact));

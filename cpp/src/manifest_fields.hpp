@@ -45,7 +45,8 @@ struct ManifestFields {
   std::vector<ArtifactFields> artifacts;
 };
 
-/// Throws InvalidJson for a field that is missing, unknown, of the wrong type or out of range.
-ManifestFields read_fields(const Json& manifest);
+/// Throws InvalidJson for a field that is missing, of the wrong type or out of range. The places of
+/// unknown fields go to `unknown`; without it, they are refused, too.
+ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unknown = nullptr);
 
 }  // namespace anydepth

@@ -201,6 +201,17 @@ void sample_along(const std::uint8_t* pixels, const std::vector<Between>& column
 
 void resize_averaging(const ImageView& image, std::size_t height, std::size_t width,
                       const TakeRow& take) {
+  if (image.width == 1 && width != 1) {
+    // Along rows its only pixel is repeated, which no order changes: so of fewer rows.
+    std::vector<std::uint8_t> line(kChannels * width);
+    resize_averaging(image, height, 1, [&](std::size_t row, const std::uint8_t* pixel) {
+      for (auto at = line.begin(); at != line.end(); at += kChannels) {
+        std::copy_n(pixel, kChannels, at);
+      }
+      take(row, line.data());
+    });
+    return;
+  }
   if (height == image.height) {
     WideRows rows(image, width, 1);
     for (std::size_t row = 0; row < height; ++row) {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "anydepth/bundle.hpp"
@@ -59,6 +62,51 @@ Tensors raw(const Tensors& found) {
   return made;
 }
 
+/// Refuses NaN and infinity, which would become scores that are NaN, and no detections.
+void check_finite(const TensorView& images) {
+  constexpr std::uint32_t kExponent = 0x7F800000U;
+  constexpr std::size_t kLanes = 16;  // of which a compiler makes a few wide ones
+  const auto* values = elements_of<float>(images);
+  const auto count = images.elements();
+  const auto bits = [&](std::size_t place) {
+    std::uint32_t found = 0;
+    std::memcpy(&found, values + place, sizeof(found));
+    return found & kExponent;
+  };
+  std::array<std::uint32_t, kLanes> largest{};
+  std::size_t place = 0;
+  for (; place + kLanes <= count; place += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      largest[lane] = std::max(largest[lane], bits(place + lane));
+    }
+  }
+  for (; place < count; ++place) {
+    largest[0] = std::max(largest[0], bits(place));
+  }
+  if (*std::max_element(largest.begin(), largest.end()) != kExponent) {
+    return;
+  }
+  std::size_t wrong = 0;
+  std::size_t first = count;
+  for (place = 0; place < count; ++place) {
+    if (bits(place) == kExponent) {
+      first = std::min(first, place);
+      ++wrong;
+    }
+  }
+  std::vector<std::int64_t> index(images.shape.size());
+  auto left = static_cast<std::int64_t>(first);
+  for (auto axis = index.size(); axis-- > 0; left /= images.shape[axis]) {
+    index[axis] = left % images.shape[axis];
+  }
+  const float value = values[first];
+  const std::string infinite = value < 0 ? "-inf" : "inf";
+  throw InputError("images have " + std::to_string(wrong) +
+                   " values that are not finite, the first at " + written(index) + " (" +
+                   (std::isnan(value) ? "nan" : infinite) +
+                   "); expected numbers as the manifest's preprocessing gives them");
+}
+
 /// The detections of the first `count` images.
 void keep_images(Detections& found, std::size_t count) {
   found.batch = count;
@@ -72,7 +120,9 @@ void keep_images(Detections& found, std::size_t count) {
 class Session::Impl {
  public:
   Impl(Bundle bundle, const SessionOptions& options)
-      : bundle_(std::move(bundle)), manifest_(bundle_.manifest()) {
+      : bundle_(std::move(bundle)),
+        manifest_(bundle_.manifest()),
+        max_pixels_(options.max_pixels) {
     artifacts_ =
         choose_artifacts(manifest_, bundle_.path(), options,
                          [](const std::string& runtime) { return device_capability(runtime); });
@@ -112,7 +162,7 @@ class Session::Impl {
   }
 
   Detections run(const std::vector<ImageView>& images, const DepthName& depth) const {
-    auto batch = prepare_batch(images, preprocess());
+    auto batch = prepare_batch(images, preprocess(), max_pixels_);
     const auto count = images.size();
     // Engines may take no batch as small: the last image is repeated.
     const auto filled = std::max(count, smallest_batch_);
@@ -182,6 +232,9 @@ class Session::Impl {
     const auto& shape = images.shape;
     if (images.type == Type::kFloat32 && images.data != nullptr && shape.size() == 4 &&
         shape[0] > 0 && std::equal(shape.begin() + 1, shape.end(), expected.begin() + 1)) {
+      if (!artifacts_.front().engine) {  // on a GPU the search would take a noticeable part
+        check_finite(images);
+      }
       return;
     }
     throw InputError("images must be float32 [N, 3, " + std::to_string(expected[2]) + ", " +
@@ -218,6 +271,7 @@ class Session::Impl {
 
   Bundle bundle_;
   const Manifest& manifest_;
+  std::size_t max_pixels_;
   std::vector<Artifact> artifacts_;
   EnginesPtr engines_;
   std::vector<std::string> raw_outputs_;

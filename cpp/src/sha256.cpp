@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "anydepth/errors.hpp"
+#include "regular_file.hpp"
 
 namespace anydepth {
 namespace {
@@ -102,6 +103,9 @@ void Sha256::block(const std::uint8_t* bytes) {
 }
 
 std::string file_sha256(const std::filesystem::path& path) {
+  if (const auto kind = kind_of_file(path)) {
+    throw BundleError(path.string() + " cannot be read: " + no_file(*kind));
+  }
   std::ifstream file(path, std::ios::binary);
   Sha256 digest;
   std::vector<char> block(1U << 20U);

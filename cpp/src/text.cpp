@@ -43,6 +43,10 @@ bool within(char32_t point, const std::array<Range, Count>& ranges) {
   });
 }
 
+/// Characters of a message, and those that the count of what is left out takes of a text.
+constexpr std::size_t kLine = 1000;
+constexpr std::size_t kForTheCount = 40;
+
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xc0U) == 0x80U; }
 
 /// The code point that `text` begins with, and its bytes; no bytes where it is not valid.
@@ -75,27 +79,44 @@ std::string changed(std::string_view text, Change change) {
   return found;
 }
 
-std::string escaped(char32_t point, char quote) {
+/// A letter, or a byte that is no part of one, with what stands for it in a message.
+struct Letter {
+  std::string_view bytes;
+  std::string shown;
+};
+
+/// The first letter of `text`, which is not empty.
+Letter first_letter(std::string_view text) {
+  const auto [point, size] = first_point(text);
+  if (size == 0) {
+    std::array<char, 8> code{};
+    std::snprintf(code.data(), code.size(), "\\x%02x", static_cast<unsigned char>(text.front()));
+    return {text.substr(0, 1), code.data()};
+  }
+  const auto bytes = text.substr(0, size);
+  if (!within(point, kUnprintable)) {
+    return {bytes, std::string(bytes)};
+  }
   switch (point) {
     case '\n':
-      return "\\n";
+      return {bytes, "\\n"};
     case '\r':
-      return "\\r";
+      return {bytes, "\\r"};
     case '\t':
-      return "\\t";
-    case '\\':
-      return "\\\\";
+      return {bytes, "\\t"};
     default:
       break;
-  }
-  if (point >= 0x20 && point < 0x7f) {
-    const auto letter = static_cast<char>(point);
-    return letter == quote ? std::string{'\\', letter} : std::string{letter};
   }
   std::array<char, 16> code{};
   const char* form = point < 0x100 ? "\\x%02x" : point < 0x10000 ? "\\u%04x" : "\\U%08x";
   std::snprintf(code.data(), code.size(), form, static_cast<unsigned>(point));
-  return code.data();
+  return {bytes, code.data()};
+}
+
+/// The code points of UTF-8.
+std::size_t count_points(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char byte) { return !continues(byte); }));
 }
 
 }  // namespace
@@ -166,24 +187,72 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-std::string printable(const std::string& text) {
-  auto points = decode_utf8(text);
-  if (!points) {  // bytes of another encoding, each as it is
-    points.emplace();
-    for (const char byte : text) {
-      points->push_back(static_cast<unsigned char>(byte));
-    }
-  } else if (std::none_of(points->begin(), points->end(),
-                          [](char32_t point) { return within(point, kUnprintable); })) {
-    return text;
-  }
-  const bool single = text.find('\'') != std::string::npos;
-  const char quote = single && text.find('"') == std::string::npos ? '"' : '\'';
-  std::string found(1, quote);
-  for (const char32_t point : *points) {
-    found += escaped(point, quote);
-  }
-  return found + quote;
+bool is_printable(std::string_view text) {
+  const auto points = decode_utf8(text);
+  return points && std::none_of(points->begin(), points->end(), [](char32_t point) {
+           return within(point, kUnprintable);
+         });
 }
+
+std::string readable(std::string_view text) {
+  std::string found;
+  while (!text.empty()) {
+    const auto size = first_point(text).second;
+    found += size == 0 ? first_letter(text).shown : std::string(text.substr(0, size));
+    text.remove_prefix(std::max<std::size_t>(size, 1));
+  }
+  return found;
+}
+
+std::string shown(std::string_view given, std::size_t most) {
+  const std::string text = readable(given);
+  const std::size_t count = count_points(text);
+  if (count <= most) {
+    std::string whole;
+    for (std::string_view rest = text; !rest.empty();) {
+      const auto letter = first_letter(rest);
+      whole += letter.shown;
+      rest.remove_prefix(letter.bytes.size());
+    }
+    if (count_points(whole) <= most) {
+      return whole;
+    }
+  }
+  const std::size_t room = most - kForTheCount;
+  std::string head;
+  std::size_t left_out = count;
+  std::size_t places = room - room / 3;
+  for (std::string_view rest = text;;) {
+    const auto letter = first_letter(rest);
+    const auto size = count_points(letter.shown);
+    if (size > places) {
+      break;
+    }
+    places -= size;
+    head += letter.shown;
+    --left_out;
+    rest.remove_prefix(letter.bytes.size());
+  }
+  std::string tail;
+  places = room / 3;
+  for (std::string_view rest = text;;) {
+    std::size_t start = rest.size() - 1;
+    while (continues(rest[start])) {
+      --start;
+    }
+    const auto letter = first_letter(rest.substr(start));
+    const auto size = count_points(letter.shown);
+    if (size > places) {
+      break;
+    }
+    places -= size;
+    tail.insert(0, letter.shown);
+    --left_out;
+    rest.remove_suffix(letter.bytes.size());
+  }
+  return head + "\u2026 (" + std::to_string(left_out) + " characters left out) \u2026" + tail;
+}
+
+std::string in_one_line(std::string_view message) { return shown(message, kLine); }
 
 }  // namespace anydepth

@@ -24,7 +24,19 @@ std::optional<std::u32string> decode_utf8(std::string_view text);
 /// Whether bytes are valid UTF-8.
 bool is_utf8(std::string_view text);
 
-/// `text` itself where all of it can be printed, else quoted and escaped.
-std::string printable(const std::string& text);
+/// Whether `text` is UTF-8 in which nothing has to be escaped.
+bool is_printable(std::string_view text);
+
+/// `text` as UTF-8: bytes that are not are written as `\xe9`.
+std::string readable(std::string_view text);
+
+/// `text` as a terminal may show it: what cannot be printed is escaped (`\n`, `\x1b`, `\u202e`),
+/// bytes that are not UTF-8 too, and of more than `most` characters the middle is left out and
+/// counted.
+std::string shown(std::string_view text, std::size_t most = 300);
+
+/// A whole message as `shown`: its begin, which names a file, and its end, which says what to do,
+/// stay.
+std::string in_one_line(std::string_view message);
 
 }  // namespace anydepth

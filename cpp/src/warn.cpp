@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "anydepth/log.hpp"
+#include "text.hpp"
 
 namespace anydepth {
 namespace {
@@ -29,9 +30,9 @@ void on_warning(WarningHook next) {
 void warn(const std::string& message) {
   const std::lock_guard<std::mutex> lock(mutex());
   if (hook()) {
-    hook()(message);
+    hook()(in_one_line(message));
   } else {
-    std::cerr << "anydepth: warning: " << message << '\n';
+    std::cerr << "anydepth: warning: " << in_one_line(message) << '\n';
   }
 }
 

@@ -66,6 +66,7 @@ Json answer(const Calls& calls, const std::string& line) {
 int main() {
   probe::Calls calls;
   probe::add_core(calls);
+  probe::add_pictures(calls);
   probe::add_sessions(calls);
   probe::add_bench(calls);
   std::string line;

@@ -18,6 +18,8 @@ using Calls = std::map<std::string, Call>;
 
 /// What needs no runtime: depths, manifests, pictures, suppression, chains.
 void add_core(Calls& calls);
+/// Files of pictures.
+void add_pictures(Calls& calls);
 /// Whole sessions.
 void add_sessions(Calls& calls);
 /// Statistics and verdicts of anydepth-bench.

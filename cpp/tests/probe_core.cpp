@@ -214,6 +214,25 @@ Json choose(const Json& given) {
   return answers;
 }
 
+/// What a manifest is warned of.
+Json warnings(const Json& given) {
+  Json heard = Json::array();
+  anydepth::on_warning([&](const std::string& message) { heard.push_back(message); });
+  try {
+    anydepth::read_manifest(given.at("folder").get<std::string>());
+  } catch (...) {
+    anydepth::on_warning({});
+    throw;
+  }
+  anydepth::on_warning({});
+  return heard;
+}
+
+Json class_name(const Json& given) {
+  return anydepth::Bundle::open(given.at("folder").get<std::string>())
+      .class_name(given.at("label").get<std::int64_t>());
+}
+
 Json trust(const Json& given) {
   const Manifest found = anydepth::read_manifest(given.at("folder").get<std::string>());
   Json warnings = Json::array();
@@ -272,7 +291,8 @@ Json prepare(const Json& given) {
   double best = 1e9;
   for (int turn = 0; turn < given.value("repeat", 1); ++turn) {
     const auto start = std::chrono::steady_clock::now();
-    batch = anydepth::prepare_batch(images, recipe);
+    batch = anydepth::prepare_batch(images, recipe,
+                                    given.value("max_pixels", anydepth::kMaxPixels));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     best = std::min(best, took.count());
   }
@@ -398,6 +418,8 @@ Json shorten(const Json& given) {
 void add_core(Calls& calls) {
   calls["table"] = table;
   calls["manifest"] = manifest;
+  calls["warnings"] = warnings;
+  calls["class_name"] = class_name;
   calls["file"] = file;
   calls["choose"] = choose;
   calls["trust"] = trust;

@@ -15,6 +15,7 @@
 #include "bench_options.hpp"
 #include "bench_result.hpp"
 #include "bench_show.hpp"
+#include "text.hpp"
 
 namespace {
 
@@ -84,11 +85,11 @@ std::optional<nlohmann::ordered_json> run(const bench::Options& options) {
       {options, bundle, *session, depths, inputs, measured, memory, load_ms});
 }
 
-void print(const nlohmann::ordered_json& result, const bench::Options& options) {
+void print(const nlohmann::ordered_json& result, const bench::Options& options, bool written) {
   if (!options.json) {
     bench::show(result);
-    if (options.out) {
-      std::printf("result: %s\n", options.out->string().c_str());
+    if (written) {
+      std::printf("result: %s\n", anydepth::shown(options.out->string()).c_str());
     }
     return;
   }
@@ -96,7 +97,7 @@ void print(const nlohmann::ordered_json& result, const bench::Options& options) 
   for (auto& depth : shown["depths"]) {
     depth.erase("samples");
   }
-  std::printf("%s\n", shown.dump(1).c_str());
+  std::printf("%s\n", shown.dump(1, ' ', true).c_str());
 }
 
 }  // namespace
@@ -109,19 +110,31 @@ int main(int count, char** words) {
       return 0;
     }
     const auto options = bench::parse(given);
-    const auto result = run(options);
-    if (result && options.out) {
-      bench::write_result(*options.out, *result);
+    if (options.out) {
+      bench::check_place(*options.out);
     }
-    if (result) {
-      print(*result, options);
+    const auto result = run(options);
+    if (!result) {
+      return 0;
+    }
+    std::optional<anydepth::Error> failure;
+    if (options.out) {
+      try {
+        bench::write_result(*options.out, *result);
+      } catch (const anydepth::Error& error) {
+        failure = error;
+      }
+    }
+    print(*result, options, options.out && !failure);  // what was measured is not lost
+    if (failure) {
+      throw *failure;
     }
     return 0;
   } catch (const anydepth::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: this is a bug: %s\n", error.what());
+    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shown(error.what()).c_str());
     return 3;
   }
 }

@@ -11,6 +11,7 @@
 
 #include "anydepth/errors.hpp"
 #include "sha256.hpp"
+#include "text.hpp"
 
 namespace bench {
 namespace {
@@ -168,11 +169,14 @@ pictures::Picture render(std::size_t side, std::uint64_t seed) {
   return picture;
 }
 
-void read_pictures(Inputs& inputs, const Options& options) {
+void read_pictures(Inputs& inputs, const Options& options, const anydepth::Preprocess& recipe) {
+  pictures::Reading reading;
+  reading.max_pixels = options.session.max_pixels;
+  reading.recipe = recipe;
   const auto& source = *options.images;
   std::vector<std::string> hashes;
   for (const auto& path : choose(source, options.pictures, options.seed)) {
-    inputs.pictures.push_back(pictures::read(path));
+    inputs.pictures.push_back(pictures::read(path, reading));
     hashes.push_back(anydepth::file_sha256(path));
   }
   std::sort(hashes.begin(), hashes.end());
@@ -181,7 +185,8 @@ void read_pictures(Inputs& inputs, const Options& options) {
     lines += hash + "\n";
   }
   inputs.sha256 = digest(lines);
-  inputs.source = (source.has_filename() ? source : source.parent_path()).filename().string();
+  const auto name = (source.has_filename() ? source : source.parent_path()).filename();
+  inputs.source = anydepth::readable(name.string());
 }
 
 void generate_pictures(Inputs& inputs, const Options& options,
@@ -203,7 +208,7 @@ void generate_pictures(Inputs& inputs, const Options& options,
 Inputs load_inputs(const Options& options, const anydepth::Preprocess& recipe) {
   Inputs inputs;
   if (options.images) {
-    read_pictures(inputs, options);
+    read_pictures(inputs, options, recipe);
   } else {
     generate_pictures(inputs, options, recipe);
   }
@@ -215,7 +220,8 @@ Inputs load_inputs(const Options& options, const anydepth::Preprocess& recipe) {
     for (std::size_t offset = 0; offset < batch; ++offset) {
       views.push_back(inputs.pictures[(start + offset) % inputs.count].view());
     }
-    inputs.prepared.push_back(anydepth::prepare_batch(views, recipe).images);
+    inputs.prepared.push_back(
+        anydepth::prepare_batch(views, recipe, options.session.max_pixels).images);
     inputs.batches.push_back(std::move(views));
   }
   return inputs;

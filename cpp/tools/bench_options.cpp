@@ -97,6 +97,8 @@ const std::map<std::string, Setter>& setters() {
       {"--percentiles", [](Options& o, Text, Text v) { o.percentiles = percentiles(v); }},
       {"--images", [](Options& o, Text, Text v) { o.images = v; }},
       {"--pictures", [](Options& o, Text n, Text v) { o.pictures = whole(n, v, 1); }},
+      {"--max-pixels",
+       [](Options& o, Text n, Text v) { o.session.max_pixels = whole(n, v, 1); }},
       {"--out", [](Options& o, Text, Text v) { o.out = v; }},
   };
   return known;
@@ -127,6 +129,7 @@ const char* usage() {
          "  --percentiles LIST   of latency (50,90,95,99,99.9)\n"
          "  --images PATH        a picture or a folder; default: generated ones\n"
          "  --pictures N         different pictures to run (8)\n"
+         "  --max-pixels N       of a picture at most, and of what resizing it takes (89478485)\n"
          "  --seed N             of pictures and orders (0)\n"
          "  --out FILE           the result file to write (*.json)\n"
          "  --json               print the result, without samples, as JSON\n"
@@ -178,7 +181,9 @@ std::vector<anydepth::Depth> select(const anydepth::DepthTable& table, const std
   const auto& rows = table.rows();
   for (const auto& word : split(text)) {
     if (word == "all") {
-      std::for_each(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(table.levels()), add);
+      for (const auto row : table.ladder()) {
+        add(rows[row]);
+      }
     } else if (word == "every") {
       std::for_each(rows.begin(), rows.end(), add);
     } else {

@@ -1,15 +1,20 @@
 #include "bench_result.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "bench_host.hpp"
 #include "bench_records.hpp"
 #include "bench_statistics.hpp"
 #include "bench_text.hpp"
 #include "bench_verdict.hpp"
+#include "text.hpp"
 
 #ifndef ANYDEPTH_VERSION
 #define ANYDEPTH_VERSION "unknown"
@@ -127,7 +132,7 @@ Json subject(const Found& found, const Records& records) {
   }
   const auto folder = std::filesystem::canonical(found.bundle.path());
   return {{"kind", "bundle"},
-          {"name", folder.filename().string()},
+          {"name", anydepth::readable(folder.filename().string())},
           {"source_sha256", manifest.source_sha256},
           {"family", manifest.family},
           {"config", manifest.config},
@@ -300,6 +305,24 @@ Records records_of(const anydepth::Bundle& bundle,
   return {bundle.path(), artifacts, options.session.precision, options.session.runtime};
 }
 
+/// Where a result is written before it takes its place: a name of this process alone.
+std::filesystem::path beside(const std::filesystem::path& path) {
+  auto name = path;
+  name += "." + std::to_string(getpid()) + ".partial";
+  return name;
+}
+
+/// Why the last call failed; streams do not always say.
+std::error_code last_error() {
+  return {errno != 0 ? errno : EIO, std::generic_category()};
+}
+
+/// The Python package says the same.
+anydepth::Error unwritable(const std::filesystem::path& path, const std::error_code& reason) {
+  return anydepth::Error("result " + path.string() + " cannot be written: " + reason.message() +
+                         "; choose another place");
+}
+
 }  // namespace
 
 void check_passed(const anydepth::Bundle& bundle, const std::vector<anydepth::Artifact>& artifacts,
@@ -351,11 +374,27 @@ Json result_of(const Found& found) {
           {"verdict", figures.verdict()}};
 }
 
+void check_place(const std::filesystem::path& path) {
+  std::error_code failure;
+  if (std::filesystem::is_directory(path, failure)) {
+    throw unwritable(path, std::make_error_code(std::errc::is_a_directory));
+  }
+  const auto temporary = beside(path);
+  errno = 0;
+  const bool open = std::ofstream(temporary, std::ios::binary).is_open();
+  const auto reason = last_error();
+  std::error_code ignored;
+  std::filesystem::remove(temporary, ignored);
+  if (!open) {
+    throw unwritable(path, reason);
+  }
+}
+
 void write_result(const std::filesystem::path& path, const Json& result) {
-  auto temporary = path;
-  temporary += ".partial";
+  const auto temporary = beside(path);
   std::error_code failure;
   {
+    errno = 0;
     std::ofstream file(temporary, std::ios::binary);
     const char* comma = "{";
     for (const auto& [name, value] : result.items()) {  // an entry a line
@@ -365,7 +404,7 @@ void write_result(const std::filesystem::path& path, const Json& result) {
     file << "\n}\n";
     file.close();
     if (!file) {
-      failure = std::make_error_code(std::errc::io_error);
+      failure = last_error();
     }
   }
   if (!failure) {
@@ -374,8 +413,7 @@ void write_result(const std::filesystem::path& path, const Json& result) {
   if (failure) {
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    throw anydepth::Error("result " + path.string() +
-                          " cannot be written: choose a folder that exists and has room");
+    throw unwritable(path, failure);
   }
 }
 

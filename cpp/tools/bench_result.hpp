@@ -39,6 +39,10 @@ void check_passed(const anydepth::Bundle& bundle, const std::vector<anydepth::Ar
 
 nlohmann::ordered_json result_of(const Found& found);
 
+/// Tries whether a result can be written there, before anything is measured, and leaves nothing.
+/// Throws anydepth::Error.
+void check_place(const std::filesystem::path& path);
+
 /// Writes it, whole or not at all. Throws anydepth::Error.
 void write_result(const std::filesystem::path& path, const nlohmann::ordered_json& result);
 

@@ -8,6 +8,7 @@
 
 #include "bench_statistics.hpp"
 #include "bench_text.hpp"
+#include "text.hpp"
 
 namespace bench {
 namespace {
@@ -51,7 +52,8 @@ Row headings(const Json& result) {
 
 Row row_of(const Json& depth) {
   const auto& latency = depth["latency"];
-  Row cells{depth["depth"], macs(depth["macs"].get<double>()), latency["count"].dump(),
+  Row cells{anydepth::shown(depth["depth"].get<std::string>()),
+            macs(depth["macs"].get<double>()), latency["count"].dump(),
             interval(latency["median_ms"])};
   for (const auto& [name, value] : latency["percentiles_ms"].items()) {
     if (name != "50") {
@@ -121,7 +123,9 @@ void print_needs(const Json& result) {
 void show(const Json& result) {
   const auto& subject = result["subject"];
   const auto& settings = result["settings"];
-  const auto word = [](const Json& value) { return value.get<std::string>(); };
+  const auto word = [](const Json& value) {  // names are not ours
+    return anydepth::shown(value.get<std::string>());
+  };
   const auto threads = settings["threads"].is_null() ? "default threads"
                                                      : settings["threads"].dump() + " thread(s)";
   std::printf("%s (%s %s), %s %s %s: depths %s, batch %s, %s\n", word(subject["name"]).c_str(),

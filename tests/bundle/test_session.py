@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from comparisons import assert_close, assert_equal
 from conftest import RUNGS, random_images
+from edited_bundles import edit_artifact
 from numpy.typing import NDArray
 
 import anydepth_deploy.runtimes.onnxruntime.engine as runtime
@@ -295,9 +297,21 @@ def test_a_file_that_is_no_graph(bundle_copy: Path) -> None:
         path.write_bytes(b"not a graph")
         item.update(bytes=path.stat().st_size, sha256=file_sha256(path))
     (bundle_copy / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"onnx is not a whole ONNX graph \(byte 0: ") as caught:
+        open_bundle(bundle_copy).session(artifact="gated")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_no_runtime_loads(bundle_copy: Path) -> None:
+    for item in open_bundle(bundle_copy).artifacts("gated"):
+        edit_artifact(bundle_copy, item.name, unknown_operator)
     with pytest.raises(BundleError, match=r"ONNX Runtime .* cannot load .*onnx") as caught:
         open_bundle(bundle_copy).session(artifact="gated")
     assert "\n" not in str(caught.value)
+
+
+def unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "NoSuchOperator"
 
 
 # --- the deployment half stands alone --------------------------------------------------------

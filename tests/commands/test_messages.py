@@ -188,7 +188,7 @@ def test_inspect_counts_what_is_verified(
 
     def record(verdicts: dict[str, bool]) -> list[str]:
         rows = [{"sha256": digest, "passed": passed} for digest, passed in verdicts.items()]
-        bundle.record("verify", {"artifacts": rows})
+        bundle.record("verify", {"when": "2025-01-01T00:00:00+00:00", "artifacts": rows})
         lines = run("inspect", out).out.splitlines()
         return [line.split("; next")[0] for line in lines if "verified" in line]
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from command_line import Run, fails
 from marked_pictures import save_marked
+from PIL import Image
 from seeing import SeeingSession, blind_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import UsageError
+from anydepth_deploy.pictures.budget import MAX_PIXELS
 
 
 @pytest.fixture
@@ -163,3 +165,41 @@ def test_calibrate_verify_and_bench_take_the_option(
         assert note == f"note: 1 file is no picture by its name (.txt) in {street}: passed over"
         fails(run(*command, "--images", street, "--orientation", "up"), 2, "'up' is not one of")
     assert asked == [words[-1] if words else "upright"] * 3
+
+
+# --- the budget of pixels --------------------------------------------------------------------
+
+READERS = ("predict", "eval", "calibrate", "verify", "bench")
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_commands_that_read_pictures_have_a_budget(run: Run, command: str) -> None:
+    shown = run(command, "nowhere", "--max-pixels", "0")
+    fails(shown, 2, "'--max-pixels'", "greater than or equal to 1")
+
+
+def test_a_picture_over_the_budget_is_skipped(run: Run, bundle: Path, street: Path) -> None:
+    (street / "b.jpg").unlink()
+    image = np.zeros((64, 129, 3), np.uint8)
+    image[10:20, 40:60] = 255
+    save_marked(street / "large.png", image, None)
+    budget = 64 * 128
+    shown = run("predict", bundle, street, "--no-draw", "--json", "--max-pixels", budget)
+    fails(shown, 2, "1 of 3 pictures", "large.png of 129 x 64 pixels is over the budget of 8192 ")
+    assert [Path(item["image"]).name for item in json.loads(shown.out)][:2] == ["a.png", "c.png"]
+    shown = run("predict", bundle, street / "large.png", "--no-draw", "--max-pixels", budget)
+    fails(shown, 2, "large.png of 129 x 64 pixels is over the budget", "raise --max-pixels")
+    assert run("predict", bundle, street, "--no-draw", "--max-pixels", budget + 64).code == 0
+
+
+def test_a_raised_budget_goes_beyond_pillows_limit_and_leaves_it(
+    run: Run, bundle: Path, street: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of formats that are judged by Pillow before anybody else can."""
+    path = street / "a.webp"
+    with Image.open(street / "a.png") as image:
+        image.save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    shown = run("predict", bundle, path, "--no-draw", "--max-pixels", MAX_PIXELS + 1)
+    assert shown.code == 0
+    assert Image.MAX_IMAGE_PIXELS == 100

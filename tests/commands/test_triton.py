@@ -80,6 +80,8 @@ def test_checking(run: Run, made: Path, tmp_path: Path) -> None:
         (["--out", "models", "--precision", "bf16"], "--precision fp32"),
         (["--out", "models", "--runtime", "openvino"], "--runtime"),
         (["--out", "models", "--max-batch", "0"], "--max-batch"),
+        (["--out", "models", "--max-pixels", "0"], "--max-pixels"),
+        (["--out", "models", "--max-queue", "0"], "--max-queue"),
         (["--out", "models", "--name", "a b"], "cannot be a model's"),
         (["--out", "models", "--default-depth", "FF"], "unknown depth 'FF'"),
         (["--out", "models", "--precision", "fp16"], "has no artifact"),

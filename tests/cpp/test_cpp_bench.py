@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import resource
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -345,6 +349,63 @@ def test_json_is_the_result_without_samples(program: Path, bundle: Bundle, tmp_p
         del row["samples"]
     assert json.loads(done.stdout) == content
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(
+    program: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    for place, reason in (
+        ("no/where.json", "No such file or directory"),
+        ("folder.json", "Is a directory"),
+    ):
+        done = run(program, bundle.path, "--duration", 600, "--out", tmp_path / place)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        line = f"error: result {tmp_path / place} cannot be written: {reason}; choose another place"
+        assert done.stderr == line + "\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.json"]
+
+
+def test_the_table_is_shown_though_the_file_fails(
+    program: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    words = ("--depth", "base", "--duration", "0", "--count", "3", "--warmup", "0")
+    out = tmp_path / "one.json"
+    done = subprocess.run(
+        [str(program), str(bundle.path), *words, "--threads", "1", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=no_room,
+    )
+    assert done.returncode == 2
+    assert "verdict: " in done.stdout
+    assert "result: " not in done.stdout
+    assert done.stderr.startswith(f"error: result {out} cannot be written: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_bundles_do_not_steer_a_terminal(
+    program: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    words = ("--depth", "base", "--duration", 0, "--count", 3, "--warmup", 0, "--threads", 1)
+    for name, told, exact in (
+        ("a\x1b[31m\nb", r"a\x1b[31m\nb", "a\x1b[31m\nb"),
+        (os.fsdecode(b"caf\xe9"), r"caf\xe9", r"caf\xe9"),
+    ):
+        link = tmp_path / name
+        shutil.copytree(bundle.path, link)
+        done = run(program, link, *words)
+        assert done.stdout.startswith(f"{told} ("), done.stderr
+        as_json = run(program, link, *words, "--json").stdout
+        assert as_json.isascii()
+        assert json.loads(as_json)["subject"]["name"] == exact
+        assert f"/{told} does not" in run(program, tmp_path / f"no{name}" / name).stderr
 
 
 def test_a_table_for_people(program: Path, bundle: Bundle) -> None:

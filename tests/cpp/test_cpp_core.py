@@ -151,6 +151,18 @@ def test_what_cannot_be_printed_is_escaped(probe: Probe) -> None:
     assert probe.call("shorten", items=list("abcdefgh")) == shorten("abcdefgh")
 
 
+def test_what_is_long_is_cut(probe: Probe) -> None:
+    rng = np.random.default_rng(0)
+    letters = [*"ab é三🙂\n\x1b\u202e\U000e0041", chr(0x10FFFD)]
+    items = [
+        "".join(rng.choice(letters, int(size)).tolist())
+        for size in (*rng.integers(0, 400, 200), *range(290, 310), 5000, 100_000)
+    ]
+    found = probe.call("shorten", items=items, limit=len(items))
+    assert found == shorten(items, len(items))
+    assert max(map(len, found.split(", "))) <= 302
+
+
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 57, 63, 64, 65, 119, 120, 128, 1000, 3_000_001])
 def test_digests(probe: Probe, tmp_path: Path, size: int) -> None:
     content = np.random.default_rng(size).bytes(size)

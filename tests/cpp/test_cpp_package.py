@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -51,19 +52,48 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             configure(SOURCE, folder, [*options, *dependencies()])
             call(["cmake", "--build", str(folder), "--parallel", "2"])
     prefix = tmp_path_factory.mktemp(str(request.param))
-    call(["cmake", "--install", str(folder), "--prefix", str(prefix)])
+    told = call(["cmake", "--install", str(folder), "--prefix", str(prefix)])
+    if request.param == "shared":
+        assert "libanydepth loads libonnxruntime.so.1" in told
+        lay_beside(prefix)
     return prefix
+
+
+def named(option: str) -> Path | None:
+    """The folder or file that the configuration was given in an option."""
+    found = [word.partition("=")[2] for word in dependencies() if word.startswith(f"-D{option}=")]
+    return Path(found[0]) if found else None
+
+
+def lay_beside(prefix: Path) -> None:
+    """Links to the libraries that an installation loads, where it looks for them."""
+    (library,) = prefix.glob("lib*/libanydepth.so")
+    onnxruntime, openvino = named("ANYDEPTH_ONNXRUNTIME_LIBRARY"), named("OpenVINO_DIR")
+    if onnxruntime is not None:
+        library.with_name("libonnxruntime.so.1").symlink_to(onnxruntime.resolve())
+    for file in [] if openvino is None else (openvino.parent / "libs").glob("*.so*"):
+        library.with_name(file.name).symlink_to(file)
+
+
+def consuming(prefix: Path, folder: Path) -> list[str]:
+    """How another project is configured that finds an installation there."""
+    source = shutil.copytree(SOURCE / "tests" / "consume", folder / "source")
+    return ["cmake", "-S", str(source), "-B", str(folder / "b"), f"-DCMAKE_PREFIX_PATH={prefix}"]
+
+
+def is_shared(prefix: Path) -> bool:
+    return bool([*prefix.glob("lib*/libanydepth.so")])
 
 
 @pytest.fixture(scope="module")
 def application(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program of another project that found the installation."""
     folder = tmp_path_factory.mktemp("consume")
-    source = shutil.copytree(SOURCE / "tests" / "consume", folder / "source")
-    built = folder / "build"
-    call(["cmake", "-S", str(source), "-B", str(built), f"-DCMAKE_PREFIX_PATH={installed}"])
-    call(["cmake", "--build", str(built)])
-    return built / "consume"
+    # Who links a static library says where its backends are.
+    backends = [] if is_shared(installed) else [word for word in dependencies() if "ONNX" in word]
+    call([*consuming(installed, folder), *backends])
+    call(["cmake", "--build", str(folder / "b")])
+    return folder / "b" / "consume"
 
 
 def run(program: Path, *words: object) -> tuple[int, str]:
@@ -110,6 +140,71 @@ def test_a_shared_library_shows_what_is_public(installed: Path) -> None:
     assert any(name.startswith("anydepth::read_manifest(") for name in ours)
     hidden = ("anydepth::Chain", "anydepth::suppress(", "anydepth::choose_artifacts", "Sha256")
     assert [name for name in ours if any(word in name for word in hidden)] == []
+
+
+# --- moved elsewhere -------------------------------------------------------------------------
+
+
+def files_of(prefix: Path) -> list[Path]:
+    return [path for path in prefix.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def test_an_installation_names_no_folder_of_this_machine(installed: Path) -> None:
+    """Those where it was built, where its backends were, and where it was installed itself."""
+    found = [word.partition("=")[2] for word in dependencies() if word.startswith("-D")]
+    folders = [str(ROOT), str(installed), *(str(Path(place).parent) for place in found)]
+    assert len(folders) > 3
+    for path in files_of(installed):
+        content = path.read_bytes()
+        assert [place for place in folders if place.encode() in content] == [], path
+
+
+def test_programs_and_libraries_look_beside_themselves(installed: Path) -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("there is no readelf to look with")
+    programs = [path for path in files_of(installed) if path.read_bytes()[:4] == b"\x7fELF"]
+    assert is_shared(installed) == bool(programs)
+    for path in programs:
+        dynamic = call(["readelf", "-d", str(path)])
+        (entries,) = re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*)\]", dynamic)
+        expected = "$ORIGIN" if ".so" in path.name else "$ORIGIN/../lib"
+        assert entries == expected, path
+
+
+def test_an_installation_may_move(installed: Path, tmp_path: Path) -> None:
+    if not is_shared(installed):
+        pytest.skip("a static library brings no program")
+    moved = tmp_path / "else where"
+    shutil.copytree(installed, moved, symlinks=True)
+    for name in ("anydepth-detect", "anydepth-bench"):
+        status, text = run(moved / "bin" / name, tmp_path / "nowhere", "x.ppm")
+        assert (status, text.startswith("error: ")) == (2, True), text
+
+
+def test_backends_that_are_not_there_are_named(installed: Path, tmp_path: Path) -> None:
+    """When a project is configured, not when its program starts."""
+    elsewhere = tmp_path / "bare"
+    shutil.copytree(
+        installed, elsewhere, symlinks=True, ignore=shutil.ignore_patterns("lib[!a]*.so*")
+    )
+    command = [*consuming(elsewhere, tmp_path), "-DCMAKE_DISABLE_FIND_PACKAGE_OnnxRuntime=ON"]
+    environment = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode
+    told = " ".join(done.stderr.split())
+    if not is_shared(installed):
+        assert "links ONNX Runtime, too, which was not found: give -DONNXRUNTIME_ROOT=" in told
+        return
+    assert "libanydepth needs libonnxruntime.so.1" in told
+    assert f"found neither beside it ({elsewhere}/lib) nor in LD_LIBRARY_PATH" in told
+    call([*command, "-DANYDEPTH_CHECK_BACKENDS=OFF"])
+    # Or where the environment says that programs find them.
+    lay_beside(elsewhere)
+    (tmp_path / "apart").mkdir()
+    for file in (elsewhere / "lib").glob("lib[!a]*.so*"):
+        file.rename(tmp_path / "apart" / file.name)
+    environment["LD_LIBRARY_PATH"] = str(tmp_path / "apart")
+    call([*command, "-DANYDEPTH_CHECK_BACKENDS=ON"], env=environment)
 
 
 def test_versions_agree() -> None:

@@ -275,6 +275,11 @@ def test_graphs_explain_themselves(bundle: Bundle) -> None:
         "rows": [str(depth) for depth in bundle.table.rows],
     }
     assert set(json.loads(metadata["anydepth.raw_outputs"])) == {"logits", "boxes", "queries"}
+    for artifact in bundle.artifacts():
+        props = onnx.load(bundle.file(artifact), load_external_data=False).metadata_props
+        assert {entry.key: entry.value for entry in props}["anydepth.source"] == (
+            bundle.manifest.source.sha256
+        )
     # No stack traces: they can weigh more than the weights.
     assert not any(node.metadata_props for graph in graphs_of(model.graph) for node in graph.node)
 

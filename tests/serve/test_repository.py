@@ -156,6 +156,8 @@ def test_options_reach_the_configurations(tmp_path: Path) -> None:
         device="gpu",
         default_depth="level:1",
         max_batch=4,
+        max_pixels=5000,
+        max_queue=9,
         queue_delay_us=700,
         instances=3,
         workers=5,
@@ -180,6 +182,37 @@ def test_options_reach_the_configurations(tmp_path: Path) -> None:
     router = parameters(models / "street-1_router")
     assert (router["default_depth"], router["max_batch"]) == ("level:1", "4")
     assert router["name"] == "street-1"
+    assert (router["max_images"], router["max_queue"]) == ("4", "9")
+    before = parameters(models / "street-1_preprocess")
+    assert (before["max_images"], before["max_pixels"]) == ("4", "5000")
+
+
+@pytest.mark.parametrize("layout", ["gated", "set"])
+def test_a_request_to_any_layout_is_limited(tmp_path: Path, layout: Any) -> None:
+    options = ServeOptions(max_batch=6)
+    bundle = graphs(tmp_path / "b", layouts=[layout])
+    write_repository(bundle, tmp_path / "models", options=options)
+    for model in ("router", "preprocess"):
+        assert parameters(tmp_path / "models" / f"b_{model}")["max_images"] == "6"
+
+
+def test_models_are_warm_before_they_are_ready(tmp_path: Path) -> None:
+    write_repository(graphs(tmp_path / "b"), tmp_path / "models")
+    models = tmp_path / "models"
+    files = ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu.pbtxt")
+    for file in files:
+        (sample,) = config(models / "b_level_1", file).model_warmup
+        assert (sample.batch_size, sample.count) == (1, 1)
+        assert list(sample.inputs["images"].dims) == [3, SIDE, SIDE]
+        rows = []
+        for sample in config(models / "b_gated", file).model_warmup:
+            assert list(sample.inputs["images"].dims) == [1, 3, SIDE, SIDE]
+            path = models / "b_gated" / "warmup" / sample.inputs["depth"].input_data_file
+            rows.append(int.from_bytes(path.read_bytes(), "little"))
+            assert path.stat().st_size == 8
+        assert rows == [0, 2]  # base and super
+    for name in ("preprocess", "postprocess"):
+        assert len(config(models / f"b_{name}").model_warmup) == 1
 
 
 def test_batches_of_one_are_not_waited_for(tmp_path: Path) -> None:
@@ -270,6 +303,8 @@ def test_predictions_that_nobody_suppresses(tmp_path: Path) -> None:
         ({"precision": "fp64"}, UsageError, "do not compute in fp64"),
         ({"weights": "folded", "layouts": ("gated",)}, BundleError, "has no artifact"),
         ({"max_batch": 0}, UsageError, "--max-batch is 0"),
+        ({"max_pixels": 0}, UsageError, "--max-pixels is 0"),
+        ({"max_queue": 0}, UsageError, "--max-queue is 0"),
         ({"queue_delay_us": -1}, UsageError, "--queue-delay-us is -1"),
         ({"instances": 0}, UsageError, "--instances is 0"),
         ({"workers": 0}, UsageError, "--workers is 0"),
@@ -317,7 +352,8 @@ def test_batches_are_those_of_the_engine(
     has = config(tmp_path / "models" / "b_level_0")
     assert has.max_batch_size == batch
     assert list(has.dynamic_batching.preferred_batch_size) == preferred
-    assert parameters(tmp_path / "models" / "b_router")["max_batch"] == str(batch)
+    router = parameters(tmp_path / "models" / "b_router")
+    assert (router["max_batch"], router["max_images"]) == (str(batch), str(batch))
 
 
 def test_engines_that_end_before_suppression(tmp_path: Path) -> None:
@@ -409,7 +445,7 @@ def test_an_altered_artifact(tmp_path: Path) -> None:
 
 def test_a_graph_without_the_outputs_of_its_bundle(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "b", [("gated", graph(gated=True, raw=True), {})])
-    with pytest.raises(BundleError, match="has no output labels, boxes, scores"):
+    with pytest.raises(BundleError, match="outputs is none in the graph, labels, boxes, scores in"):
         write_repository(bundle, tmp_path / "models")
 
 

@@ -57,16 +57,18 @@ def write_fork_checkpoint(
     criterion: bool = False,
     cuda: bool = False,
     train_args: Mapping[str, Any] | None = None,
+    **said: Any,
 ) -> Path:
     """Write ``network`` under ``entry`` (``ema``, or ``model`` as in a stripped file).
 
     ``criterion`` adds the losses that training leaves in the network; ``cuda`` says that the
-    storages were on 'cuda:0'.
+    storages were on 'cuda:0'. ``said``: what else the network says of itself (``stride``).
     """
     assert entry in ("ema", "model")
     names = {index: f"thing {index}" for index in range(8)} if names is None else dict(names)
     train_args = {"imgsz": 640, "batch": 16} if train_args is None else dict(train_args)
     copy = fork_network(network, half=half, names=names, imgsz=train_args.get("imgsz"))
+    vars(copy).update(said)
     if criterion:
         _add_losses(copy)
     content = {

@@ -85,6 +85,41 @@ def bundle(path: Path, layouts: Sequence[str] = ("gated", "set")) -> Bundle:
     return triton_bundle.bundle_of(path, made)
 
 
+def raw_bundle(path: Path, anchors: int) -> Bundle:
+    """A gated graph that gives so many predictions for each image, all of which survive the
+    threshold and overlap with none, for the router to suppress."""
+    rows, classes = 4, 3
+    predictions = np.ones((1, rows + classes, anchors), np.float32)
+    predictions[0, :2] = 4 * np.arange(anchors)
+    constants = {
+        "predictions": predictions,
+        "first": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "rest": np.array([1, 1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Slice", ["shape", "first", "one"], ["count"]),
+        helper.make_node("Concat", ["count", "rest"], ["wanted"], axis=0),
+        helper.make_node("Expand", ["predictions", "wanted"], ["raw_predictions"]),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("images", TensorProto.FLOAT, ["N", 3, SIDE, SIDE]),
+        value("depth", TensorProto.INT64, []),
+    ]
+    outputs = [value("raw_predictions", TensorProto.FLOAT, ["N", rows + classes, anchors])]
+    held = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "raw", inputs, outputs, held),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    made = [("gated-fp32-shared", bytes(model.SerializeToString()), {"raw": True})]
+    host = {"suppression": triton_bundle.HOST, "raw_outputs": {"predictions": "p"}}
+    return triton_bundle.bundle_of(path, made, **host)
+
+
 def engines(path: Path) -> Bundle:
     """Engines for the rungs of the ladder, as the stand-in for TensorRT takes them: graphs."""
     made = [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT
+
+from anydepth_deploy.serve import health
 
 FOLDER = ROOT / "triton_server"
 
@@ -40,6 +43,19 @@ def test_the_cpu_is_the_default_and_the_gpu_a_profile() -> None:
 def test_nothing_is_open_to_the_network() -> None:
     for service in services().values():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_the_health_check_is_one_that_notices_dead_processes() -> None:
+    """And its words are understood by what they name."""
+    text = (FOLDER / "Dockerfile").read_text("utf-8")
+    (image,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, re.MULTILINE)
+    for service in services().values():
+        assert service["restart"] == "unless-stopped"
+        check = service["healthcheck"]["test"]
+        assert check[1:4] == json.loads(image) == ["python3", "-m", health.__name__]
+        # The server is what the container runs, so it is process 1.
+        assert check[4:] == ["--end", "1"]
+        assert int(service["healthcheck"]["timeout"].removesuffix("s")) > 5  # its own
 
 
 def test_the_image_is_built_from_the_clone() -> None:

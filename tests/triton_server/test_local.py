@@ -22,7 +22,8 @@ from anydepth_deploy.serve.check.repository import check_repository
 from triton_server import client, prometheus
 from triton_server import environment as environment_module
 from triton_server.environment import Environment, SetupError, ensure
-from triton_server.server import SHARED, LocalServer, ServerError
+from triton_server.leftovers import SHARED
+from triton_server.server import LocalServer, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,7 +120,7 @@ def test_the_client_says_in_one_line_what_is_wrong(
     text.write_text("no picture", encoding="utf-8")
     for path, options, message in (
         (tmp_path / "missing.png", (), "missing.png does not exist"),
-        (text, (), "is not a picture that Pillow can read"),
+        (text, (), "is not a picture of a kind that is read"),
         (picture, ("--depth", "bose"), "unknown depth 'bose'"),
         (picture, ("--model", "nobody"), "nobody"),
         (picture, ("--model", "telling_router"), "is no ensemble of 'anydepth-deploy triton'"),

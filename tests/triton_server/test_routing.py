@@ -4,6 +4,7 @@ answers who computed them."""
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ LOADED = {
     "set": (0, 1, 2),
     "gated": (),
     "engines": (0, 1, 2),
+    "smaller": (0, 1, 2),
 }
 """The bundles and their levels."""
 
@@ -57,6 +59,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layout in ("set", "gated"):
         write(triton_graphs.bundle(folder / layout, [layout]), out, layout, **options)
     write(triton_graphs.engines(folder / "engines"), out, "engines", runtime="tensorrt")
+    write(triton_graphs.bundle(folder / "smaller"), out, "smaller", **options)
+    router = out / "smaller_router" / "config.pbtxt"
+    edited = re.sub(
+        '(key: "max_batch"\n *value {\n *string_value: )"4"', r'\1"3"', router.read_text()
+    )
+    router.write_text(edited)
     assert not check_repository(out)
     for level in LOADED["engines"]:  # engines run on no CPU, what stands in for TensorRT does
         model = out / f"engines_level_{level}"
@@ -70,7 +78,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("server")
     models = [f"{name}_level_{level}" for name, levels in LOADED.items() for level in levels]
-    models += [f"{name}_router" for name in LOADED] + ["both_gated", "gated_gated", "both"]
+    models += [f"{name}_router" for name in LOADED] + [
+        *("both_gated", "gated_gated", "smaller_gated", "both")
+    ]
     options = ["--model-config-name=cpu", *(f"--load-model={model}" for model in models)]
     # A router that passes traces on brings Triton 24.10 down.
     settings = ("level=TIMESTAMPS", "rate=20", "mode=triton", f"triton,file={folder / 'trace'}")
@@ -155,12 +165,22 @@ def test_only_outputs_that_are_asked_for_come_back(server: LocalServer) -> None:
         assert list(found) == ["scores"]
 
 
-def test_batches_that_a_level_does_not_take_go_to_the_gated_graph(server: LocalServer) -> None:
+def test_no_model_takes_more_images_than_a_request_may_bring(server: LocalServer) -> None:
     images = pixels(MAX_BATCH + 1, 1)
-    found = infer(server, "http", "both_router", {"images": images}, {"depth": "base"})
+    for name, row in (("both", 0), ("both", 7), ("set", 0), ("gated", 0)):
+        found = infer(server, "http", f"{name}_router", {"images": images[1:]}, {"depth": row})
+        assert len(found["scores"]) == MAX_BATCH
+        with pytest.raises(Refused, match="5 images in one request are more than the 4"):
+            infer(server, "http", f"{name}_router", {"images": images}, {"depth": row})
+
+
+def test_batches_that_a_level_does_not_take_go_to_the_gated_graph(server: LocalServer) -> None:
+    """As where levels are engines for smaller batches."""
+    images = pixels(MAX_BATCH, 1)
+    found = infer(server, "http", "smaller_router", {"images": images}, {"depth": "base"})
     assert_from(found, images, 0, GATED)
-    with pytest.raises(Refused, match="more than the 4 that set_level_0 takes"):
-        infer(server, "http", "set_router", {"images": images}, {"depth": "base"})
+    found = infer(server, "http", "smaller_router", {"images": images[:3]}, {"depth": "base"})
+    assert_from(found, images[:3], 0, 0)
 
 
 def test_engines_are_served_by_their_levels(server: LocalServer) -> None:

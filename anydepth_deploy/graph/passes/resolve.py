@@ -23,7 +23,7 @@ from anydepth_deploy.graph.passes.fold import (
 from anydepth_deploy.graph.passes.heads import raw_tensors
 from anydepth_deploy.graph.passes.values import new_constant
 from anydepth_deploy.graph.passes.weights import share_constants
-from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
+from anydepth_deploy.manifest import DEPTH_METADATA, RAW_METADATA, TABLE_METADATA
 
 __all__ = [
     "GateTable",
@@ -33,9 +33,6 @@ __all__ = [
     "read_gates",
     "resolve",
 ]
-
-DEPTH_METADATA = "anydepth.depth"
-"""ONNX metadata of a static graph: the depth it was made for."""
 
 DEPTH_INPUT = "depth"
 TABLE, PREFIX, SUFFIX = "gates/table", "gates/", "/runs"

@@ -27,6 +27,7 @@ from anydepth_deploy.errors import (
 )
 from anydepth_deploy.manifest import RAW_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Engine, EngineOptions
+from anydepth_deploy.runtimes.onnx_file import load_model
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 
 __all__ = ["CPU", "CUDA", "OnnxRuntimeEngine", "Provider", "open_engine"]
@@ -171,11 +172,11 @@ def _first_line(error: Exception) -> str:
 def _edited(path: Path, *, raw: bool, rounded: bool) -> bytes:
     """The model with raw outputs, or rounding to FP16, in memory; the file stays as it is."""
     try:
-        import onnx
+        import onnx  # noqa: F401
     except ImportError:
         purpose = "looking into this artifact"
         raise MissingExtraError("onnx", "tensorrt", purpose) from None
-    model = onnx.load(str(path))
+    model = load_model(path)
     if raw:
         _add_raw_outputs(model, path)
     if rounded:

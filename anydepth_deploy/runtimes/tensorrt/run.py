@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.errors import BundleError, DeviceError, UsageError
 from anydepth_deploy.runtimes.chain import Step, Stepped
+from anydepth_deploy.runtimes.engine import Port
 from anydepth_deploy.runtimes.tensorrt.checks import batch_of, check_feeds
 from anydepth_deploy.runtimes.tensorrt.cuda import Graph
 from anydepth_deploy.runtimes.tensorrt.layout import (
@@ -90,6 +91,8 @@ class DeviceEngine:
         self._sources = self._find_sources()
         self.inputs: Sequence[str] = [tensor.name for tensor in self._sources]
         self.outputs: Sequence[str] = stepped.outputs
+        self.ports = self._find_ports()
+        """Inputs and outputs as the engines describe them."""
         limits = [pieces[place].batches() for place in stepped.running]
         self._limits = max(low for low, _ in limits), min(high for _, high in limits)
         if self._limits[0] > self._limits[1]:
@@ -151,6 +154,18 @@ class DeviceEngine:
                     found.setdefault(flow, Tensor(flow, tensor.dtype, tensor.shape, tensor.host))
             known.update(spec.writes.values())
         return list(found.values())
+
+    def _find_ports(self) -> tuple[list[Port], list[Port]]:
+        written: dict[str, Tensor] = {}
+        for place in self._stepped.running:
+            writes = self._stepped.chain.specs[place].writes
+            for tensor in self._pieces[place].engine.outputs:
+                if tensor.name in writes:
+                    written[writes[tensor.name]] = tensor
+        return (
+            [_port(tensor.name, tensor) for tensor in self._sources],
+            [_port(name, tensor) for name, tensor in written.items()],
+        )
 
     def _plan(self, outputs: tuple[str, ...]) -> _Plan:
         """The plan for ``outputs``, with memory for its largest batch."""
@@ -380,3 +395,8 @@ class DeviceEngine:
         staging = self._workplace.buffers.staging
         assert staging is not None
         return staging.array(offset, shape, tensor.dtype)
+
+
+def _port(name: str, tensor: Tensor) -> Port:
+    shape = tuple(None if side == -1 else side for side in tensor.shape)
+    return Port(name, np.dtype(tensor.dtype).name, shape)

@@ -6,6 +6,7 @@ What Triton's core checks when it loads a model, and what it does not: names tha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -174,6 +175,13 @@ def _instances(model: Loaded) -> Iterator[Problem]:
 
 
 def _parameters(model: Loaded) -> Iterator[Problem]:
+    for key in names.LIMITS if model.owner is not None else ():
+        text = model.parameter(key)
+        if text is not None and not re.fullmatch("[1-9][0-9]{0,17}", text):
+            yield model.problem(
+                f"parameter '{key}' is {text[:40]!a}: expected a number from 1 on; write the "
+                "repository again"
+            )
     if not model.is_router:
         return
     for key in names.ROUTER:

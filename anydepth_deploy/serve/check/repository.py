@@ -15,6 +15,7 @@ from anydepth_deploy.errors import BundleError
 from anydepth_deploy.serve.check.config import check_config
 from anydepth_deploy.serve.check.files import check_files
 from anydepth_deploy.serve.check.problem import CONFIG, Loaded, Problem
+from anydepth_deploy.serve.check.warmup import check_warmup
 from anydepth_deploy.serve.check.wiring import check_manifests, check_wiring
 from anydepth_deploy.serve.protocol import messages, parse
 
@@ -49,6 +50,7 @@ def check_repository(path: str | Path) -> list[Problem]:
             loaded.append(item)
             found.update(dict.fromkeys(check_config(item)))
             found.update(dict.fromkeys(check_files(item)))
+            found.update(dict.fromkeys(check_warmup(item)))
     found.update(dict.fromkeys(check_manifests(loaded)))
     for variant in sorted({item.variant for item in loaded}):
         found.update(dict.fromkeys(check_wiring(_view(loaded, variant))))

@@ -8,13 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
-from anydepth_deploy.documents import problem_of
-from anydepth_deploy.errors import DepthError
+from anydepth_deploy.errors import BundleError, DepthError
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.serve import names
+from anydepth_deploy.serve import manifests, names
 from anydepth_deploy.serve.check.problem import Loaded, Problem, dims_text
 from anydepth_deploy.serve.signature import Tensor
 
@@ -56,12 +53,9 @@ def check_manifests(loaded: list[Loaded]) -> Iterator[Problem]:
 def _manifest(version: Path) -> Manifest | str:
     """A manifest, or what is wrong with it."""
     try:
-        return Manifest.model_validate_json((version / names.MANIFEST).read_bytes())
-    except OSError:
-        return "is missing: write the repository again"
-    except ValidationError as error:
-        problem = problem_of(error, "manifest")
-        return f"is not a valid manifest ({problem}): write the repository again"
+        return manifests.read_manifest(version)
+    except BundleError as error:
+        return str(error).removeprefix(f"{version / names.MANIFEST} ")
 
 
 def _sizes(model: Loaded, manifest: Manifest) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-__all__ = ["RouterMetrics"]
+__all__ = ["ErrorMetrics", "RouterMetrics"]
 
 BUCKETS = [
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -21,20 +21,49 @@ BUCKETS = [
 """Upper limits in seconds: from a tiny network on a GPU to a large one on a busy CPU."""
 
 
-class RouterMetrics:
+class ErrorMetrics:
+    """Requests refused or failed by one model, by reason; may be used from several threads at once.
+
+    ``anydepth_errors_total`` {model, reason}; ``model`` is the bundle's name. Processes that count
+    under the same name and reason add up.
+    """
+
+    def __init__(self, name: str, reasons: Iterable[str]) -> None:
+        self._errors = pb_utils.MetricFamily(
+            name="anydepth_errors_total",
+            description="Requests refused or failed, by reason",
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        # There from the start, so that a rate over them is zero and not absent.
+        self._of_reason = {
+            reason: self._errors.Metric(labels={"model": name, "reason": reason})
+            for reason in reasons
+        }
+        # Triton 24.10 dies when two threads change metrics at once.
+        self._lock = threading.Lock()
+
+    def failed(self, reason: str) -> None:
+        """Count a request that was not answered; ``reason`` is one of those given."""
+        with self._lock:
+            self._of_reason[reason].increment(1)
+
+
+class RouterMetrics(ErrorMetrics):
     """Counters of one router, by its name and rungs; may be used from several threads at once.
 
     ``anydepth_requests_total`` {model, depth}: requests answered. ``anydepth_errors_total`` {model,
     reason}: requests refused or failed; reasons are ``depth`` (unknown, not served, or named twice
-    and differently), ``input`` (images of a wrong shape) and ``model`` (the chosen model failed).
+    and differently), ``input`` (images of a wrong shape), ``limit`` (more than a request may
+    bring), ``busy`` (as many images wait as may) and ``model`` (the chosen model failed).
     ``anydepth_request_duration_seconds`` {model, depth}: a histogram of the time in the router,
     waiting for the chosen model and its queue included. ``model`` is the bundle's name, ``depth``
     its text.
     """
 
-    REASONS = ("depth", "input", "model")
+    REASONS = ("depth", "input", "limit", "busy", "model")
 
     def __init__(self, name: str, rungs: Iterable[str]) -> None:
+        super().__init__(name, self.REASONS)
         self._name = name
         kinds = pb_utils.MetricFamily
         self._requests = kinds(
@@ -42,24 +71,12 @@ class RouterMetrics:
             description="Requests answered, by depth",
             kind=kinds.COUNTER,
         )
-        self._errors = kinds(
-            name="anydepth_errors_total",
-            description="Requests refused or failed, by reason",
-            kind=kinds.COUNTER,
-        )
         self._durations = kinds(
             name="anydepth_request_duration_seconds",
             description="Time from the router's receiving a request to its answer, by depth",
             kind=kinds.HISTOGRAM,
         )
-        # There from the start, so that a rate over them is zero and not absent.
-        self._error_of = {
-            reason: self._errors.Metric(labels={"model": name, "reason": reason})
-            for reason in self.REASONS
-        }
         self._of_depth: dict[str, tuple[Any, Any]] = {}
-        # Triton 24.10 dies when two threads change metrics at once.
-        self._lock = threading.Lock()
         for depth in rungs:
             self._made(depth)
 
@@ -69,11 +86,6 @@ class RouterMetrics:
             requests, durations = self._made(depth)
             requests.increment(1)
             durations.observe(seconds)
-
-    def failed(self, reason: str) -> None:
-        """Count a request that was not answered; ``reason`` is one of :data:`REASONS`."""
-        with self._lock:
-            self._error_of[reason].increment(1)
 
     def _made(self, depth: str) -> tuple[Any, Any]:
         """The metrics of ``depth``: of rungs there from the start, of the other depths, of which

@@ -9,8 +9,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from anydepth_deploy.errors import AnyDepthError
+from anydepth_deploy.pictures.budget import BudgetError
 from anydepth_deploy.pictures.images import Geometry, prepare_batch
-from anydepth_deploy.serve.models.settings import read_manifest
+from anydepth_deploy.serve import limits, names
+from anydepth_deploy.serve.models.metrics import ErrorMetrics
+from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
 
 __all__ = ["TritonPythonModel"]
 
@@ -19,22 +22,38 @@ class TritonPythonModel:
     """``image`` UINT8 [N, H, W, 3] in RGB -> ``images`` FP32 [N, 3, h, w] and ``geometry`` FP32
     [N, 6], by which :mod:`anydepth_deploy.serve.models.postprocess` brings boxes back.
 
-    Pictures of one request have one size. Errors of the caller are INVALID_ARG.
+    Pictures of one request have one size. Errors of the caller are INVALID_ARG, and counted: more
+    than a request may bring as ``limit``, everything else as ``input``.
     """
 
+    REASONS = ("input", "limit")
+
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the manifest. Raises :class:`BundleError`."""
+        """Read the configuration and the manifest, and prepare a first picture, which takes longer
+        than later ones. Raises :class:`BundleError`."""
+        given = parameters(args)
         self._recipe = read_manifest(args).preprocess
+        self._max_images = number(given, names.MAX_IMAGES, limits.MAX_BATCH)
+        self._max_pixels = number(given, names.MAX_PIXELS, limits.MAX_PIXELS)
+        self._metrics = ErrorMetrics(given.get(names.NAME) or args["model_name"], self.REASONS)
+        prepare_batch([np.zeros((7, 9, 3), np.uint8)], self._recipe)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Prepare the pictures of each request."""
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Any) -> Any:
-        pictures = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+        tensor = pb_utils.get_input_tensor_by_name(request, "image")
         try:
-            images, geometries = prepare_batch(list(pictures), self._recipe)
+            # Before there is as much as a list of them: a million empty pictures take no bytes.
+            limits.check_pictures(tensor.shape(), self._max_images, self._max_pixels)
+            images, geometries = prepare_batch(
+                list(tensor.as_numpy()), self._recipe, max_pixels=self._max_pixels
+            )
         except AnyDepthError as error:
+            self._metrics.failed(
+                "limit" if isinstance(error, (limits.LimitError, BudgetError)) else "input"
+            )
             refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=refusal)
         ways = np.array([_row(geometry) for geometry in geometries], np.float32)

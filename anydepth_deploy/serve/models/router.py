@@ -2,14 +2,19 @@
 
 Images pass through by reference, and so do the answers. Several requests are under way at once
 inside one instance, so that dynamic batching of the models behind it finds something to batch:
-``execute`` gives each request to a thread, which waits for the chosen model and answers through the
-request's response sender, and blocks when :data:`IN_FLIGHT` are under way, so that more wait in
-Triton's queue, where its limits and statistics hold.
+each is given to a thread, which waits for the chosen model and answers through the request's
+response sender. So many images may be under way, and so many more may wait
+(:mod:`anydepth_deploy.serve.limits`); a request that finds no place is refused at once. The images
+of all of them are in memory, which is bounded so however many a request brings: Triton's queue
+holds any number of requests, and its own limit for it makes a model in Triton 24.10 idle for half a
+second now and then.
 """
 
 from __future__ import annotations
 
+import asyncio  # noqa: F401 - Triton asks for it after the first request, which others wait for
 import json
+import queue
 import threading
 import time
 from collections.abc import Sequence
@@ -20,17 +25,15 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from anydepth_deploy.errors import AnyDepthError, DepthError, InputError
-from anydepth_deploy.serve import names
+from anydepth_deploy.serve import limits, names
 from anydepth_deploy.serve.models.asked import asked_row
 from anydepth_deploy.serve.models.metrics import RouterMetrics
+from anydepth_deploy.serve.models.places import Places
 from anydepth_deploy.serve.models.routes import Routes
-from anydepth_deploy.serve.models.settings import parameters, read_manifest
+from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
 from anydepth_deploy.suppression import suppress
 
-__all__ = ["IN_FLIGHT", "TritonPythonModel"]
-
-IN_FLIGHT = 32
-"""Requests that are under way at once, unless the parameter ``in_flight`` says otherwise."""
+__all__ = ["TritonPythonModel"]
 
 DETECTIONS = ("labels", "boxes", "scores")
 
@@ -43,6 +46,10 @@ class _ModelError(Exception):
         self.error = error
 
 
+class _BusyError(Exception):
+    """So many images wait that the next ones have no place."""
+
+
 class TritonPythonModel:
     """Hands requests to the model of their depth; see the module.
 
@@ -53,8 +60,9 @@ class TritonPythonModel:
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the configuration and the manifest. Raises :class:`AnyDepthError`, which Triton
-        reports as the reason why the model is not loaded."""
+        """Read the configuration and the manifest, and do once what takes longer the first time.
+        Raises :class:`AnyDepthError`, which Triton reports as the reason why the model is not
+        loaded."""
         given, manifest = parameters(args), read_manifest(args)
         self._routes = Routes(manifest, given)
         self._table = self._routes.table
@@ -65,21 +73,53 @@ class TritonPythonModel:
         self._metrics = RouterMetrics(
             given.get(names.NAME) or args["model_name"], map(str, self._table.ladder)
         )
-        in_flight = int(given.get("in_flight") or IN_FLIGHT)
-        self._free = threading.Semaphore(in_flight)
+        # A repository written before has no limit of its own, but what its levels take.
+        self._max_images = number(
+            given, names.MAX_IMAGES, max(limits.MAX_BATCH, self._routes.max_batch)
+        )
+        in_flight = number(given, names.IN_FLIGHT, limits.IN_FLIGHT)
+        waiting = number(given, names.MAX_QUEUE, limits.MAX_QUEUE)
+        self._held, self._under_way = Places(in_flight + waiting), Places(in_flight)
+        self._waiting: queue.SimpleQueue[tuple[Any, float, int] | None] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="router")
+        self._starter = threading.Thread(target=self._start, name="router-start", daemon=True)
+        self._starter.start()
+        asked_row(self._table, {"depth": "super"}, {}, self._routes.default)
+        if self._rule is not None:
+            classes = len(manifest.classes)
+            suppress(np.zeros((1, 4 + classes, 2), np.float32), self._rule, self._most)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Start answering ``requests``; answers go through their response senders."""
         for request in requests:
-            self._free.acquire()
-            self._threads.submit(self._serve, request, time.perf_counter())
+            began = time.perf_counter()
+            count = int(pb_utils.get_input_tensor_by_name(request, "images").shape()[0])
+            # What will be refused for its size does not need as many.
+            held = self._held.try_take(count if count <= self._max_images else 1)
+            if held:
+                self._waiting.put((request, began, held))
+            else:
+                self._refuse(request, _BusyError())
 
     def finalize(self) -> None:
-        """Wait for the requests that are under way."""
+        """Wait for the requests that are under way, and for those that wait."""
+        self._waiting.put(None)
+        self._starter.join()
         self._threads.shutdown(wait=True)
 
-    def _serve(self, request: Any, began: float) -> None:
+    def _start(self) -> None:
+        """Give requests to threads in the order in which they came, as places become free."""
+        while (item := self._waiting.get()) is not None:
+            request, began, held = item
+            self._threads.submit(self._serve, request, began, held, self._under_way.take(held))
+
+    def _refuse(self, request: Any, error: Exception) -> None:
+        reason, response = _failure(error)
+        sender = request.get_response_sender()
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._metrics.failed(reason)
+
+    def _serve(self, request: Any, began: float, held: int, taken: int) -> None:
         """Answer one request, whatever happens, then count it: counting takes a message to the
         server, which nobody should wait for."""
         sender = request.get_response_sender()
@@ -91,7 +131,8 @@ class TritonPythonModel:
                 reason, response = _failure(error)
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         finally:
-            self._free.release()
+            self._under_way.give(taken)
+            self._held.give(held)
         if reason is not None:
             self._metrics.failed(reason)
         elif depth is not None:
@@ -99,6 +140,9 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> tuple[Any, str]:
         """The response to a request, and the depth that was run."""
+        told = request.parameters() or "{}"
+        limits.check_text("parameters", told)
+        limits.check_text("request id", request.request_id())
         images, asked = None, {}
         for tensor in request.inputs():
             name = tensor.name()
@@ -107,8 +151,7 @@ class TritonPythonModel:
             else:
                 asked[name] = _only_value(tensor)
         count = self._check(images)
-        options = json.loads(request.parameters() or "{}")
-        row = asked_row(self._table, asked, options, self._routes.default)
+        row = asked_row(self._table, asked, json.loads(told), self._routes.default)
         model = self._routes.model(row, count)
         inputs = [images]
         if model == self._routes.gated:
@@ -133,13 +176,15 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=chosen), str(self._table.rows[row])
 
     def _check(self, images: Any) -> int:
-        """The number of images. Raises :class:`InputError` for images of another shape."""
+        """The number of images. Raises :class:`InputError` for images of another shape, and
+        :class:`LimitError` for more than a request may bring."""
         shape = list(images.shape())
         if len(shape) != 4 or shape[1:] != [3, *self._size] or not shape[0]:
             height, width = self._size
             raise InputError(
                 f"images must be float32 [N, 3, {height}, {width}] with N >= 1; found {shape}"
             )
+        limits.check_images(shape[0], self._max_images)
         return int(shape[0])
 
     def _suppressed(self, raw: Any) -> list[Any]:
@@ -157,9 +202,13 @@ def _failure(error: Exception) -> tuple[str, Any]:
     """The reason to count, and the response: what we refuse is the caller's mistake."""
     if isinstance(error, AnyDepthError):
         reason = "depth" if isinstance(error, DepthError) else "input"
+        reason = "limit" if isinstance(error, limits.LimitError) else reason
         found = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
     elif isinstance(error, _ModelError):
         reason, found = "model", error.error
+    elif isinstance(error, _BusyError):
+        text = "too many images are waiting for the models: send the request again later"
+        reason, found = "busy", pb_utils.TritonError(text, pb_utils.TritonError.UNAVAILABLE)
     else:
         reason, found = "model", pb_utils.TritonError(f"{type(error).__name__}: {error}")
     return reason, pb_utils.InferenceResponse(error=found)
@@ -171,6 +220,8 @@ def _only_value(tensor: Any) -> object:
     if len(values) != 1:
         raise DepthError(f"input '{tensor.name()}' must hold one value; found {len(values)}")
     value = values[0]
+    if isinstance(value, bytes):
+        limits.check_text(f"input '{tensor.name()}'", value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.item()
 
 

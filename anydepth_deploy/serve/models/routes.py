@@ -25,7 +25,7 @@ class Routes:
         levels: dict[str, str] = json.loads(given.get(names.LEVELS) or "{}")
         self.levels = {int(row): model for row, model in levels.items()}
         self.max_batch = int(given.get(names.MAX_BATCH) or 0)
-        """The most images that one request to a level model may hold; 0: any number."""
+        """The most images that one request to a level model may hold; 0: no level model."""
         self.default = self.table.row(given.get(names.DEFAULT_DEPTH) or "super")
 
     def model(self, row: int, count: int) -> str:

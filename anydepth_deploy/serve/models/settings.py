@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from anydepth_deploy.documents import problem_of
 from anydepth_deploy.errors import BundleError
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.serve.names import MANIFEST
+from anydepth_deploy.serve import manifests
 
-__all__ = ["parameters", "read_manifest"]
+__all__ = ["number", "parameters", "read_manifest"]
 
 
 def parameters(arguments: Mapping[str, str]) -> dict[str, str]:
@@ -25,20 +23,24 @@ def parameters(arguments: Mapping[str, str]) -> dict[str, str]:
     return {name: value.get("string_value", "") for name, value in found.items()}
 
 
+def number(given: Mapping[str, str], key: str, default: int) -> int:
+    """The parameter ``key``, a number from 1 on; ``default`` where a configuration, written before
+    there was such a parameter, has none.
+
+    Raises :class:`BundleError` for anything else.
+    """
+    text = given.get(key) or str(default)
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise BundleError(
+            f"parameter '{key}' is {text[:40]!a}: expected a number from 1 on; write the "
+            "repository again with 'anydepth-deploy triton'"
+        )
+    return int(text)
+
+
 def read_manifest(arguments: Mapping[str, str]) -> Manifest:
     """The bundle's manifest, which lies beside ``model.py``.
 
     Raises :class:`BundleError` when it is missing or damaged.
     """
-    folder = Path(arguments["model_repository"]) / arguments["model_version"]
-    path = folder / MANIFEST
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = str(error)
-        if isinstance(error, ValidationError):
-            reason = problem_of(error, "manifest")
-        raise BundleError(
-            f"{path} cannot be read ({reason}): write the repository again with 'anydepth-deploy "
-            "triton'"
-        ) from None
+    return manifests.read_manifest(Path(arguments["model_repository"]) / arguments["model_version"])

@@ -6,6 +6,7 @@
 ///     auto found = session.run(images, "FTFT-T-5");  // or "base", "level:2", a row
 #pragma once
 
+#include "anydepth/budget.hpp"
 #include "anydepth/bundle.hpp"
 #include "anydepth/depth.hpp"
 #include "anydepth/detections.hpp"

@@ -2,6 +2,7 @@
 /// A bundle: a folder with a manifest and every artifact exported from one checkpoint.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -22,6 +23,9 @@ class ANYDEPTH_EXPORT Bundle {
   const std::filesystem::path& path() const { return path_; }
   const Manifest& manifest() const { return *manifest_; }
   const DepthTable& table() const { return manifest_->table; }
+
+  /// The name of class `label`. Throws BundleError where the manifest has none.
+  const std::string& class_name(std::int64_t label) const;
 
   /// The path of an artifact; with `check` its bytes are compared with the manifest.
   /// Throws BundleError when the file is missing or was altered.

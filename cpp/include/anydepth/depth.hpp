@@ -53,20 +53,23 @@ class DepthName {
   std::variant<std::string, std::int64_t> value_;
 };
 
-/// The rows that a gated graph's `depth` input counts: the ladder first (0 = base), then all
-/// others.
+/// The rows that a gated graph's `depth` input counts, fixed when it was made: the ladder of that
+/// day first (0 = base), then all others. The ladder in use may name any of them.
 class ANYDEPTH_EXPORT DepthTable {
  public:
-  /// Throws DepthError for a ladder that does not go from base to super, or that repeats a depth.
-  DepthTable(std::vector<Gate> gates, std::vector<int> base,
-             const std::vector<std::string>& ladder);
+  /// `first`: the ladder that the rows begin with, where it is another than `ladder`. Throws
+  /// DepthError for a ladder that does not go from base to super, or that repeats a depth.
+  DepthTable(std::vector<Gate> gates, std::vector<int> base, const std::vector<std::string>& ladder,
+             const std::vector<std::string>& first = {});
 
   const std::vector<Gate>& gates() const { return gates_; }
   const std::vector<Depth>& rows() const { return rows_; }
-  /// Rungs of the ladder; rows 0 to `levels() - 1` are they.
-  std::size_t levels() const { return levels_; }
-  const Depth& super() const { return rows_[levels_ - 1]; }
-  const Depth& base() const { return rows_[0]; }
+  /// The rows of the ladder's rungs, from base to super.
+  const std::vector<std::size_t>& ladder() const { return ladder_; }
+  /// Rungs of the ladder.
+  std::size_t levels() const { return ladder_.size(); }
+  const Depth& super() const { return rows_[ladder_.back()]; }
+  const Depth& base() const { return rows_[ladder_.front()]; }
 
   /// The row of a depth. Throws DepthError for one that the model does not have.
   std::size_t row(const DepthName& name) const;
@@ -79,7 +82,7 @@ class ANYDEPTH_EXPORT DepthTable {
   std::vector<Gate> gates_;
   std::vector<int> base_;
   std::vector<Depth> rows_;
-  std::size_t levels_ = 0;
+  std::vector<std::size_t> ladder_;
   std::unordered_map<std::string, std::size_t> row_of_;
 };
 

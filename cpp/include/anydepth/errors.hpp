@@ -12,9 +12,12 @@ namespace anydepth {
 
 /// Root of the hierarchy: bad use or bad input. One line that names the file, says what was found
 /// and what was expected, and ends with what to do.
+///
+/// What a message quotes of files and arguments was written by others: what a terminal would obey is
+/// escaped in it, and what is too long is cut.
 class ANYDEPTH_EXPORT Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& message);
 };
 
 /// A bundle is missing, damaged, altered or of another version.
@@ -54,7 +57,8 @@ class ANYDEPTH_EXPORT UsageError : public Error {
   using Error::Error;
 };
 
-/// Joins `items` for a one-line message, naming at most `limit` and counting the rest.
+/// Joins `items` for a one-line message or a table, naming at most `limit` and counting the rest:
+/// control characters are escaped, in quotes then, and long ones are cut in the middle.
 ANYDEPTH_EXPORT std::string shorten(const std::vector<std::string>& items, std::size_t limit = 6);
 
 }  // namespace anydepth

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "anydepth/budget.hpp"
 #include "anydepth/export.hpp"
 
 namespace anydepth {
@@ -49,8 +50,10 @@ struct Geometry {
   ANYDEPTH_EXPORT void to_picture(float* boxes, std::size_t count) const;
 };
 
-/// One picture into float32 [3, height, width] at `out`. Throws ImageError for an empty picture.
-ANYDEPTH_EXPORT Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out);
+/// One picture into float32 [3, height, width] at `out`. Throws ImageError for an empty picture,
+/// and where it has, or resizing it takes, more than `max_pixels`.
+ANYDEPTH_EXPORT Geometry prepare(const ImageView& image, const Preprocess& recipe, float* out,
+                                 std::size_t max_pixels = kMaxPixels);
 
 /// A prepared batch: float32 [N, 3, height, width], and each picture's way back.
 struct Batch {
@@ -59,6 +62,7 @@ struct Batch {
 };
 
 /// Pictures of any sizes. Throws ImageError where there is none, and as prepare() does.
-ANYDEPTH_EXPORT Batch prepare_batch(const std::vector<ImageView>& images, const Preprocess& recipe);
+ANYDEPTH_EXPORT Batch prepare_batch(const std::vector<ImageView>& images, const Preprocess& recipe,
+                                    std::size_t max_pixels = kMaxPixels);
 
 }  // namespace anydepth

@@ -32,6 +32,8 @@ struct SessionOptions {
   std::string target = "onnxruntime";
   /// Threads inside one operator; by default the runtime's own choice.
   std::optional<int> threads;
+  /// Of a picture at most, and of what resizing it takes.
+  std::size_t max_pixels = kMaxPixels;
   /// Whether files' hashes are compared with the manifest.
   bool check = true;
   /// Whether everything is opened now, and not when a depth first needs it.

@@ -2,6 +2,7 @@
 /// What every backend implements: one opened artifact.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -26,12 +27,29 @@ struct Feed {
   TensorView value;
 };
 
+/// An input or output of a graph or an engine, as its file describes it.
+struct GraphPort {
+  std::string name;
+  /// As NumPy calls it, empty where the file does not say.
+  std::string dtype;
+  /// None where it is not known; -1 where any number goes.
+  std::optional<std::vector<std::int64_t>> shape;
+};
+
+struct GraphPorts {
+  std::vector<GraphPort> inputs;
+  std::vector<GraphPort> outputs;
+};
+
 /// One opened artifact; may be called from several threads.
 class Engine {
  public:
   virtual ~Engine() = default;
   virtual const std::vector<std::string>& inputs() const = 0;
   virtual const std::vector<std::string>& outputs() const = 0;
+  /// Inputs and outputs as the file of an engine describes them; none for graphs, which are read
+  /// before they are opened.
+  virtual std::optional<GraphPorts> ports() const { return std::nullopt; }
   /// Executes once. Throws InputError where the run fails.
   virtual Tensors run(const std::vector<Feed>& feeds,
                       const std::vector<std::string>& outputs) const = 0;

@@ -126,6 +126,23 @@ class DeviceEngine : public Engine {
   const std::vector<std::string>& inputs() const override { return inputs_; }
   const std::vector<std::string>& outputs() const override { return outputs_; }
 
+  std::optional<GraphPorts> ports() const override {
+    GraphPorts found;
+    for (const auto& port : sources_) {
+      found.inputs.push_back({port.name, name_of(port.type), port.shape});
+    }
+    for (const auto place : running_) {
+      for (const auto& port : pieces_[place]->engine().outputs()) {
+        for (const auto& [name, tensor] : chain_->specs()[place].writes) {
+          if (name == port.name) {
+            found.outputs.push_back({tensor, name_of(port.type), port.shape});
+          }
+        }
+      }
+    }
+    return found;
+  }
+
   Tensors run(const std::vector<Feed>& feeds,
               const std::vector<std::string>& outputs) const override {
     for (const auto& port : sources_) {

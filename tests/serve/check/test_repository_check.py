@@ -127,6 +127,11 @@ def mapped(number: int, kind: str, **changes: str | None) -> Change:
     return step(number, change)
 
 
+def sample(change: Change) -> Change:
+    """Change the first request that warms a model."""
+    return lambda config: change(config.model_warmup[0])
+
+
 def larger_batch(config: Any) -> None:
     config.max_batch_size = 16
     config.ensemble_scheduling.step[1].model_name = "b_level_1"
@@ -507,6 +512,90 @@ MISTAKES = [
         larger_batch,
         "max_batch_size is 16, 'b_level_1' takes 8",
     ),
+    # Limits of requests
+    *(
+        Mistake(
+            f"{key} of {value!r}",
+            file,
+            parameter(key, value),
+            f"parameter '{key}' is {value!r}: expected a number from 1 on",
+        )
+        for file, key, value in (
+            (ROUTER, "max_images", "0"),
+            (ROUTER, "max_queue", "-1"),
+            (ROUTER, "in_flight", "many"),
+            (BEFORE, "max_images", "8 "),
+            (BEFORE, "max_pixels", "1e9"),
+            (BEFORE, "max_pixels", ""),
+        )
+    ),
+    # Warming up
+    Mistake(
+        "a sample of no such batch",
+        LEVEL,
+        sample(lambda item: setattr(item, "batch_size", 9)),
+        "model_warmup 'image' has batch_size 9: expected 1 to 8",
+    ),
+    Mistake(
+        "a sample that is left out",
+        GATED,
+        sample(lambda item: setattr(item, "batch_size", 0)),
+        "model_warmup 'row_0' has batch_size 0: expected 1 to 1",
+    ),
+    Mistake(
+        "a sample without an input",
+        GATED,
+        sample(lambda item: item.inputs.pop("depth")),
+        "model_warmup 'row_0' does not give the input 'depth'",
+    ),
+    Mistake(
+        "a sample of another input",
+        GATED,
+        sample(lambda item: item.inputs["row"].dims.append(1)),
+        "model_warmup 'row_0', input 'row', is no input of the model",
+    ),
+    Mistake(
+        "a sample of another type",
+        BEFORE,
+        sample(lambda item: setattr(item.inputs["image"], "data_type", pb.TYPE_FP32)),
+        "model_warmup 'picture', input 'image', is TYPE_FP32, the model takes TYPE_UINT8",
+    ),
+    Mistake(
+        "a sample of another size",
+        LEVEL,
+        sample(lambda item: item.inputs["images"].dims.insert(0, 1)),
+        "input 'images', has dims [1, 3, 64, 64], the model [3, 64, 64]: give all",
+    ),
+    Mistake(
+        "a sample of any size",
+        BEFORE,
+        sample(lambda item: item.inputs["image"].dims.__setitem__(0, -1)),
+        "input 'image', has dims [-1, 16, 16, 3], the model [-1, -1, -1, 3]: give all",
+    ),
+    Mistake(
+        "a sample of nothing",
+        AFTER,
+        sample(lambda item: item.inputs["boxes"].ClearField("zero_data")),
+        "model_warmup 'box', input 'boxes', has no data",
+    ),
+    Mistake(
+        "a sample from a file that is not there",
+        GATED,
+        sample(lambda item: setattr(item.inputs["depth"], "input_data_file", "row_9")),
+        "is read from warmup/row_9, which is missing",
+    ),
+    Mistake(
+        "a sample from a file that is too short",
+        GATED,
+        sample(lambda item: setattr(item.inputs["images"], "input_data_file", "row_0")),
+        "takes 49152 bytes, warmup/row_0 has 8",
+    ),
+    Mistake(
+        "a warm ensemble",
+        ENSEMBLE,
+        lambda c: c.model_warmup.add(name="x", batch_size=1),
+        "Triton warms no ensemble",
+    ),
     # The manifest
     Mistake(
         "another input size than the manifest's",
@@ -524,6 +613,20 @@ def test_a_mistake_is_found(models: Path, mistake: Mistake) -> None:
     expected = [item for item in found if mistake.told in item.message]
     assert [item.file for item in expected] == [mistake.at or mistake.file], list(map(str, found))
     assert all("\n" not in str(item) for item in found)
+
+
+def test_a_repository_of_earlier_days_is_clean(models: Path) -> None:
+    """Before requests had limits and models were warmed."""
+    for path in models.glob("*/**/*.pbtxt"):
+        edit(path, _earlier)
+    assert check_repository(models) == []
+
+
+def _earlier(config: Any) -> None:
+    config.ClearField("model_warmup")
+    for key in ("max_images", "max_pixels", "max_queue"):
+        if key in config.parameters:
+            del config.parameters[key]
 
 
 def test_what_the_router_sends_fits_its_models(models: Path) -> None:

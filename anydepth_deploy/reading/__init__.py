@@ -1,0 +1,1 @@
+"""What others wrote, opened and parsed with care: nothing here trusts a name or a text."""

@@ -1,0 +1,99 @@
+"""What one request may bring, known before anything is made of it.
+
+A request of few bytes may ask for much: a picture of one pixel becomes an image of the network's
+size, and thousands of them fit into one request. So shapes are held against limits before a single
+picture is looked at. Both halves use this: the repository's configurations carry the limits, and
+the models in the server keep them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from anydepth_deploy.errors import InputError
+from anydepth_deploy.pictures.budget import MAX_PIXELS  # here: of all pictures of a request
+
+__all__ = [
+    "IN_FLIGHT",
+    "MAX_BATCH",
+    "MAX_PIXELS",
+    "MAX_QUEUE",
+    "MAX_TEXT",
+    "LimitError",
+    "check_images",
+    "check_pictures",
+    "check_text",
+    "request_memory",
+]
+
+MAX_BATCH = 8
+"""Images of one request, where nothing else was chosen."""
+
+MAX_QUEUE = 64
+"""Images that wait in the router beside those that are under way; it refuses more."""
+
+IN_FLIGHT = 32
+"""Images that the router has under way at once."""
+
+MAX_TEXT = 4096
+"""Characters of the parameters of a request, written as JSON, and of its name."""
+
+
+def request_memory(
+    size: Sequence[int],
+    max_batch: int,
+    max_queue: int = MAX_QUEUE,
+    *,
+    workers: int,
+    in_flight: int = IN_FLIGHT,
+) -> int:
+    """Bytes that all requests together may become in preprocessing, before and inside the router,
+    beside what clients sent and what the models behind the router compute with.
+
+    ``size``: height and width of the network's input. Each of ``workers`` has the images of one
+    request three times (one by one, together, and where the server takes them from), and the
+    request before waits for the router's process. What the router holds is there twice, as the
+    server made it and in the memory that it shares with the router, and what is under way once
+    more, as a model gets it.
+    """
+    image = 3 * 4 * math.prod(size)
+    request = max_batch * image
+    held = in_flight + max_queue
+    return (4 * workers + 1) * request + (2 * held + in_flight) * image
+
+
+class LimitError(InputError):
+    """A request that brings more than one may."""
+
+
+def check_pictures(shape: Sequence[int], max_batch: int, max_pixels: int) -> None:
+    """Raise :class:`LimitError` where pictures of ``shape`` [N, H, W, 3] are more than
+    ``max_batch``, or have more than ``max_pixels`` pixels together."""
+    count, height, width = (int(side) for side in shape[:3])
+    check_images(count, max_batch, "pictures")
+    if math.prod((count, height, width)) > max_pixels:
+        raise LimitError(
+            f"{count} x {height} x {width} = {count * height * width} pixels in one request are "
+            f"more than the {max_pixels} that are taken here: send smaller or fewer pictures, or "
+            "write the repository with a larger --max-pixels"
+        )
+
+
+def check_images(count: int, max_batch: int, what: str = "images") -> None:
+    """Raise :class:`LimitError` where ``count`` is more than ``max_batch``."""
+    if count > max_batch:
+        raise LimitError(
+            f"{count} {what} in one request are more than the {max_batch} that are taken here: "
+            "send several requests, or write the repository with a larger --max-batch"
+        )
+
+
+def check_text(what: str, text: str | bytes) -> None:
+    """Raise :class:`LimitError` where ``text``, which a request brought as ``what``, is longer than
+    any that means something."""
+    if len(text) > MAX_TEXT:
+        raise LimitError(
+            f"{what}: {len(text)} characters are more than the {MAX_TEXT} that are taken here; "
+            "leave out what this model does not read"
+        )

@@ -154,19 +154,21 @@ def taken(probe: Probe, found: dict[str, Any], out: str) -> dict[str, NDArray[An
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cpp]]:
-    """Opens sessions, which are closed at the end of the test."""
-    sessions: list[Cpp] = []
+    """Opens sessions, each once for all tests: under sanitizers opening takes a second or more."""
+    sessions: dict[str, Cpp] = {}
 
     def open_session(bundle: Bundle, **options: Any) -> Cpp:
-        name = "plain" if options.get("runtime") == "openvino" else "probe"
-        probe: Probe = request.getfixturevalue(name)
-        sessions.append(Cpp(probe, bundle, **options))
-        return sessions[-1]
+        key = repr((bundle.path, sorted(options.items())))
+        if key not in sessions:
+            name = "plain" if options.get("runtime") == "openvino" else "probe"
+            probe: Probe = request.getfixturevalue(name)
+            sessions[key] = Cpp(probe, bundle, **options)
+        return sessions[key]
 
     yield open_session
-    for session in sessions:
+    for session in sessions.values():
         session.close()
 
 

@@ -51,7 +51,7 @@ VARIANTS = {
         "-DANYDEPTH_OPENVINO=OFF",
         "-DANYDEPTH_SANITIZE=thread",
         "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O0 -g1",
     ),
     "optimised": ("-DBUILD_SHARED_LIBS=ON", "-DCMAKE_BUILD_TYPE=Release"),
 }

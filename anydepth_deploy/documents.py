@@ -248,10 +248,16 @@ def _warn_once(message: str) -> None:
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Make the file ``path`` with ``write(file)``, folders included, and only then replace it. What
-    is replaced keeps its mode and, where this process may give files away, its owner.
+    is replaced keeps its mode and, where this process may give files away, its owner. A link stays,
+    and what it leads to is replaced; a pipe or a device is written into.
 
     Raises :class:`OSError`; nothing is left behind then.
     """
+    path = _led_to(path)
+    if _takes_bytes(path):
+        with path.open("wb") as file:
+            write(file)
+        return
     with _written(path, write) as temporary:
         take_after(path, temporary)
         temporary.replace(path)
@@ -311,7 +317,8 @@ def _written(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
 def beside(path: Path) -> Iterator[Path]:
     """A new and empty file in the folder of ``path``, which is made where it is missing: hidden, of
     a name that no other call takes, and gone afterwards. Raises :class:`OSError`."""
-    temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    end = os.fsdecode(os.fsencode(path.name)[-100:])  # names are limited in bytes
+    temporary = path.with_name(f".{end}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     for attempt in range(ATTEMPTS):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -325,6 +332,16 @@ def beside(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _led_to(path: Path) -> Path:
+    """What ``path`` leads to, where it is a link."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether ``path`` is a pipe or a device: nothing that could be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def take_after(path: Path, new: Path) -> None:
@@ -358,8 +375,10 @@ def try_to_write(path: Path, what: str, refusal: type[AnyDepthError]) -> None:
     with refusing(path, what, refusal):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        with made_folders(path.parent), beside(path):
-            pass
+        path = _led_to(path)
+        if not _takes_bytes(path):
+            with made_folders(path.parent), beside(path):
+                pass
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ Anything else is a bug: the command line names it in one line and exits with 3.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -206,7 +207,7 @@ def shorten(items: Iterable[object], limit: int = 6) -> str:
     :func:`shown`, in quotes where something had to be escaped."""
     texts = [str(item) for item in items]
     named = ", ".join(
-        shown(text) if text.isprintable() else f"'{shown(text)}'" for text in texts[:limit]
+        shown(text) if _is_plain(text) else f"'{shown(text)}'" for text in texts[:limit]
     )
     return named if len(texts) <= limit else f"{named} and {len(texts) - limit} more"
 
@@ -216,7 +217,7 @@ def shown(text: str, most: int = PIECE) -> str:
     ``\\u202e``), and of more than ``most`` characters the middle is left out and counted."""
     text = readable(text)
     if len(text) <= most:
-        if text.isprintable():
+        if _is_plain(text):
             return text
         whole = "".join(map(_escaped, text))
         if len(whole) <= most:
@@ -247,7 +248,15 @@ def _fitting(letters: str, room: int) -> list[str]:
 
 
 def _escaped(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+    return letter if _is_plain(letter) else letter.encode("unicode_escape").decode()
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a terminal shows ``text`` in one line and as it is. Spaces of any width do no harm:
+    file names have them (those of screenshots on a Mac), and must stay usable."""
+    return text.isprintable() or all(
+        letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in text
+    )
 
 
 class _OneLine(logging.Filter):

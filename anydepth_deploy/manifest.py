@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
 from anydepth_deploy.depth import Depth, DepthSpace, DepthTable, Gate, Predicate
 from anydepth_deploy.documents import version_of, written_version
@@ -335,12 +335,12 @@ class Manifest(_Model):
     """Counted to make a table of depths."""
     base: list[Small]
     ladder: list[str]
-    depths: list[DepthRow]
+    depths: Annotated[list[DepthRow], FailFast()]
     raw_outputs: dict[str, str]
     suppression: Suppression | None = None
     """How predictions become detections; None where the network gives detections by itself."""
     max_detections: int = Field(ge=1, le=1_000_000)
-    artifacts: list[Artifact] = Field(default_factory=list)
+    artifacts: Annotated[list[Artifact], FailFast()] = Field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     """Records of verify, eval and bench, newest last."""
 

@@ -28,6 +28,36 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+# --- what is there already -------------------------------------------------------------------
+
+
+@posix
+def test_links_and_pipes_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    target, link, pipe = tmp_path / "kept" / "a.json", tmp_path / "a.json", tmp_path / "pipe"
+    link.symlink_to(target)
+    for content in (b"one", b"two"):  # the first time it leads nowhere
+        try_to_write(link, "ladder", UsageError)
+        write_atomically(link, lambda file: file.write(content))  # noqa: B023
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_bytes)
+        try_to_write(pipe, "ladder", UsageError)
+        write_atomically(pipe, lambda file: file.write(b"three"))
+        assert reading.result(timeout=20) == b"three"
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert everything(tmp_path) == ["a.json", "kept", "kept/a.json", "pipe"]
+
+
+def test_names_as_long_as_names_can_be(tmp_path: Path) -> None:
+    name = "\u65e5" * 83 + ".json"  # 254 bytes
+    try_to_write(tmp_path / name, "ladder", UsageError)
+    write_atomically(tmp_path / name, lambda file: file.write(b"x"))
+    assert everything(tmp_path) == [name]
+
+
 # --- names that nobody chose -----------------------------------------------------------------
 
 

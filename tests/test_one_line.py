@@ -30,6 +30,9 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.pictures.draw import draw_detections, side_by_side
 
+SPACES = "\u00a0\u2003\u202f\u3000"
+"""In names of files: a Mac's screenshots have the third before AM and PM."""
+
 ODD = {
     "\n": r"\n",
     "\r": r"\r",
@@ -181,3 +184,9 @@ def test_captions(tmp_path: Path) -> None:
     assert rows[0] >= 200 - 40
     sheet = side_by_side([Image.fromarray(picture)] * 2, ["a\nb", "k" * 100_000])
     assert sheet.height < 660
+
+
+def test_spaces_of_any_width_stay() -> None:
+    """Or a path that is printed names no file."""
+    path = f"Screenshot 9.41{SPACES}AM.png"
+    assert shown(path) == in_one_line(path) == shorten([path]) == path

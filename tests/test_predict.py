@@ -297,6 +297,13 @@ def test_boxes_at_the_edge(corners: tuple[float, float, float, float]) -> None:
     assert (np.asarray(drawn) != 255).any()
 
 
+def test_pictures_longer_than_letters_can_be() -> None:
+    """Letters grow with a picture, and no font has them of 65536 pixels."""
+    picture = np.full((3_300_000, 2, 3), 255, np.uint8)
+    drawn = draw_detections(picture, one_box(0, 100, 2, 3_000_000), ["a", "b", "star"])
+    assert (np.asarray(drawn)[100, 0] == class_colour(2)).all()
+
+
 def caption(name: str) -> bytes:
     """A drawing of a box of the class 2, which is called `name`."""
     picture = np.full((200, 600, 3), 255, np.uint8)

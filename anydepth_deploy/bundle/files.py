@@ -325,7 +325,9 @@ def _hold(folder: Path, wait: bool, held: contextlib.ExitStack) -> None:
     if _lock(handle, wait):
         return
     while True:
-        file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o666, dir_fd=handle)
+        # A link of this name would be followed, but is not what is removed and compared below.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        file = os.open(LOCK, flags, 0o666, dir_fd=handle)
         with contextlib.ExitStack() as mine:
             mine.callback(os.close, file)
             if not _lock(file, wait):

@@ -38,9 +38,9 @@ __all__ = ["check_engine", "check_graph", "graph_file"]
 
 IMAGES, DEPTH = "images", "depth"
 DETECTIONS = ("labels", "boxes", "scores")
-CLASSES = {"raw_logits": (2, 0, "anydepth-detr"), f"raw_{PREDICTIONS}": (1, 4, "")}
-"""Raw outputs that tell the number of classes: the axis, what else lies on it, and the family that
-they have this meaning for, where it is not all."""
+CLASSES = {"raw_logits": (2, 0), f"raw_{PREDICTIONS}": (1, 4)}
+"""Raw outputs that tell the number of classes: the axis, and what else lies on it. See
+:func:`_tells_classes`."""
 
 
 def graph_file(bundle: BundleFiles, artifact: Artifact, *, check: bool = True) -> Path:
@@ -188,13 +188,24 @@ class _Check:
                 self._port(port, ("int64", "int32"), ())
         for port in outputs:
             if port.name == "scores":
-                what = "the number of detections in a picture"
-                self._size(what, port, 2, 1, manifest.max_detections)
-            elif port.name in CLASSES:
-                axis, others, family = CLASSES[port.name]
-                if family in ("", manifest.family):
-                    count = len(manifest.classes)
-                    self._size("the number of classes", port, 3, axis, count, others)
+                self._detections(port, manifest)
+            elif port.name in CLASSES and _tells_classes(port.name, manifest):
+                axis, others = CLASSES[port.name]
+                count = len(manifest.classes)
+                self._size("the number of classes", port, 3, axis, count, others)
+
+    def _detections(self, port: Port, manifest: Manifest) -> None:
+        """Suppression gives as many as it may, or all that there are of each class."""
+        count = port.shape[1] if port.shape is not None and len(port.shape) == 2 else None
+        whole = (
+            manifest.suppression is not None
+            and count is not None
+            and 0 < count < manifest.max_detections
+            and count % len(manifest.classes) == 0
+        )
+        if not whole:
+            what = "the number of detections in a picture"
+            self._size(what, port, 2, 1, manifest.max_detections)
 
     def _size(
         self, what: str, port: Port, rank: int, axis: int, expected: int, others: int = 0
@@ -240,6 +251,14 @@ class _Check:
             f"{self._path} is damaged: its entry {key} is not what this project writes there: "
             f"{self._remedy}"
         )
+
+
+def _tells_classes(output: str, manifest: Manifest) -> bool:
+    """Other families may call anything so: predictions are what suppression takes where there is
+    one, logits are AnyDepth-DETR's."""
+    if output == "raw_logits":
+        return manifest.family == "anydepth-detr"
+    return manifest.suppression is not None
 
 
 def _outputs(artifact: Artifact, manifest: Manifest) -> list[str]:

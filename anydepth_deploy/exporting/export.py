@@ -119,6 +119,7 @@ def export_bundle(
     if input_size is None and not kept.same:
         loaded.usual_size()  # refused before anything is made of that size
     size = input_size or kept.size(loaded, model)
+    model.check_size(size)
     if deformable == "gather" and not model.samples_grids:
         raise UsageError(
             f"{model.family} has no deformable attention: leave --deformable gather out"

@@ -18,6 +18,9 @@ __all__ = ["draw_detections", "enlargement", "side_by_side"]
 SMALLEST_DRAWING = 640
 """Small pictures are enlarged to about this many pixels before captions are put on them."""
 
+LARGEST_LETTERS = 1000
+"""Pixels; fonts refuse what the longest pictures would ask for."""
+
 CAPTION = 60
 """Letters of a class's name at most: more would cover the picture."""
 
@@ -48,7 +51,7 @@ def draw_detections(
         image = image.resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     side = max(image.size)
-    font = ImageFont.load_default(size=max(11, side // 50))
+    font = ImageFont.load_default(size=min(max(11, side // 50), LARGEST_LETTERS))
     line = max(1, side // 320)
     names: dict[np.int64, str] = {}
     for label, box, score in sorted(

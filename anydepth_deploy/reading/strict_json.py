@@ -18,7 +18,8 @@ MOST_VALUES = 1_000_000
 
 LARGEST = 2**63
 
-BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A text that does not end takes the rest: or each of its quotes would be tried as a beginning.
+BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 

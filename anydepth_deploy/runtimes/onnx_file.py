@@ -55,6 +55,7 @@ NEAR = 32
 """Enough for the beginning of any field."""
 MOST_FIELDS = 1_000_000
 MOST_TEXT = 1 << 24
+MOST_NAMES = 64
 DEEPEST = 32
 """More than any graph of this project has; they limit the time that a made-up one can cost."""
 
@@ -141,7 +142,9 @@ class _Reader:
 
     def _graph(self, start: int, end: int, metadata: dict[str, str]) -> OnnxFile:
         # Quoted, as JSON has them; what is quoted and names no tensor does no harm.
-        raw = [name.encode() for name in metadata.get(RAW_METADATA, "").split('"')[1::2] if name]
+        raw = {name.encode() for name in metadata.get(RAW_METADATA, "").split('"')[1::2] if name}
+        if len(raw) > MOST_NAMES:
+            raise self._wrong(end, f"its entry {RAW_METADATA} has more than {MOST_NAMES} names")
         inputs: list[Port] = []
         outputs: list[Port] = []
         described: list[Port] = []

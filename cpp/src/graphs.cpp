@@ -28,16 +28,20 @@ using Words = std::vector<std::string>;
 using Metadata = std::map<std::string, std::string>;
 using Shape = std::vector<std::int64_t>;
 
-/// A raw output that tells the number of classes: the axis, what else lies on it, and the family
-/// that it has this meaning for, where it is not all.
+/// A raw output that tells the number of classes: the axis, and what else lies on it.
 struct Telling {
   const char* name;
   std::size_t axis;
   std::int64_t others;
-  const char* family;
 };
-constexpr Telling kTelling[] = {{"raw_logits", 2, 0, "anydepth-detr"},
-                                {"raw_predictions", 1, 4, ""}};
+constexpr const char* kLogits = "raw_logits";
+constexpr Telling kTelling[] = {{kLogits, 2, 0}, {"raw_predictions", 1, 4}};
+
+/// Other families may call anything so: predictions are what suppression takes where there is one,
+/// logits are AnyDepth-DETR's.
+bool tells_classes(const std::string& output, const Manifest& manifest) {
+  return output == kLogits ? manifest.family == "anydepth-detr" : manifest.suppression.has_value();
+}
 
 std::string listed(const Words& names) { return names.empty() ? "none" : join(names, ", "); }
 
@@ -228,10 +232,10 @@ class Check {
     }
     for (const auto& port : ports.outputs) {
       if (port.name == "scores") {
-        size("the number of detections in a picture", port, 2, 1, manifest.max_detections, 0);
+        detections(port, manifest);
       }
-      for (const auto& [name, axis, others, family] : kTelling) {
-        if (port.name == name && (*family == '\0' || manifest.family == family)) {
+      for (const auto& [name, axis, others] : kTelling) {
+        if (port.name == name && tells_classes(name, manifest)) {
           size("the number of classes", port, 3, axis, manifest.classes.size(), others);
         }
       }
@@ -239,6 +243,17 @@ class Check {
   }
 
  private:
+  /// Suppression gives as many as it may, or all that there are of each class.
+  void detections(const GraphPort& port, const Manifest& manifest) const {
+    const auto count = port.shape && port.shape->size() == 2 ? (*port.shape)[1] : 0;
+    const bool whole = manifest.suppression.has_value() && count > 0 &&
+                       count < static_cast<std::int64_t>(manifest.max_detections) &&
+                       count % static_cast<std::int64_t>(manifest.classes.size()) == 0;
+    if (!whole) {
+      size("the number of detections in a picture", port, 2, 1, manifest.max_detections, 0);
+    }
+  }
+
   /// One axis of an output of `rank` axes, where it is fixed; `others` lie on it, too.
   void size(const char* what, const GraphPort& port, std::size_t rank, std::size_t axis,
             std::size_t expected, std::int64_t others) const {

@@ -23,6 +23,7 @@ enum Kind : unsigned { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 // More than any graph of this project has; they limit the time that a made-up one can cost.
 constexpr std::size_t kMostFields = 1'000'000;
 constexpr std::uint64_t kMostText = 1U << 24U;
+constexpr std::size_t kMostNames = 64;
 constexpr int kDeepest = 32;
 
 constexpr std::size_t kBlock = 1U << 16U;
@@ -145,7 +146,13 @@ class Reader {
  private:
   void read_graph(OnnxFile& found, const Span& graph) {
     // Names are quoted there, as JSON has them; what is quoted and names no tensor does no harm.
-    const auto raw = quoted(raw_entry(found.metadata));
+    auto raw = quoted(raw_entry(found.metadata));
+    std::sort(raw.begin(), raw.end());
+    raw.erase(std::unique(raw.begin(), raw.end()), raw.end());
+    if (raw.size() > kMostNames) {
+      refuse(graph.end, std::string("its entry ") + kRawMetadata + " has more than " +
+                            std::to_string(kMostNames) + " names");
+    }
     each(graph, [&](const Field& field) {
       if (field.kind != kBytes) {
         return;

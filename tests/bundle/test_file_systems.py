@@ -114,6 +114,18 @@ def test_one_at_a_time_there_too(tmp_path: Path) -> None:
     assert LOCK not in names(tmp_path / "b")
 
 
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_the_lock(tmp_path: Path, there: bool) -> None:
+    make(tmp_path / "b")
+    if there:
+        (tmp_path / "elsewhere").touch()
+    (tmp_path / "b" / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"), locked(tmp_path / "b", wait=True):
+        pytest.fail("somebody else's file is held")
+    assert (tmp_path / "elsewhere").exists() == there
+
+
 HOLDS = """
 import errno, fcntl, os, stat, sys, time
 from pathlib import Path

@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +25,11 @@ from misplaced_graphs import CASES, LADDER, RAW, ROWS, SIDE, depth_rows, edit_ma
 
 from anydepth_deploy.building import build as build_module
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.graphs import check_graph
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import AnyDepthError, BundleError, InputError
+from anydepth_deploy.runtimes.onnx_file import read_onnx_file
 from anydepth_deploy.runtimes.tensorrt.library import load_library
 from anydepth_deploy.verifying.reference import Reference
 
@@ -66,6 +69,38 @@ def test_sound_ones_with_raw_outputs_open(tmp_path: Path, family: str, raw: bool
     bundle = misplaced_graphs.make(tmp_path / "bundle", family, raw=raw)
     session = opened(bundle.path, "gated", raw=True)
     assert set(session.run_raw(IMAGES, 0)) == set(RAW[family])
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_suppression_gives_no_more_than_there_is(tmp_path: Path, count: int) -> None:
+    """Small inputs of few classes have fewer places than detections are asked for: all of each
+    class then."""
+    bundle = misplaced_graphs.make(tmp_path / "bundle", "anydepth-yolo")
+    (artifact,) = bundle.artifacts("gated")
+    found = read_onnx_file(bundle.file(artifact))
+    outputs = tuple(
+        replace(port, shape=(None, count)) if port.name == "scores" else port
+        for port in found.outputs
+    )
+    found = replace(found, outputs=outputs)
+    if count == 3:
+        check_graph(tmp_path, found, artifact, bundle.manifest)
+        return
+    with pytest.raises(BundleError, match=f"is {count} in the graph, 5 in the manifest"):
+        check_graph(tmp_path, found, artifact, bundle.manifest)
+
+
+def test_predictions_are_what_suppression_takes(tmp_path: Path) -> None:
+    """A family without suppression may call anything so."""
+    bundle = misplaced_graphs.make(tmp_path / "bundle", "anydepth-yolo")
+    (artifact,) = bundle.artifacts("gated")
+    found = read_onnx_file(bundle.file(artifact))
+    other = replace(next(iter(found.tensors.values())), shape=(None, 100, 12))
+    found = replace(found, tensors=dict.fromkeys(found.tensors, other))
+    with pytest.raises(BundleError, match="the number of classes is 96 in the graph, 3 in"):
+        check_graph(tmp_path, found, artifact, bundle.manifest)
+    manifest = bundle.manifest.model_copy(update={"suppression": None})
+    check_graph(tmp_path, found, artifact, manifest)
 
 
 @pytest.mark.parametrize("name", CASES)

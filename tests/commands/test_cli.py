@@ -153,6 +153,8 @@ def test_export_again_from_the_real_thing(run: Run, checkpoint: Path, bundle_cop
         (["--ladder", "super,base"], "a ladder goes from base"),
         (["--ladder", "nowhere.json"], "ladder file nowhere.json cannot be read"),
         (["--size", "50x50"], "multiples of 32"),
+        (["--size", "0x64"], "multiples of 32"),
+        (["--size", "20000"], "at most 8192"),
         (["--classes", "nowhere.txt"], "class names nowhere.txt cannot be read"),
         (["--layout", "gated", "--depth", "base"], "a gated graph holds every depth"),
     ],

@@ -11,7 +11,7 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anydepth_deploy.reading.strict_json import NotJsonError, OddJsonError, parse_json
+from anydepth_deploy.reading.strict_json import BRACKETS, NotJsonError, OddJsonError, parse_json
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
@@ -101,3 +101,12 @@ def test_as_many_values_as_are_allowed() -> None:
     for text, most in (("[1,2,3,4]", 4), ("[[1],[2]]", 4), ('{"a":{"b":{"c":{}}}}', 3)):
         with pytest.raises(OddJsonError, match=f"more than {most} values"):
             parse_json(text, most_values=most)
+
+
+@pytest.mark.parametrize("end", ["", "\\q", '\\q"]', "\\"])
+def test_a_text_that_does_not_end_is_looked_at_once(end: str) -> None:
+    """Its quotes are no beginnings: with each of them tried, 32 kB took 14 seconds."""
+    text = '["' + '\\"' * 500 + end
+    assert len(BRACKETS.findall(text)) <= 3
+    with pytest.raises(NotJsonError):
+        parse_json(text)

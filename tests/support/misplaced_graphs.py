@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.suppression import Suppression
 
 SIDE, PLACES, QUERIES = 64, 5, 20
 LADDER = ("TT-1", "FT-1", "FF-1", "FF-2")
@@ -173,6 +174,7 @@ def make(folder: Path, family: str, *, raw: bool = False) -> Bundle:
         ladder=list(LADDER),
         depths=depth_rows(ROWS, LADDER),
         raw_outputs={name: name for name in RAW[family]},
+        suppression=Suppression() if family == "anydepth-yolo" else None,
         max_detections=PLACES,
         artifacts=described,
     )
@@ -467,6 +469,11 @@ CASES: dict[str, Case] = {
         "gated",
         without("output", "scores"),
         "the list of outputs is labels, boxes in the graph, labels, boxes, scores in the manifest",
+    ),
+    "many-raw-outputs": of_graph(
+        "gated",
+        entry(RAW_OUTPUTS, json.dumps({str(number): "x" for number in range(64)})),
+        f"its entry {RAW_OUTPUTS} has more than 64 names): export it again",
     ),
     "table-no-json": of_graph("gated", entry(TABLE, "rows"), f"its entry {TABLE} is not"),
     "table-no-object": of_graph("gated", entry(TABLE, "[]"), f"its entry {TABLE} is not"),

@@ -27,7 +27,7 @@ Anything else is a bug: the command line names it in one line and exits with 3.
 from __future__ import annotations
 
 import logging
-import unicodedata
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -251,12 +251,21 @@ def _escaped(letter: str) -> str:
     return letter if _is_plain(letter) else letter.encode("unicode_escape").decode()
 
 
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u180e"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufdd0-\ufdef\ufeff"
+    r"\ufff0-\ufffb\ufffe-\uffff\U000110bd\U000110cd\U00013430-\U0001343f"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"
+    r"\U000f0000-\U0010ffff]"
+)
+"""Controls, separators of lines, formatting, private use, halves of pairs and what is no character:
+the same in every Python and in the C++ library, while ``str.isprintable`` knows more every year.
+Spaces of any width do no harm: names of files have them (a Mac's screenshots), and stay usable."""
+
+
 def _is_plain(text: str) -> bool:
-    """Whether a terminal shows ``text`` in one line and as it is. Spaces of any width do no harm:
-    file names have them (those of screenshots on a Mac), and must stay usable."""
-    return text.isprintable() or all(
-        letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in text
-    )
+    """Whether a terminal shows ``text`` in one line and as it is."""
+    return UNPRINTABLE.search(text) is None
 
 
 class _OneLine(logging.Filter):

@@ -6,6 +6,8 @@ import copy
 import json
 import logging
 import pickle
+import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from command_line import Run, fails
 from conftest import write_training_file
 from handmade import manifest
 from PIL import Image
+from plain import ODD_CATEGORIES, is_plain
 
 from anydepth_deploy import console
 from anydepth_deploy.bundle.files import MANIFEST, read_manifest, write_manifest
@@ -111,7 +114,7 @@ def test_tables_lines_and_notes(capfd: pytest.CaptureFixture[str]) -> None:
     console.print_line(f"l{odd}")
     console.print_note(f"n{odd}")
     told = capfd.readouterr()
-    assert all(letter.isprintable() or letter == "\n" for letter in told.out + told.err)
+    assert all(is_plain(letter) or letter == "\n" for letter in told.out + told.err)
     escaped = "".join([*ODD.values()][:-1])
     lines = told.out.splitlines()
     assert f"l{escaped}" in lines
@@ -139,7 +142,7 @@ def test_a_manifest_with_odd_keys(tmp_path: Path) -> None:
         with pytest.raises(BundleError) as caught:
             read_manifest(tmp_path)
         message = str(caught.value)
-        assert message.isprintable()
+        assert is_plain(message)
         assert message.startswith(
             f"{tmp_path / MANIFEST} is not a valid manifest: {shorten([key])}: "
         )
@@ -160,12 +163,12 @@ def test_names_in_arguments_and_files(run: Run, tmp_path: Path, model: AnyDepthD
     write_training_file(folder / f"{odd}.pth", model, stale=model)
     found = run("inspect", folder / f"{odd}.pth")
     assert (found.code, found.err) == (0, "")
-    assert found.out.replace("\n", "").isprintable()
+    assert is_plain(found.out.replace("\n", ""))
     assert run("inspect", folder / f"{odd}.pth", "--json").json["path"] == f"{folder}/{odd}.pth"
     write_manifest(tmp_path, manifest(classes=[odd, "b", "k" * 100_000], family=odd))
     found = run("inspect", tmp_path)
     assert (found.code, found.err) == (0, "")
-    assert found.out.replace("\n", "").isprintable()
+    assert is_plain(found.out.replace("\n", ""))
     assert len(max(found.out.splitlines(), key=len)) <= 1000
     assert run("inspect", tmp_path, "--json").json["classes"][0] == odd
 
@@ -190,3 +193,12 @@ def test_spaces_of_any_width_stay() -> None:
     """Or a path that is printed names no file."""
     path = f"Screenshot 9.41{SPACES}AM.png"
     assert shown(path) == in_one_line(path) == shorten([path]) == path
+
+
+def test_every_letter_is_shown_and_nothing_else() -> None:
+    """Whatever this Python's Unicode has assigned."""
+    for point in range(sys.maxunicode + 1):
+        letter = chr(point)
+        category = unicodedata.category(letter)
+        if category != "Cn":
+            assert (shown(letter) == letter) == (category not in ODD_CATEGORIES), hex(point)

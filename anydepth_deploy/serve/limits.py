@@ -23,6 +23,7 @@ __all__ = [
     "LimitError",
     "check_images",
     "check_pictures",
+    "check_resizing",
     "check_text",
     "request_memory",
 ]
@@ -40,27 +41,45 @@ MAX_TEXT = 4096
 """Characters of the parameters of a request, written as JSON, and of its name."""
 
 
+OWN, INPUT = 2, 12
+"""What resizing one picture may take on the way: so many times its own pixels, or the pixels of the
+network's input. A picture at least half as wide as the input always may, a narrower one as long as
+it is no taller than twelve inputs: what is beyond are no pictures, but small requests that grow."""
+
+RESIZING = 7
+"""What resizing takes at the most beside what a picture's own pixels become, in images: in the
+whole numbers that sampling computes with, or as :data:`INPUT` allows."""
+
+PIXEL = 12
+"""Bytes that a pixel of a picture becomes at the most while it is resized: four as Pillow keeps it,
+and :data:`OWN` times four on the way."""
+
+
 def request_memory(
     size: Sequence[int],
     max_batch: int,
     max_queue: int = MAX_QUEUE,
     *,
+    pixels: int,
     workers: int,
     in_flight: int = IN_FLIGHT,
 ) -> int:
     """Bytes that all requests together may become in preprocessing, before and inside the router,
     beside what clients sent and what the models behind the router compute with.
 
-    ``size``: height and width of the network's input. Each of ``workers`` has the images of one
+    ``size``: height and width of the network's input; ``pixels``: of the largest picture that
+    clients send, at most those that a request may bring. Each of ``workers`` has the images of one
     request three times (one by one, together, and where the server takes them from), and the
-    request before waits for the router's process. What the router holds is there twice, as the
+    request before waits for the router's process; beside that, each resizes one picture at a time
+    (:func:`check_resizing`). What the router holds is there twice, as the
     server made it and in the memory that it shares with the router, and what is under way once
     more, as a model gets it.
     """
     image = 3 * 4 * math.prod(size)
     request = max_batch * image
     held = in_flight + max_queue
-    return (4 * workers + 1) * request + (2 * held + in_flight) * image
+    resizing = RESIZING * image + PIXEL * pixels
+    return (4 * workers + 1) * request + workers * resizing + (2 * held + in_flight) * image
 
 
 class LimitError(InputError):
@@ -77,6 +96,19 @@ def check_pictures(shape: Sequence[int], max_batch: int, max_pixels: int) -> Non
             f"{count} x {height} x {width} = {count * height * width} pixels in one request are "
             f"more than the {max_pixels} that are taken here: send smaller or fewer pictures, or "
             "write the repository with a larger --max-pixels"
+        )
+
+
+def check_resizing(height: int, width: int, taken: int, size: Sequence[int]) -> None:
+    """Raise :class:`LimitError` where a picture takes ``taken`` pixels on its way to an input of
+    ``size``, and that is out of proportion: a few bytes of a tall and narrow one become gigabytes.
+    """
+    most = max(OWN * height * width, INPUT * math.prod(size))
+    if taken > most:
+        raise LimitError(
+            f"a picture of {width} x {height} pixels takes {taken} while it is resized, more than "
+            f"the {most} that are taken here for one of this size: send parts of it, or a picture "
+            "that is less narrow"
         )
 
 

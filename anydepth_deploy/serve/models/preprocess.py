@@ -46,7 +46,12 @@ class TritonPythonModel:
         tensor = pb_utils.get_input_tensor_by_name(request, "image")
         try:
             # Before there is as much as a list of them: a million empty pictures take no bytes.
-            limits.check_pictures(tensor.shape(), self._max_images, self._max_pixels)
+            shape = tensor.shape()
+            limits.check_pictures(shape, self._max_images, self._max_pixels)
+            if 0 not in shape:  # what is empty is refused in other words
+                height, width = int(shape[1]), int(shape[2])
+                taken = self._recipe.resizing_pixels(height, width)
+                limits.check_resizing(height, width, taken, self._recipe.size)
             images, geometries = prepare_batch(
                 list(tensor.as_numpy()), self._recipe, max_pixels=self._max_pixels
             )

@@ -25,20 +25,34 @@ __all__ = [
     "check_pictures",
     "check_resizing",
     "check_text",
+    "in_flight",
     "request_memory",
+    "waiting",
 ]
 
 MAX_BATCH = 8
 """Images of one request, where nothing else was chosen."""
 
 MAX_QUEUE = 64
-"""Images that wait in the router beside those that are under way; it refuses more."""
+"""Images that wait in the router beside those that are under way, at least; see :func:`waiting`."""
 
 IN_FLIGHT = 32
-"""Images that the router has under way at once."""
+"""Images that the router has under way at once, at least; see :func:`in_flight`."""
 
 MAX_TEXT = 4096
 """Characters of the parameters of a request, written as JSON, and of its name."""
+
+
+def in_flight(max_batch: int, instances: int = 1) -> int:
+    """Images that the router has under way at once: two batches for each of the ``instances`` of a
+    model, one that is computed and one that gathers, where that is more than :data:`IN_FLIGHT`."""
+    return max(IN_FLIGHT, 2 * max_batch * instances)
+
+
+def waiting(max_images: int) -> int:
+    """Images that wait in the router where nothing else was chosen: at least two of the largest
+    requests."""
+    return max(MAX_QUEUE, 2 * max_images)
 
 
 OWN, INPUT = 2, 12
@@ -58,11 +72,11 @@ and :data:`OWN` times four on the way."""
 def request_memory(
     size: Sequence[int],
     max_batch: int,
-    max_queue: int = MAX_QUEUE,
+    max_queue: int | None = None,
     *,
     pixels: int,
     workers: int,
-    in_flight: int = IN_FLIGHT,
+    instances: int = 1,
 ) -> int:
     """Bytes that all requests together may become in preprocessing, before and inside the router,
     beside what clients sent and what the models behind the router compute with.
@@ -73,13 +87,15 @@ def request_memory(
     request before waits for the router's process; beside that, each resizes one picture at a time
     (:func:`check_resizing`). What the router holds is there twice, as the
     server made it and in the memory that it shares with the router, and what is under way once
-    more, as a model gets it.
+    more, as a model gets it. Places are given back just before an answer is sent: so what was under
+    way may be there twice once more.
     """
     image = 3 * 4 * math.prod(size)
     request = max_batch * image
-    held = in_flight + max_queue
+    under_way = in_flight(max_batch, instances)
+    held = 2 * under_way + (waiting(max_batch) if max_queue is None else max_queue)
     resizing = RESIZING * image + PIXEL * pixels
-    return (4 * workers + 1) * request + workers * resizing + (2 * held + in_flight) * image
+    return (4 * workers + 1) * request + workers * resizing + (2 * held + under_way) * image
 
 
 class LimitError(InputError):

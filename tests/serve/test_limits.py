@@ -148,3 +148,19 @@ def test_what_resizing_takes_is_in_the_formula(kind: str, height: int, width: in
     )
     assert int(done.stdout) < two - one + 2**22
     assert two - one == 11 * image + 12 * height * width
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "instances", "under_way", "waiting"),
+    [(1, 1, 32, 64), (16, 1, 32, 64), (17, 1, 34, 64), (64, 1, 128, 128), (8, 4, 64, 64)],
+)
+def test_places_grow_with_the_largest_request(
+    max_batch: int, instances: int, under_way: int, waiting: int
+) -> None:
+    assert limits.in_flight(max_batch, instances) == under_way
+    assert limits.waiting(max_batch) == waiting
+    own = 4 * max_batch + max_batch + 7 + 2 * (2 * under_way + waiting) + under_way
+    given = {"pixels": 5, "workers": 1, "instances": instances}
+    assert limits.request_memory((1, 1), max_batch, **given) == 12 * own + 12 * 5
+    fewer = limits.request_memory((1, 1), max_batch, waiting - 1, **given)
+    assert fewer == 12 * (own - 2) + 12 * 5

@@ -92,7 +92,9 @@ def preprocess(plan: Plan) -> Any:
     config = _python(plan, plan.names.preprocess, plan.options.workers)
     _add(config.input, [IMAGE])
     _add(config.output, [_images(plan), GEOMETRY])
-    warm(config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 16, 16, 3)), None)])
+    warm(
+        config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 1, 1, 3)), None)]
+    )  # within any limit
     _parameters(
         config,
         plan,

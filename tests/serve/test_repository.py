@@ -27,7 +27,7 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.serve import protocol, repository
+from anydepth_deploy.serve import health, protocol, repository
 from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
@@ -207,6 +207,13 @@ def test_the_router_has_places_for_the_largest_requests(tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models", name=name, options=options)
         router = parameters(tmp_path / "models" / f"{name}_router")
         assert (router["in_flight"], router["max_queue"]) == places
+
+
+def test_what_warms_and_asks_for_health_is_within_any_limit(tmp_path: Path) -> None:
+    options = ServeOptions(max_batch=1, max_pixels=1)
+    write_repository(graphs(tmp_path / "b"), tmp_path / "models", options=options)
+    (sample,) = config(tmp_path / "models" / "b_preprocess").model_warmup
+    assert list(sample.inputs["image"].dims) == health.IMAGE["shape"] == [1, 1, 1, 3]
 
 
 def test_models_are_warm_before_they_are_ready(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from anydepth_deploy.pictures.budget import BudgetError
 from anydepth_deploy.pictures.images import Geometry, prepare_batch
 from anydepth_deploy.serve import limits, names
 from anydepth_deploy.serve.models.metrics import ErrorMetrics
-from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
+from anydepth_deploy.serve.models.settings import max_images, number, parameters, read_manifest
 
 __all__ = ["TritonPythonModel"]
 
@@ -33,7 +33,7 @@ class TritonPythonModel:
         than later ones. Raises :class:`BundleError`."""
         given = parameters(args)
         self._recipe = read_manifest(args).preprocess
-        self._max_images = number(given, names.MAX_IMAGES, limits.MAX_BATCH)
+        self._max_images = max_images(args, given)
         self._max_pixels = number(given, names.MAX_PIXELS, limits.MAX_PIXELS)
         self._metrics = ErrorMetrics(given.get(names.NAME) or args["model_name"], self.REASONS)
         prepare_batch([np.zeros((7, 9, 3), np.uint8)], self._recipe)

@@ -30,7 +30,7 @@ from anydepth_deploy.serve.models.asked import asked_row
 from anydepth_deploy.serve.models.metrics import RouterMetrics
 from anydepth_deploy.serve.models.places import Places
 from anydepth_deploy.serve.models.routes import Routes
-from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
+from anydepth_deploy.serve.models.settings import max_images, number, parameters, read_manifest
 from anydepth_deploy.suppression import suppress
 
 __all__ = ["TritonPythonModel"]
@@ -73,10 +73,7 @@ class TritonPythonModel:
         self._metrics = RouterMetrics(
             given.get(names.NAME) or args["model_name"], map(str, self._table.ladder)
         )
-        # A repository written before has no limit of its own, but what its levels take.
-        self._max_images = number(
-            given, names.MAX_IMAGES, max(limits.MAX_BATCH, self._routes.max_batch)
-        )
+        self._max_images = max_images(args, given)
         in_flight = number(given, names.IN_FLIGHT, limits.in_flight(self._max_images))
         waiting = number(given, names.MAX_QUEUE, limits.waiting(self._max_images))
         self._held, self._under_way = Places(in_flight + waiting), Places(in_flight)

@@ -26,6 +26,7 @@ __all__ = [
     "check_resizing",
     "check_text",
     "in_flight",
+    "preparing_pixels",
     "request_memory",
     "waiting",
 ]
@@ -126,6 +127,12 @@ def check_resizing(height: int, width: int, taken: int, size: Sequence[int]) -> 
             f"the {most} that are taken here for one of this size: send parts of it, or a picture "
             "that is less narrow"
         )
+
+
+def preparing_pixels(max_pixels: int, size: Sequence[int]) -> int:
+    """The budget for preparing one picture of a request of ``max_pixels``: what resizing to
+    ``size`` takes is no matter of how few pixels may come (:func:`check_resizing`)."""
+    return max(max_pixels, INPUT * math.prod(size))
 
 
 def check_images(count: int, max_batch: int, what: str = "images") -> None:

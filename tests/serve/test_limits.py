@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pytest
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anydepth_deploy.errors import InputError
-from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess, prepare_batch
 from anydepth_deploy.serve import limits
 from anydepth_deploy.serve.limits import (
     LimitError,
@@ -117,6 +118,17 @@ def test_a_small_request_cannot_grow_much(height: int, width: int, taken: int, m
         "less narrow"
     )
     resizing("letterbox", height, width)  # which looks at no more rows than it needs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_pixel_may_come_and_is_resized(kind: Literal["stretch", "letterbox"]) -> None:
+    """Which takes more than one on the way."""
+    check_pictures([1, 1, 1, 3], 1, 1)
+    budget = limits.preparing_pixels(1, SIZE)
+    images, _ = prepare_batch(
+        [np.zeros((1, 1, 3), np.uint8)], Preprocess.of(kind, SIZE), max_pixels=budget
+    )
+    assert images.shape == (1, 3, *SIZE)
 
 
 MEASURE = """

@@ -35,6 +35,7 @@ class TritonPythonModel:
         self._recipe = read_manifest(args).preprocess
         self._max_images = max_images(args, given)
         self._max_pixels = number(given, names.MAX_PIXELS, limits.MAX_PIXELS)
+        self._budget = limits.preparing_pixels(self._max_pixels, self._recipe.size)
         self._metrics = ErrorMetrics(given.get(names.NAME) or args["model_name"], self.REASONS)
         prepare_batch([np.zeros((7, 9, 3), np.uint8)], self._recipe)
 
@@ -53,7 +54,7 @@ class TritonPythonModel:
                 taken = self._recipe.resizing_pixels(height, width)
                 limits.check_resizing(height, width, taken, self._recipe.size)
             images, geometries = prepare_batch(
-                list(tensor.as_numpy()), self._recipe, max_pixels=self._max_pixels
+                list(tensor.as_numpy()), self._recipe, max_pixels=self._budget
             )
         except AnyDepthError as error:
             self._metrics.failed(

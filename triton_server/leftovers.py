@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +24,14 @@ SHARED = Path("/dev/shm")
 
 PREFIX = "anydepth-server-"
 RECORD = "owner"
+NAME = re.compile(f"{re.escape(PREFIX)}[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*-")
+"""A whole name: a shorter one would take the memory of several servers with it."""
 PROCESSES = Path("/proc")
 
 
 def server_name(token: str) -> str:
-    """The name of a server; ``token`` is its own alone."""
-    return f"{PREFIX}{token}-"
+    """The name of a server; ``token`` is its own alone: letters, digits, _ and -."""
+    return _checked(f"{PREFIX}{token}-")
 
 
 def record(name: str, pid: int) -> None:
@@ -45,14 +49,21 @@ def clean() -> list[str]:
     for path in sorted(SHARED.glob(f"{PREFIX}*{RECORD}")):
         name = path.name.removesuffix(RECORD)
         with contextlib.suppress(OSError):  # another start may be cleaning up as well
-            if path.stat().st_uid == os.getuid() and _is_gone(path):
+            # Whoever may write here may also leave a link to a file of ours: that is no record.
+            has = path.lstat()
+            ours = stat.S_ISREG(has.st_mode) and has.st_uid == os.getuid()
+            if NAME.fullmatch(name) and ours and _is_gone(path):
                 remove(name)
                 found.append(name)
     return found
 
 
 def remove(name: str) -> None:
-    """End what still runs under ``name`` and remove its shared memory, the record last."""
+    """End what still runs under ``name`` and remove its shared memory, the record last.
+
+    Raises :class:`ValueError` for what is no server's name.
+    """
+    _checked(name)
     for pid in _processes(name):
         with contextlib.suppress(OSError):  # it may have ended by itself
             handle = os.pidfd_open(pid)
@@ -75,20 +86,35 @@ def _is_gone(path: Path) -> bool:
         pid, started, namespace = (content[key] for key in ("pid", "started", "namespace"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if not isinstance(pid, int) or not started or namespace != _namespace():
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1:
         return False
-    return bool(_started(pid) != started)
+    if not isinstance(started, str) or not started or namespace != _namespace():
+        return False
+    return _started(pid) != started  # where that cannot be read, `clean` passes over the record
 
 
 def _started(pid: int) -> str:
     """When a process began, in the machine's own counting: a number may be used again, but not
-    with the same beginning. Nothing for a process that ended, also if nobody asked how yet."""
+    with the same beginning. Nothing for a process that ended, also if nobody asked how yet.
+
+    Raises :class:`OSError` where it may be there and only cannot be looked at, as with too many
+    files open.
+    """
     try:
         fields = (PROCESSES / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     state, *rest = fields.rsplit(")", 1)[1].split()
     return "" if state in "ZX" else rest[18]
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!a} cannot be a server's name: expected {PREFIX}, letters, digits, _ and "
+            "single -, and a - at its end"
+        )
+    return name
 
 
 def _namespace() -> str:

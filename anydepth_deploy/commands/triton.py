@@ -73,8 +73,13 @@ def triton(
         int, SERVER.option("Pixels of all pictures of one request.", min=1)
     ] = limits.MAX_PIXELS,
     max_queue: Annotated[
-        int, SERVER.option("Images that wait in the router; more are refused.", min=1)
-    ] = limits.MAX_QUEUE,
+        int | None,
+        SERVER.option(
+            "Images that wait in the router; more are refused. Default: 64, or two of the largest "
+            "requests.",
+            min=1,
+        ),
+    ] = None,
     queue_delay_us: Annotated[
         int, SERVER.option("Microseconds it waits for more of them.", min=0)
     ] = 0,

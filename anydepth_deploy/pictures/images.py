@@ -123,9 +123,13 @@ class Preprocess(BaseModel):
         """Raise :class:`ImageError` where a picture of this size, or what resizing it takes on the
         way, is over the budget of ``max_pixels`` pixels."""
         check_picture(height, width, max_pixels, name)
+        check_resizing(height, width, self.resizing_pixels(height, width), max_pixels, name)
+
+    def resizing_pixels(self, height: int, width: int) -> int:
+        """What resizing a picture of this size takes on the way, in pixels of four bytes."""
         _, _, rows, columns = self.placed(height, width)
         taken = averaging_pixels if self.antialias else sampling_pixels
-        check_resizing(height, width, taken((height, width), (rows, columns)), max_pixels, name)
+        return taken((height, width), (rows, columns))
 
 
 @dataclass(frozen=True)

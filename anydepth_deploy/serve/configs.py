@@ -77,7 +77,8 @@ def router(plan: Plan) -> Any:
             names.GATED: plan.gated.name if plan.gated else "",
             names.LEVELS: json.dumps(levels),
             names.MAX_IMAGES: str(plan.max_images),
-            names.MAX_QUEUE: str(plan.options.max_queue),
+            names.IN_FLIGHT: str(plan.in_flight),
+            names.MAX_QUEUE: str(plan.max_queue),
             names.MAX_BATCH: str(min((item.max_batch for item in plan.levels.values()), default=0)),
             names.DEFAULT_DEPTH: plan.options.default_depth,
             names.RAW_OUTPUT: plan.raw_output,
@@ -91,7 +92,9 @@ def preprocess(plan: Plan) -> Any:
     config = _python(plan, plan.names.preprocess, plan.options.workers)
     _add(config.input, [IMAGE])
     _add(config.output, [_images(plan), GEOMETRY])
-    warm(config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 16, 16, 3)), None)])
+    warm(
+        config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 1, 1, 3)), None)]
+    )  # within any limit
     _parameters(
         config,
         plan,

@@ -49,7 +49,7 @@ MAX_IMAGES = "max_images"
 MAX_PIXELS = "max_pixels"
 """Pixels that all pictures of one request may have; of preprocessing."""
 IN_FLIGHT = "in_flight"
-"""Images that a router has under way at once; only where somebody wrote it."""
+"""Images that a router has under way at once."""
 MAX_QUEUE = "max_queue"
 """Images that wait in a router beside those."""
 LIMITS = (MAX_IMAGES, MAX_PIXELS, IN_FLIGHT, MAX_QUEUE)

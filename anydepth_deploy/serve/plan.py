@@ -14,7 +14,7 @@ from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact
-from anydepth_deploy.serve.limits import MAX_BATCH, MAX_PIXELS, MAX_QUEUE
+from anydepth_deploy.serve.limits import MAX_BATCH, MAX_PIXELS, in_flight, waiting
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
 
@@ -45,7 +45,8 @@ class ServeOptions:
     them for several. ``default_depth``: of requests that name none. ``max_batch``: images that a
     model of one depth takes at once, and that one request may bring, to the gated graph as well.
     ``max_pixels``: that the pictures of one request may have together. ``max_queue``: images that
-    wait in the router beside those that are under way; it refuses more.
+    wait in the router beside those that are under way, None for
+    :func:`~anydepth_deploy.serve.limits.waiting`; it refuses more.
     ``queue_delay_us``: how long a model of one depth waits for more images, in microseconds.
     ``instances``: of each model with weights. ``workers``: of pre- and postprocessing, each a
     process. ``threads``: inside one operator of ONNX Runtime on a CPU, None for its own choice.
@@ -60,7 +61,7 @@ class ServeOptions:
     default_depth: str = "super"
     max_batch: int = MAX_BATCH
     max_pixels: int = MAX_PIXELS
-    max_queue: int = MAX_QUEUE
+    max_queue: int | None = None
     queue_delay_us: int = 0
     instances: int = 1
     workers: int = 2
@@ -102,6 +103,17 @@ class Plan:
         """The most images that one request may bring."""
         levels = [item.max_batch for item in self.levels.values()]
         return min([self.options.max_batch, *([] if self.gated else levels)])
+
+    @property
+    def in_flight(self) -> int:
+        """Images that the router has under way at once."""
+        return in_flight(self.max_images, self.options.instances)
+
+    @property
+    def max_queue(self) -> int:
+        """Images that wait in the router beside those."""
+        chosen = self.options.max_queue
+        return waiting(self.max_images) if chosen is None else chosen
 
     @property
     def warm_rows(self) -> list[int]:

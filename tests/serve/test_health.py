@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from anydepth_deploy.serve import health
 from anydepth_deploy.serve.health import DeadError, UnhealthyError, check_health, main
 
-STEPS = [{"model_name": f"best_{name}"} for name in ("preprocess", "router", "postprocess")]
 DEAD = "in ensemble 'best', Stub process 'best_router_0_0' is not healthy."
 
 
@@ -26,14 +28,14 @@ def _configs() -> dict[str, Any]:
         name: {
             "platform": "ensemble",
             "parameters": {"classes": {"string_value": "[]"}},
-            "ensemble_scheduling": {"step": STEPS},
         }
         for name in ("best", "other")
     }
     found["somebody_elses"] = {"platform": "ensemble", "parameters": {}}
-    for step in STEPS:
-        count = 3 if step["model_name"].endswith("preprocess") else 1
-        found[step["model_name"]] = {"instance_group": [{"count": count}]}
+    found["their model"] = found["somebody_elses_router"] = {}
+    for name in ("best", "other"):
+        for part, count in (("preprocess", 3), ("router", 1), ("postprocess", 2)):
+            found[f"{name}_{part}"] = {"instance_group": [{"count": count}]}
     return found
 
 
@@ -46,22 +48,26 @@ class Fake:
     fails: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     slow: float = 0
     asked: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    once: bool = False
     url: str = ""
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
-        word = path.split("/")
+        word = [unquote(part) for part in path.split("/")]
         if path == "/v2/health/ready":
             return self.ready, b""
         if path == "/v2/repository/index":
             rows = [{"name": name, "state": "READY"} for name in self.configs]
             return 200, json.dumps([*rows, {"name": "gone", "state": "UNAVAILABLE"}]).encode()
         if word[-1] == "config":
+            self.told.append(word[3])
             return 200, json.dumps(self.configs[word[3]]).encode()
         time.sleep(self.slow)
-        image = json.loads(body)["inputs"][0]
-        count, height, width, channels = image["shape"]
-        assert len(image["data"]) == count * height * width * channels
+        for item in json.loads(body)["inputs"]:
+            assert len(item["data"]) == math.prod(item["shape"])
         self.asked.append(word[3])
+        if self.once:
+            return self.fails.pop(word[3], (200, b"{}"))
         return self.fails.get(word[3], (200, b"{}"))
 
 
@@ -95,14 +101,72 @@ def failed(status: int, message: str) -> tuple[int, bytes]:
     return status, json.dumps({"error": message}).encode()
 
 
-def test_every_ensemble_of_ours_is_asked_twice_for_each_process(
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "AGAIN", 0.1)
+
+
+def sent(name: str) -> list[str]:
+    return [name] + [f"{name}_preprocess"] * 6 + [f"{name}_postprocess"] * 4
+
+
+def test_every_ensemble_of_ours_is_asked_and_every_process_around_it_twice(
     fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check_health(fake.url + "/") == ["best", "other"]
-    assert fake.asked == ["best"] * 6 + ["other"] * 6
+    assert fake.asked == sent("best") + sent("other")
     assert main([fake.url.removeprefix("http://"), "--model", "other"]) == 0
     assert capsys.readouterr().out == "healthy: other\n"
-    assert set(fake.asked[12:]) == {"other"}
+    assert fake.asked[22:] == sent("other")
+    assert "their model" not in fake.told
+    assert set(fake.told[-3:]) == {"other", "other_preprocess", "other_postprocess"}
+
+
+def test_no_proxy_of_the_environment_is_asked(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert check_health(fake.url) == ["best", "other"]
+
+
+def test_names_of_models_are_quoted(fake: Fake) -> None:
+    fake.configs["a model/?"] = fake.configs["best"]
+    for part in ("preprocess", "router", "postprocess"):
+        fake.configs[f"a model/?_{part}"] = fake.configs[f"best_{part}"]
+    assert check_health(fake.url, model="a model/?") == ["a model/?"]
+    assert fake.asked == sent("a model/?")
+
+
+def test_a_failure_that_does_not_come_again_ends_nobody(fake: Fake) -> None:
+    fake.once = True
+    fake.fails["best"] = failed(500, DEAD)
+    with pytest.raises(UnhealthyError, match=r"healthy\.; 0\.1 s later it answered") as told:
+        check_health(fake.url)
+    assert not isinstance(told.value, DeadError)
+    fake.fails = {"best": failed(500, DEAD), "other": failed(500, DEAD)}
+    with pytest.raises(UnhealthyError, match="models/other/infer") as told:
+        check_health(fake.url)
+    assert not isinstance(told.value, DeadError)
+
+
+def test_a_dead_process_that_another_request_meets_counts(fake: Fake) -> None:
+    """Of two processes one is dead: the first time a picture meets it, the second time it does
+    not."""
+    fake.once = True
+    fake.fails = {"best": failed(500, DEAD), "best_preprocess": failed(500, DEAD)}
+    with pytest.raises(DeadError, match="models/best_preprocess/infer"):
+        check_health(fake.url)
+
+
+def test_only_a_dead_one_may_count(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([fake.url, "--only-dead"]) == 0
+    fake.fails["best"] = failed(503, "too many images are waiting")
+    assert main([fake.url, "--only-dead"]) == 0
+    assert main([fake.url]) == 1
+    fake.fails["best"] = failed(500, DEAD)
+    assert main([fake.url, "--only-dead"]) == 1
+    assert capsys.readouterr().err.count("unhealthy: ") == 3
 
 
 def test_a_server_that_is_ready_and_fails_is_dead(
@@ -131,6 +195,11 @@ def _full(fake: Fake) -> None:
     fake.fails["best"] = failed(503, "Exceeds maximum\nqueue size")
 
 
+def _reloading(fake: Fake) -> None:
+    text = "in ensemble 'best', Failed to process the request(s) for model instance, message: "
+    fake.fails["best"] = failed(500, f"{text}Model best_gated is not ready.")
+
+
 def _refusing(fake: Fake) -> None:
     fake.fails["best"] = (400, b"\xff no JSON")
 
@@ -149,6 +218,7 @@ def _silent(fake: Fake) -> None:
         (_not_ready, "/v2/health/ready): 400"),
         (_without_ours, "has no ensemble of 'anydepth-deploy triton'"),
         (_full, "503, Exceeds maximum queue size"),
+        (_reloading, "500, in ensemble 'best', Failed to process"),
         (_refusing, "400, "),
         (_slow, "/v2/models/best/infer"),
         (_silent, "Connection refused"),

@@ -27,7 +27,7 @@ from anydepth_deploy.errors import (
     UsageError,
 )
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.serve import protocol, repository
+from anydepth_deploy.serve import health, protocol, repository
 from anydepth_deploy.serve.check.repository import check_repository
 from anydepth_deploy.serve.plan import ServeOptions
 from anydepth_deploy.serve.repository import write_repository
@@ -183,6 +183,7 @@ def test_options_reach_the_configurations(tmp_path: Path) -> None:
     assert (router["default_depth"], router["max_batch"]) == ("level:1", "4")
     assert router["name"] == "street-1"
     assert (router["max_images"], router["max_queue"]) == ("4", "9")
+    assert router["in_flight"] == "32"
     before = parameters(models / "street-1_preprocess")
     assert (before["max_images"], before["max_pixels"]) == ("4", "5000")
 
@@ -194,6 +195,25 @@ def test_a_request_to_any_layout_is_limited(tmp_path: Path, layout: Any) -> None
     write_repository(bundle, tmp_path / "models", options=options)
     for model in ("router", "preprocess"):
         assert parameters(tmp_path / "models" / f"b_{model}")["max_images"] == "6"
+
+
+def test_the_router_has_places_for_the_largest_requests(tmp_path: Path) -> None:
+    bundle = graphs(tmp_path / "b", layouts=["gated"])
+    for name, options, places in (
+        ("usual", ServeOptions(), ("32", "64")),
+        ("large", ServeOptions(max_batch=64), ("128", "128")),
+        ("many", ServeOptions(max_batch=64, instances=2, max_queue=5), ("256", "5")),
+    ):
+        write_repository(bundle, tmp_path / "models", name=name, options=options)
+        router = parameters(tmp_path / "models" / f"{name}_router")
+        assert (router["in_flight"], router["max_queue"]) == places
+
+
+def test_what_warms_and_asks_for_health_is_within_any_limit(tmp_path: Path) -> None:
+    options = ServeOptions(max_batch=1, max_pixels=1)
+    write_repository(graphs(tmp_path / "b"), tmp_path / "models", options=options)
+    (sample,) = config(tmp_path / "models" / "b_preprocess").model_warmup
+    assert list(sample.inputs["image"].dims) == health.IMAGE["shape"] == [1, 1, 1, 3]
 
 
 def test_models_are_warm_before_they_are_ready(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from process_memory import Peak
 from triton_graphs import SIDE
 from triton_serving import PROTOCOLS, Refused, environment, infer, serve, text, until, write
 
+from anydepth_deploy.serve.limits import MAX_PIXELS as MAX_PIXELS_DEFAULT
 from anydepth_deploy.serve.limits import request_memory
 from triton_server.prometheus import total
 from triton_server.server import LocalServer
@@ -26,7 +27,7 @@ ANCHORS = 2000
 SLACK = 64 * MB
 """What Python and the C library keep for the next time, in eight processes."""
 
-BUDGET = request_memory((SIDE, SIDE), MAX_BATCH, MAX_QUEUE, workers=1) + SLACK
+BUDGET = request_memory((SIDE, SIDE), MAX_BATCH, MAX_QUEUE, pixels=MAX_PIXELS, workers=1) + SLACK
 """Far below what the first of the attacks takes where nothing is bounded: 3.4 GB."""
 
 STATUS = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}
@@ -34,13 +35,14 @@ STATUS = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Serves a gated graph as ``telling``, and one whose predictions the router suppresses as
-    ``host``."""
+    """Serves a gated graph as ``telling``, and with all pixels of the default as ``wide``, and one
+    whose predictions the router suppresses as ``host``."""
     environment()
     folder = tmp_path_factory.mktemp("attacks")
     options = {"max_batch": MAX_BATCH, "max_queue": MAX_QUEUE, "max_pixels": MAX_PIXELS}
     bundle = triton_graphs.bundle(folder / "telling", ["gated"])
     write(bundle, folder / "repository", "telling", **options)
+    write(bundle, folder / "repository", "wide", max_batch=MAX_BATCH)
     raw = triton_graphs.raw_bundle(folder / "host", ANCHORS)
     write(raw, folder / "repository", "host", **options)
     auto = ["--disable-auto-complete-config"]
@@ -65,8 +67,8 @@ def answers(server: LocalServer) -> None:
     assert found["scores"].max() == 1
 
 
-def counted(server: LocalServer, reason: str = "limit") -> float:
-    return total(server.metrics(), "anydepth_errors_total", model="telling", reason=reason)
+def counted(server: LocalServer, reason: str = "limit", model: str = "telling") -> float:
+    return total(server.metrics(), "anydepth_errors_total", model=model, reason=reason)
 
 
 LONG = "x" * 2_000_000
@@ -159,7 +161,27 @@ def test_a_request_that_asks_for_more_is_refused_and_counted(
 def test_as_much_as_is_taken_is_answered(server: LocalServer) -> None:
     found = infer(server, "http", "telling", {"image": pictures(MAX_BATCH, 1, 1)})
     assert len(found["scores"]) == MAX_BATCH
-    found = infer(server, "http", "telling", {"image": pictures(1, MAX_PIXELS, 1)})
+    found = infer(server, "http", "telling", {"image": pictures(1, 500, MAX_PIXELS // 500)})
+    assert len(found["scores"]) == 1
+
+
+def test_narrow_pictures_do_not_grow(server: LocalServer) -> None:
+    """With as many pixels as are taken unless told otherwise: a file of 3.4 MB, which resizing
+    along rows would make 350 MB of."""
+    assert server.pid is not None
+    tall = MAX_PIXELS_DEFAULT // SIDE
+    before = counted(server, "limit", "wide")
+    with Peak(server.pid) as peak:
+        for _ in range(4):
+            with pytest.raises(Refused, match=f"a picture of 2 x {tall} pixels takes ") as refused:
+                infer(server, "http", "wide", {"image": pictures(1, tall, 2)})
+            assert refused.value.status == "400"
+            assert "\n" not in refused.value.line
+    assert until(lambda: counted(server, "limit", "wide") == before + 4)
+    clients = 2 * 4 * 6 * tall  # as they arrived, and where preprocessing takes them from
+    assert peak.grown < BUDGET + clients
+    assert BUDGET + clients < 4 * SIDE * tall
+    found = infer(server, "http", "wide", {"image": pictures(1, 1000, SIDE // 2)})
     assert len(found["scores"]) == 1
 
 

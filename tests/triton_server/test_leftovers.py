@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from triton_serving import until
@@ -136,3 +138,57 @@ def test_removing_twice(shared: Path, name: str) -> None:
     remove(name)
     remove(name)
     assert names(shared) == set()
+
+
+def dead(shared: Path, name: str) -> Path:
+    """The record of a server that is gone."""
+    record(name, os.getpid())
+    path = shared / f"{name}owner"
+    content = {**json.loads(path.read_text("utf-8")), "pid": NOBODY}
+    path.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+def test_a_link_is_no_record(
+    shared: Path, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Anybody may leave one in a folder that all may write to, to a file of this user."""
+    regions(shared, name)
+    path = dead(shared, name)
+    path.symlink_to(path.rename(tmp_path_factory.mktemp("elsewhere") / "record"))
+    assert clean() == []
+    assert len(names(shared)) == 3
+
+
+@pytest.mark.parametrize("word", ["", "-", "1--", "a b-", "1"])
+def test_a_name_that_is_no_servers(shared: Path, name: str, word: str) -> None:
+    """The shortest is what all names begin with."""
+    regions(shared, name)
+    path = dead(shared, name)
+    path.rename(shared / f"anydepth-server-{word}owner")
+    assert clean() == []
+    assert len(names(shared)) == 3
+    with pytest.raises(ValueError, match="cannot be a server's name") as told:
+        remove(f"anydepth-server-{word}")
+    assert "\n" not in str(told.value)
+    assert len(names(shared)) == 3
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_process_that_cannot_be_looked_at_is_not_gone(
+    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    regions(shared, name)
+    dead(shared, name)
+    read = Path.read_text
+
+    def refuse(path: Path, *words: Any, **options: Any) -> str:
+        if path.name == "stat":
+            raise OSError(number, os.strerror(number))
+        return read(path, *words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        assert clean() == []
+    assert len(names(shared)) == 3
+    assert clean() == [name]

@@ -13,7 +13,7 @@ from anydepth_deploy.pictures.budget import BudgetError
 from anydepth_deploy.pictures.images import Geometry, prepare_batch
 from anydepth_deploy.serve import limits, names
 from anydepth_deploy.serve.models.metrics import ErrorMetrics
-from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
+from anydepth_deploy.serve.models.settings import max_images, number, parameters, read_manifest
 
 __all__ = ["TritonPythonModel"]
 
@@ -33,8 +33,9 @@ class TritonPythonModel:
         than later ones. Raises :class:`BundleError`."""
         given = parameters(args)
         self._recipe = read_manifest(args).preprocess
-        self._max_images = number(given, names.MAX_IMAGES, limits.MAX_BATCH)
+        self._max_images = max_images(args, given)
         self._max_pixels = number(given, names.MAX_PIXELS, limits.MAX_PIXELS)
+        self._budget = limits.preparing_pixels(self._max_pixels, self._recipe.size)
         self._metrics = ErrorMetrics(given.get(names.NAME) or args["model_name"], self.REASONS)
         prepare_batch([np.zeros((7, 9, 3), np.uint8)], self._recipe)
 
@@ -46,9 +47,14 @@ class TritonPythonModel:
         tensor = pb_utils.get_input_tensor_by_name(request, "image")
         try:
             # Before there is as much as a list of them: a million empty pictures take no bytes.
-            limits.check_pictures(tensor.shape(), self._max_images, self._max_pixels)
+            shape = tensor.shape()
+            limits.check_pictures(shape, self._max_images, self._max_pixels)
+            if 0 not in shape:  # what is empty is refused in other words
+                height, width = int(shape[1]), int(shape[2])
+                taken = self._recipe.resizing_pixels(height, width)
+                limits.check_resizing(height, width, taken, self._recipe.size)
             images, geometries = prepare_batch(
-                list(tensor.as_numpy()), self._recipe, max_pixels=self._max_pixels
+                list(tensor.as_numpy()), self._recipe, max_pixels=self._budget
             )
         except AnyDepthError as error:
             self._metrics.failed(

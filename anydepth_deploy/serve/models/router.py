@@ -30,7 +30,7 @@ from anydepth_deploy.serve.models.asked import asked_row
 from anydepth_deploy.serve.models.metrics import RouterMetrics
 from anydepth_deploy.serve.models.places import Places
 from anydepth_deploy.serve.models.routes import Routes
-from anydepth_deploy.serve.models.settings import number, parameters, read_manifest
+from anydepth_deploy.serve.models.settings import max_images, number, parameters, read_manifest
 from anydepth_deploy.suppression import suppress
 
 __all__ = ["TritonPythonModel"]
@@ -73,12 +73,9 @@ class TritonPythonModel:
         self._metrics = RouterMetrics(
             given.get(names.NAME) or args["model_name"], map(str, self._table.ladder)
         )
-        # A repository written before has no limit of its own, but what its levels take.
-        self._max_images = number(
-            given, names.MAX_IMAGES, max(limits.MAX_BATCH, self._routes.max_batch)
-        )
-        in_flight = number(given, names.IN_FLIGHT, limits.IN_FLIGHT)
-        waiting = number(given, names.MAX_QUEUE, limits.MAX_QUEUE)
+        self._max_images = max_images(args, given)
+        in_flight = number(given, names.IN_FLIGHT, limits.in_flight(self._max_images))
+        waiting = number(given, names.MAX_QUEUE, limits.waiting(self._max_images))
         self._held, self._under_way = Places(in_flight + waiting), Places(in_flight)
         self._waiting: queue.SimpleQueue[tuple[Any, float, int] | None] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="router")
@@ -121,7 +118,11 @@ class TritonPythonModel:
 
     def _serve(self, request: Any, began: float, held: int, taken: int) -> None:
         """Answer one request, whatever happens, then count it: counting takes a message to the
-        server, which nobody should wait for."""
+        server, which nobody should wait for.
+
+        Places are given back before the answer is sent: a client that sends its next request as
+        soon as it has the answer must not find its own last one in the way.
+        """
         sender = request.get_response_sender()
         depth = reason = None
         try:
@@ -129,10 +130,10 @@ class TritonPythonModel:
                 response, depth = self._answer(request)
             except Exception as error:  # also a bug of ours must not leave a client waiting
                 reason, response = _failure(error)
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         finally:
-            self._under_way.give(taken)
             self._held.give(held)
+            self._under_way.give(taken)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         if reason is not None:
             self._metrics.failed(reason)
         elif depth is not None:

@@ -10,9 +10,13 @@ from typing import Any
 
 from anydepth_deploy.errors import BundleError
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.serve import manifests
+from anydepth_deploy.serve import limits, manifests, names
 
-__all__ = ["number", "parameters", "read_manifest"]
+__all__ = ["max_images", "number", "parameters", "read_manifest"]
+
+OLD_MAX_BATCH = re.compile(
+    rf'key:\s*"{names.MAX_BATCH}"\s*value:?\s*\{{\s*string_value:\s*"([1-9][0-9]{{0,17}})"'
+)
 
 
 def parameters(arguments: Mapping[str, str]) -> dict[str, str]:
@@ -36,6 +40,33 @@ def number(given: Mapping[str, str], key: str, default: int) -> int:
             "repository again with 'anydepth-deploy triton'"
         )
     return int(text)
+
+
+def max_images(arguments: Mapping[str, str], given: Mapping[str, str]) -> int:
+    """The most images that one request may bring to a router, or pictures to preprocessing.
+
+    In a repository written before there was such a number, what the levels take, and at least
+    :data:`~anydepth_deploy.serve.limits.MAX_BATCH`. The router knows that; preprocessing reads it
+    in the router's configuration, which lies beside its own: what one of them takes, the other must
+    not refuse. Raises :class:`BundleError`.
+    """
+    levels = given.get(names.MAX_BATCH)
+    if names.MAX_IMAGES not in given and levels is None:
+        levels = _of_the_router(Path(arguments["model_repository"]))
+    least = int(levels) if levels and levels.isdecimal() else 0
+    return number(given, names.MAX_IMAGES, max(limits.MAX_BATCH, least))
+
+
+def _of_the_router(folder: Path) -> str:
+    """What levels take, by the configuration of the router beside a model's ``folder``; nothing
+    where it does not lie there, as Triton may load models from elsewhere, each by itself."""
+    ensemble = folder.name.removesuffix(names.Names("").preprocess)
+    path = folder.with_name(names.Names(ensemble).router) / "config.pbtxt"
+    try:
+        found = OLD_MAX_BATCH.search(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return found[1] if found else ""
 
 
 def read_manifest(arguments: Mapping[str, str]) -> Manifest:

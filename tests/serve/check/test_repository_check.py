@@ -570,7 +570,7 @@ MISTAKES = [
         "a sample of any size",
         BEFORE,
         sample(lambda item: item.inputs["image"].dims.__setitem__(0, -1)),
-        "input 'image', has dims [-1, 16, 16, 3], the model [-1, -1, -1, 3]: give all",
+        "input 'image', has dims [-1, 1, 1, 3], the model [-1, -1, -1, 3]: give all",
     ),
     Mistake(
         "a sample of nothing",

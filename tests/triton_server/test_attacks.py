@@ -231,7 +231,11 @@ def test_many_small_requests_at_once(server: LocalServer) -> None:
     assert server.pid is not None
     before = counted(server, "busy")
     with Peak(server.pid) as peak:
-        ends = flood(server, "telling", "image", pictures(MAX_BATCH, 1, 1), 400)
+        ends: Counter[str] = Counter()
+        for _ in range(5):  # where the client gets little of a busy machine, the models keep up
+            ends += flood(server, "telling", "image", pictures(MAX_BATCH, 1, 1), 400)
+            if ends["StatusCode.UNAVAILABLE"]:
+                break
     busy = ends["StatusCode.UNAVAILABLE"]
     assert busy > 0, "more images wait than --max-queue says"
     assert until(lambda: counted(server, "busy") == before + busy)

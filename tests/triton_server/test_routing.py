@@ -199,7 +199,7 @@ REFUSED = [
     ("both", asks("-1"), IMAGES, "depth", "unknown depth row -1: rows go from 0 to 7"),
     ("both", asks(row=8), IMAGES, "depth", "unknown depth row 8: rows go from 0 to 7"),
     ("both", asks(""), IMAGES, "depth", "unknown depth ''"),
-    ("both", asks("x" * 5000), IMAGES, "depth", "text of 5000 characters"),
+    ("both", asks("x" * 5000), IMAGES, "limit", "5000 characters are more than the 4096"),
     (
         "both",
         asks(row=0, parameters={"depth": "super"}),

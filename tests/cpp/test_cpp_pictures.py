@@ -275,3 +275,18 @@ def test_a_claim_of_many_pixels_takes_no_memory(folder: Path, bundle_copy: Path)
     (status, _), said = run(small, "--max-pixels", "many")
     assert status == 2
     assert "--max-pixels is 'many'" in said
+
+
+@pytest.mark.parametrize("program", ["examples/anydepth-detect", "anydepth-bench"])
+def test_too_little_memory_is_said_in_one_line(tmp_path: Path, program: str) -> None:
+    """As by a manifest of many values, where a system grants little."""
+    (tmp_path / "manifest.json").write_text('{"results": [' + "[]," * 900_000 + "[]]}")
+    limited = "import os, resource, sys; most = 45_000_000; "
+    limited += "resource.setrlimit(resource.RLIMIT_DATA, (most, most)); "
+    limited += "os.execv(sys.argv[1], sys.argv[1:])"
+    words = [str(build("optimised") / program), str(tmp_path), *(["x.png"] * ("detect" in program))]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.startswith("error: there is not enough memory for this: free some, or give ")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -527,7 +527,7 @@ def test_detections_that_do_not_belong_together(
     opened: Callable[..., Cpp],
 ) -> None:
     """What comes later would read and write beyond the shorter of them."""
-    answers = {
+    answers: dict[str, NDArray[Any]] = {
         "labels": np.zeros(labels, np.int64),
         "boxes": np.ones(boxes, np.float32),
         "scores": np.ones(scores, np.float32),
@@ -550,8 +550,9 @@ def test_predictions_that_cannot_be_suppressed(
 ) -> None:
     copy = Path(shutil.copytree(host.path, tmp_path / "bundle"))
     name = host.artifacts("gated")[0].name
-    arrays = {"labels": np.zeros((1, 1), np.int64), "raw_predictions": np.ones(shape, np.float32)}
-    arrays |= {"boxes": np.ones((1, 1, 4), np.float32), "scores": np.ones((1, 1), np.float32)}
+    arrays: dict[str, NDArray[Any]] = {"raw_predictions": np.ones(shape, np.float32)}
+    arrays |= {"labels": np.zeros((1, 1), np.int64), "boxes": np.ones((1, 1, 4), np.float32)}
+    arrays["scores"] = np.ones((1, 1), np.float32)
     answer_with(copy, name, arrays)
     bundle = open_bundle(copy)
     cpp, python = opened(bundle), bundle.session(threads=1)

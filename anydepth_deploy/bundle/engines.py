@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bundle.graphs import check_engine, graph_file
-from anydepth_deploy.bundle.session import Engines, Finish, Session
+from anydepth_deploy.bundle.session import Engines, Finish, Session, checked_predictions
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, UsageError, shorten
-from anydepth_deploy.manifest import PREDICTIONS, Artifact
+from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.runtimes.engine import Compute, Engine, EngineOptions, Stages
 from anydepth_deploy.runtimes.registry import (
     format_of,
@@ -177,6 +177,7 @@ def open_artifacts(
         detects=rule is None or rule.where != "none",
         batch=artifacts[0].engine.batch if artifacts[0].engine else None,
         finite=not on_device(runtime),
+        max_detections=bundle.manifest.max_detections,
     )
 
 
@@ -200,8 +201,8 @@ def _finish(bundle: BundleFiles, artifacts: Sequence[Artifact]) -> Finish | None
     if rule is None or rule.where == "none" or (rule.where == "graph" and not cut):
         return None
 
-    def finish(raw: dict[str, NDArray[np.generic]]) -> Detections:
-        predictions = raw[PREDICTIONS].astype(np.float32, copy=False)
+    def finish(raw: dict[str, NDArray[np.generic]], images: int) -> Detections:
+        predictions = checked_predictions(raw, images, len(bundle.manifest.classes))
         return suppress(predictions, rule, bundle.manifest.max_detections)
 
     return finish

@@ -7,7 +7,7 @@ checked here: the depth's row, the images' type, shape and memory layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
-from anydepth_deploy.manifest import BatchProfile
+from anydepth_deploy.manifest import PREDICTIONS, BatchProfile
 from anydepth_deploy.runtimes.engine import Engine
 from anydepth_deploy.runtimes.use import Use, not_portable
 
@@ -27,8 +27,10 @@ __all__ = ["Engines", "Finish", "Session"]
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
 
 
-Finish = Callable[[dict[str, NDArray[np.generic]]], Detections]
-"""From raw outputs by name to detections, where the graph ends before them."""
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+Finish = Callable[[dict[str, NDArray[np.generic]], int], Detections]
+"""From raw outputs by name, of so many images, to detections, where the graph ends before them."""
 
 
 class Engines(Protocol):
@@ -62,8 +64,10 @@ class Session:
         detects: bool = True,
         batch: BatchProfile | None = None,
         finite: bool = True,
+        max_detections: int | None = None,
     ) -> None:
-        """``finite``: whether images are searched for values that are not finite."""
+        """``finite``: whether images are searched for values that are not finite.
+        ``max_detections``: of an image; more are refused."""
         self.table = table
         self.size = size
         self._finish = finish
@@ -74,6 +78,7 @@ class Session:
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
         self._engines = engines
         self._finite = finite
+        self._max_detections = max_detections
         self._use = Use("this session")
 
     @property
@@ -97,8 +102,9 @@ class Session:
         """
         self._check_detects()
         if self._finish is not None:
-            return self._finish(self.run_raw(images, depth))
-        return _detections(self._run(images, depth, DETECTION_OUTPUTS))
+            return self._finish(self.run_raw(images, depth), len(images))
+        found = self._run(images, depth, DETECTION_OUTPUTS)
+        return _detections(found, len(images), self._max_detections)
 
     def run_raw(
         self, images: NDArray[np.float32], depth: Depth | str | int = "super"
@@ -118,9 +124,9 @@ class Session:
         self._check_detects()
         if self._finish is not None:
             raw = self.run_raw(images, depth)
-            return self._finish(raw), raw
+            return self._finish(raw, len(images)), raw
         found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
-        return _detections(found), _raw(found)
+        return _detections(found, len(images), self._max_detections), _raw(found)
 
     @property
     def memory(self) -> dict[str, MemoryUse]:
@@ -248,18 +254,69 @@ class _Closed:
         return []
 
 
-def _detections(found: Mapping[str, NDArray[np.generic]]) -> Detections:
-    return Detections(
-        labels=found["labels"].astype(np.int64, copy=False),
-        boxes=found["boxes"].astype(np.float32, copy=False),
-        scores=found["scores"].astype(np.float32, copy=False),
+def _detections(
+    found: Mapping[str, NDArray[np.generic]], images: int, most: int | None
+) -> Detections:
+    """What is found in ``images`` images, each at most ``most`` times. Raises
+    :class:`BundleError` for arrays that do not belong together."""
+    detections = Detections(
+        labels=_expected(_widened(found["labels"]), "labels", np.int64, 2),
+        boxes=_expected(found["boxes"], "boxes", np.float32, 3),
+        scores=_expected(found["scores"], "scores", np.float32, 2),
     )
+    labels, boxes, scores = (
+        array.shape for array in (detections.labels, detections.boxes, detections.scores)
+    )
+    if (
+        labels[0] != images
+        or (most is not None and labels[1] > most)
+        or boxes != (*labels, 4)
+        or scores != labels
+    ):
+        raise BundleError(
+            f"the artifact gives labels {list(labels)}, boxes {list(boxes)} and scores "
+            f"{list(scores)}, expected [{images}, K], [{images}, K, 4] and [{images}, K] with "
+            f"one K{'' if most is None else f' of at most {most}'}: export it again"
+        )
+    return detections
+
+
+def _expected(
+    found: NDArray[np.generic], name: str, kind: type[_Kind], rank: int
+) -> NDArray[_Kind]:
+    if found.dtype != kind or found.ndim != rank:
+        raise BundleError(
+            f"the artifact gives {name} as {found.dtype} {list(found.shape)}, expected "
+            f"{np.dtype(kind)} of {rank} dimensions: export it again"
+        )
+    return cast("NDArray[_Kind]", found)
+
+
+def checked_predictions(
+    raw: Mapping[str, NDArray[np.generic]], images: int, classes: int
+) -> NDArray[np.float32]:
+    """The predictions of so many images and classes, for the host to suppress. Raises
+    :class:`BundleError` where they are none."""
+    found = raw.get(PREDICTIONS)
+    if found is None:
+        raise BundleError(
+            f"this bundle has no raw output '{PREDICTIONS}', which suppression on the host needs: "
+            "export it again"
+        )
+    rows = 4 + classes
+    if found.dtype != np.float32 or found.ndim != 3 or found.shape[:2] != (images, rows):
+        raise BundleError(
+            f"the artifact gives {PREDICTIONS} as {found.dtype} {list(found.shape)}, expected "
+            f"float32 [{images}, {rows}, A]: export it again"
+        )
+    return cast("NDArray[np.float32]", found)
+
+
+def _widened(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    # Engines of TensorRT 8.6 give 32 bits where the graph says 64.
+    return array.astype(np.int64) if array.dtype == np.int32 else array
 
 
 def _raw(found: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     raw = {name: array for name, array in found.items() if name.startswith("raw_")}
-    return {
-        # Engines of TensorRT 8.6 give 32 bits where the graph says 64.
-        name.removeprefix("raw_"): array.astype(np.int64) if array.dtype == np.int32 else array
-        for name, array in raw.items()
-    }
+    return {name.removeprefix("raw_"): _widened(array) for name, array in raw.items()}

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -224,6 +225,11 @@ int main(int count, char** words) {
     return 0;
   } catch (const anydepth::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr,
+                 "error: there is not enough memory for this: free some, or give a smaller picture or "
+                 "bundle\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shorten({error.what()}).c_str());

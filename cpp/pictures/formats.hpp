@@ -26,7 +26,8 @@ bool has_png();
 /// `said`: what the file says of itself, for orientation_of().
 Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,
                  std::size_t max_pixels, Said& said);
-std::vector<std::uint8_t> png_of(const Picture& picture);
+/// `path`: what it is for, which refusals name.
+std::vector<std::uint8_t> png_of(const std::filesystem::path& path, const Picture& picture);
 
 bool has_jpeg();
 Picture read_jpeg(const std::filesystem::path& path, const std::vector<std::uint8_t>& content,

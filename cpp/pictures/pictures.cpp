@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <iterator>
+#include <limits>
 
 #include "anydepth/errors.hpp"
 #include "formats.hpp"
@@ -15,18 +15,33 @@ namespace {
 
 constexpr double kGoldenAngle = 0.61803398875;
 
-std::vector<std::uint8_t> content_of(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) {
-    throw anydepth::ImageError("picture " + path.string() + " does not exist");
-  }
+/// Of a file no more is read than pictures within the budget have: 12 bytes a pixel (16 bits of four
+/// channels are 8, packed in the worst way 10), and for what a file says of itself.
+constexpr std::size_t kBytesOfPixel = 12;
+constexpr std::size_t kBytesBeside = std::size_t{64} << 20U;
+constexpr std::size_t kBeginning = 8;
+
+/// The first bytes of a file, at most `most`: what lies behind is not looked at, like what lies
+/// behind a picture.
+std::vector<std::uint8_t> beginning_of(const std::filesystem::path& path, std::size_t most) {
+  std::error_code failed;
+  const auto size = std::filesystem::file_size(path, failed);
+  std::vector<std::uint8_t> content(
+      static_cast<std::size_t>(std::min<std::uintmax_t>(failed ? 0 : size, most)));
   std::ifstream file(path, std::ios::binary);
-  std::vector<std::uint8_t> content{std::istreambuf_iterator<char>(file),
-                                    std::istreambuf_iterator<char>()};
-  if (!file.is_open() || file.bad()) {
+  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(content.size()));
+  if (failed || !file.is_open() || file.bad()) {
     unreadable(path, "the system does not let it be read");
   }
+  content.resize(static_cast<std::size_t>(file.gcount()));
   return content;
+}
+
+std::size_t most_bytes(std::size_t max_pixels) {
+  constexpr auto kMost = std::numeric_limits<std::size_t>::max();
+  return max_pixels > (kMost - kBytesBeside) / kBytesOfPixel
+             ? kMost
+             : max_pixels * kBytesOfPixel + kBytesBeside;
 }
 
 bool starts(const std::vector<std::uint8_t>& content, const std::string& magic) {
@@ -48,15 +63,20 @@ std::string suffix_of(const std::filesystem::path& path) {
 
 /// The pixels as they are stored.
 Picture stored(const std::filesystem::path& path, std::size_t max_pixels, Said& said) {
-  const auto content = content_of(path);
-  if (content.size() > 2 && starts(content, "P6") && std::isspace(content[2]) != 0) {
-    return read_ppm(path, content, max_pixels);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) {
+    throw anydepth::ImageError("picture " + path.string() + " does not exist");
   }
-  if (has_png() && starts(content, "\x89PNG\r\n\x1a\n")) {
-    return read_png(path, content, max_pixels, said);
+  const auto beginning = beginning_of(path, kBeginning);  // a file of anything may be huge
+  const auto content = [&] { return beginning_of(path, most_bytes(max_pixels)); };
+  if (beginning.size() > 2 && starts(beginning, "P6") && std::isspace(beginning[2]) != 0) {
+    return read_ppm(path, content(), max_pixels);
   }
-  if (has_jpeg() && starts(content, "\xff\xd8\xff")) {
-    return read_jpeg(path, content, max_pixels, said);
+  if (has_png() && starts(beginning, "\x89PNG\r\n\x1a\n")) {
+    return read_png(path, content(), max_pixels, said);
+  }
+  if (has_jpeg() && starts(beginning, "\xff\xd8\xff")) {
+    return read_jpeg(path, content(), max_pixels, said);
   }
   throw anydepth::ImageError("picture " + path.string() +
                              " is not a picture that this program can read; expected one of " +
@@ -103,7 +123,7 @@ void write(const std::filesystem::path& path, const Picture& picture) {
     throw anydepth::ImageError("picture " + path.string() +
                                " cannot be written: expected a name that ends with " + writable());
   }
-  const auto content = suffix == ".ppm" ? ppm_of(picture) : png_of(picture);
+  const auto content = suffix == ".ppm" ? ppm_of(picture) : png_of(path, picture);
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char*>(content.data()),
              static_cast<std::streamsize>(content.size()));

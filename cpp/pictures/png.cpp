@@ -124,6 +124,7 @@ bool encode(png_structp png, png_infop info, Failure& failure, const Picture& pi
   if (setjmp(failure.back) != 0) {
     return false;
   }
+  png_set_user_limits(png, kLargestSide, kLargestSide);  // what was read can be written
   png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width),
                static_cast<png_uint_32>(picture.height), 8, PNG_COLOR_TYPE_RGB,
                PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
@@ -172,7 +173,7 @@ Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8
   return picture;
 }
 
-std::vector<std::uint8_t> png_of(const Picture& picture) {
+std::vector<std::uint8_t> png_of(const std::filesystem::path& path, const Picture& picture) {
   Failure failure{};
   std::vector<std::uint8_t> content;
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, fail, ignore);
@@ -184,8 +185,9 @@ std::vector<std::uint8_t> png_of(const Picture& picture) {
   }
   png_destroy_write_struct(&png, &info);
   if (!done) {
-    throw anydepth::ImageError(std::string("the picture cannot be made a PNG: ") +
-                               failure.reason.data());
+    throw anydepth::ImageError("picture " + path.string() +
+                               " cannot be written: it cannot be made a PNG (" +
+                               failure.reason.data() + "): choose a name that ends with .ppm");
   }
   return content;
 }
@@ -203,8 +205,9 @@ Picture read_png(const std::filesystem::path& path, const std::vector<std::uint8
   unreadable(path, "this build has no libpng");
 }
 
-std::vector<std::uint8_t> png_of(const Picture&) {
-  throw anydepth::ImageError("the picture cannot be made a PNG: this build has no libpng");
+std::vector<std::uint8_t> png_of(const std::filesystem::path& path, const Picture&) {
+  throw anydepth::ImageError("picture " + path.string() +
+                             " cannot be written: this build has no libpng");
 }
 
 }  // namespace pictures

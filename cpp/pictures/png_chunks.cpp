@@ -51,19 +51,21 @@ std::pair<Text, Text> split(Text text) {
 
 /// What is packed, as far as it is there.
 struct Unpacked {
-  std::string text;
+  Text text;
   bool damaged = false;
   bool too_long = false;
 };
 
-Unpacked unpack(Text packed) {
+/// `room`: where the text goes. There may be very many, and clearing room for each takes longer
+/// than all the rest.
+Unpacked unpack(Text packed, std::string& room) {
   Unpacked found;
-  found.text.resize(kLongestText);
+  room.resize(kLongestText);
   z_stream stream{};
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
   stream.avail_in = static_cast<uInt>(packed.size());
-  stream.next_out = reinterpret_cast<Bytef*>(found.text.data());
-  stream.avail_out = static_cast<uInt>(found.text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(room.data());
+  stream.avail_out = static_cast<uInt>(room.size());
   if (inflateInit(&stream) != Z_OK) {
     found.damaged = true;
     return found;
@@ -71,7 +73,7 @@ Unpacked unpack(Text packed) {
   const int status = inflate(&stream, Z_SYNC_FLUSH);
   found.damaged = status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR;
   found.too_long = status != Z_STREAM_END && stream.avail_out == 0 && stream.avail_in != 0;
-  found.text.resize(stream.total_out);
+  found.text = Text(room).substr(0, stream.total_out);
   inflateEnd(&stream);
   return found;
 }
@@ -235,19 +237,19 @@ class Reader {
   }
 
   /// Profiles are of no use here; one that others refuse is refused.
-  void profile(Text data) const {
+  void profile(Text data) {
     const auto zero = data.find('\0');
     const auto at = zero == Text::npos ? 0 : zero + 1;
     check(at < data.size() && data[at] == '\0', "its profile is packed in a way that is not known");
-    check(!unpack(data.substr(at + 1)).too_long, "its profile is too long");
+    check(!unpack(data.substr(at + 1), room_).too_long, "its profile is too long");
   }
 
   void packed_text(Text data) {
     const auto [key, packed] = split(data);
     check(packed.empty() || packed[0] == '\0', "a text of it is packed in a way that is not known");
-    auto found = unpack(packed.substr(std::min<std::size_t>(1, packed.size())));
+    const auto found = unpack(packed.substr(std::min<std::size_t>(1, packed.size())), room_);
     check(!found.too_long, "a text of it is too long");
-    say(key, found.damaged ? Text() : Text(found.text));
+    say(key, found.damaged ? Text() : found.text);
   }
 
   void international_text(Text data) {
@@ -265,12 +267,11 @@ class Reader {
       name = text.substr(0, zero);
       text.remove_prefix(zero + 1);
     }
-    Unpacked found;
     if (rest[0] != '\0') {
       if (rest[1] != '\0') {
         return;
       }
-      found = unpack(text);
+      const auto found = unpack(text, room_);
       check(!found.too_long, "a text of it is too long");
       if (found.damaged) {
         return;
@@ -291,6 +292,7 @@ class Reader {
   PngChunks found_;
   std::size_t at_ = kSignature;
   std::size_t texts_ = 0;
+  std::string room_;  // of the text that was unpacked last
 };
 
 }  // namespace

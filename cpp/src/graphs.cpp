@@ -165,7 +165,7 @@ class Check {
       return;
     }
     const auto depths = read(kTable, [&] {
-      const auto found = JsonValue(*content, "").member("rows");
+      const auto found = JsonValue(*content).member("rows");
       return found ? found->texts() : throw InvalidJson("", "Field required");
     });
     same("the number of depths", std::to_string(depths.size()), std::to_string(rows.size()));
@@ -180,7 +180,7 @@ class Check {
     if (!content) {
       return;
     }
-    const auto found = read(kPiece, [&] { return read_place(JsonValue(*content, "")); });
+    const auto found = read(kPiece, [&] { return read_place(JsonValue(*content)); });
     same("the piece's order", std::to_string(found.order), std::to_string(expected.order));
     same("the piece's total", std::to_string(found.total), std::to_string(expected.total));
     same("the piece's stage", found.stage, expected.stage);
@@ -193,7 +193,7 @@ class Check {
   /// The tensors that hold the raw outputs, by their public names.
   Names raw_outputs(const Metadata& metadata) const {
     const auto content = entry(metadata, kRawMetadata);
-    return content ? read(kRawMetadata, [&] { return read_names(JsonValue(*content, "")); })
+    return content ? read(kRawMetadata, [&] { return read_names(JsonValue(*content)); })
                    : Names{};
   }
 

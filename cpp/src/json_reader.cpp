@@ -73,8 +73,10 @@ std::string JsonValue::digest() const {
 std::vector<JsonValue> JsonValue::items() const {
   const auto& list = as<JsonList>("Input should be a valid list");
   std::vector<JsonValue> found;
+  found.reserve(list.size());
+  const auto above = here();
   for (std::size_t index = 0; index < list.size(); ++index) {
-    found.emplace_back(list[index], beneath(std::to_string(index)), unknown_);
+    found.push_back(JsonValue(*this, list[index], Step{above, nullptr, index}));
   }
   return found;
 }
@@ -89,8 +91,9 @@ std::vector<std::string> JsonValue::texts() const {
 
 std::vector<std::pair<std::string, JsonValue>> JsonValue::members() const {
   std::vector<std::pair<std::string, JsonValue>> found;
+  const auto above = here();
   for (const auto& [key, value] : as<JsonMembers>("Input should be a valid dictionary")) {
-    found.emplace_back(key, JsonValue(value, beneath(key), unknown_));
+    found.emplace_back(key, JsonValue(*this, value, Step{above, &key}));
   }
   return found;
 }
@@ -98,7 +101,7 @@ std::vector<std::pair<std::string, JsonValue>> JsonValue::members() const {
 std::optional<JsonValue> JsonValue::member(const std::string& key) const {
   for (const auto& [name, value] : as<JsonMembers>("Input should be a valid dictionary")) {
     if (name == key) {
-      return JsonValue(value, beneath(key), unknown_);
+      return JsonValue(*this, value, Step{here(), &name});
     }
   }
   return std::nullopt;
@@ -108,17 +111,31 @@ void JsonValue::not_asked_for() const {
   if (unknown_ == nullptr) {
     refuse("Extra inputs are not permitted");
   }
-  unknown_->push_back(place_);
+  unknown_->push_back(place());
 }
 
-void JsonValue::refuse(const std::string& problem) const { throw InvalidJson(place_, problem); }
+void JsonValue::refuse(const std::string& problem) const { throw InvalidJson(place(), problem); }
 
 void JsonValue::refuse(const std::string& key, const std::string& problem) const {
   throw InvalidJson(beneath(key), problem);
 }
 
+std::string JsonValue::place() const {
+  std::vector<const Step*> steps;  // none for the topmost value
+  for (const Step* step = &step_; step->above != nullptr; step = step->above.get()) {
+    steps.push_back(step);
+  }
+  std::string found;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    found.append(found.empty() ? "" : ".");
+    found.append((*step)->key == nullptr ? std::to_string((*step)->index) : *(*step)->key);
+  }
+  return found;
+}
+
 std::string JsonValue::beneath(const std::string& key) const {
-  return place_.empty() ? key : place_ + "." + key;
+  const auto above = place();
+  return above.empty() ? key : above + "." + key;
 }
 
 JsonObject::JsonObject(const JsonValue& value) : value_(value) {

@@ -3,7 +3,9 @@
 /// place.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -34,9 +36,10 @@ class InvalidJson : public std::runtime_error {
 /// One value, which somebody else owns, and where it is.
 class JsonValue {
  public:
-  /// `unknown`: where the places of keys go that nobody asks for; without it they are refused.
-  JsonValue(const Json& json, std::string place, std::vector<std::string>* unknown = nullptr)
-      : json_(&json), place_(std::move(place)), unknown_(unknown) {}
+  /// The topmost one. `unknown`: where the places of keys go that nobody asks for; without it they
+  /// are refused.
+  explicit JsonValue(const Json& json, std::vector<std::string>* unknown = nullptr)
+      : json_(&json), unknown_(unknown) {}
 
   const Json& json() const { return *json_; }
 
@@ -67,10 +70,25 @@ class JsonValue {
  private:
   template <typename Type>
   const Type& as(const char* problem) const;
+  std::string place() const;
   std::string beneath(const std::string& key) const;
 
+  /// Where a value is. Keys may be long and have many neighbours, so that none is copied: a message
+  /// puts the place together.
+  struct Step {
+    std::shared_ptr<const Step> above;  // none at the top
+    const std::string* key = nullptr;   // in the tree of values; none in a list
+    std::size_t index = 0;
+  };
+
+  /// A value in `above`.
+  JsonValue(const JsonValue& above, const Json& json, Step step)
+      : json_(&json), step_(std::move(step)), unknown_(above.unknown_) {}
+  /// This one, as what its values are in.
+  std::shared_ptr<const Step> here() const { return std::make_shared<const Step>(step_); }
+
   const Json* json_;
-  std::string place_;
+  Step step_;
   std::vector<std::string>* unknown_;
 };
 

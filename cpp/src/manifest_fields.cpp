@@ -392,7 +392,7 @@ void check_results(const JsonValue& value) {
 }  // namespace
 
 ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unknown) {
-  const JsonValue top(manifest, "", unknown);
+  const JsonValue top(manifest, unknown);
   JsonObject object(top);
   ManifestFields found;
   if (const auto format = object.optional("format")) {

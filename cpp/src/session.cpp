@@ -36,11 +36,30 @@ void expect(const Tensors& found, const char* name, Type type, std::size_t rank)
   }
 }
 
-Detections detections(Tensors found) {
+/// Refuses detections of other images or places than their neighbours: what comes later counts on
+/// arrays that belong together.
+void check_together(const Tensors& found, std::int64_t images, std::size_t most) {
+  const auto& labels = found.at("labels").view.shape;
+  const auto& boxes = found.at("boxes").view.shape;
+  const auto& scores = found.at("scores").view.shape;
+  const std::vector<std::int64_t> expected{labels[0], labels[1], 4};
+  if (labels[0] != images || labels[1] < 0 || static_cast<std::size_t>(labels[1]) > most ||
+      boxes != expected || scores != labels) {
+    const auto count = std::to_string(images);
+    throw BundleError("the artifact gives labels " + written(labels) + ", boxes " +
+                      written(boxes) + " and scores " + written(scores) + ", expected [" + count +
+                      ", K], [" + count + ", K, 4] and [" + count + ", K] with one K of at most " +
+                      std::to_string(most) + ": export it again");
+  }
+}
+
+/// What is found in `images` images, each at most `most` times.
+Detections detections(Tensors found, std::int64_t images, std::size_t most) {
   found["labels"] = widened(found["labels"]);
   expect(found, "labels", Type::kInt64, 2);
   expect(found, "boxes", Type::kFloat32, 3);
   expect(found, "scores", Type::kFloat32, 2);
+  check_together(found, images, most);
   const auto& shape = found["labels"].view.shape;
   Detections made;
   made.batch = static_cast<std::size_t>(shape[0]);
@@ -49,6 +68,26 @@ Detections detections(Tensors found) {
   made.boxes = values_of<float>(found["boxes"]);
   made.scores = values_of<float>(found["scores"]);
   return made;
+}
+
+/// What is to be suppressed, of `images` images. Refuses what suppression would read beyond.
+const TensorView& predictions(const Tensors& raw, std::int64_t images, std::size_t classes) {
+  const auto place = raw.find("predictions");
+  if (place == raw.end()) {
+    throw BundleError(
+        "this bundle has no raw output 'predictions', which suppression on the host needs: export "
+        "it again");
+  }
+  const auto& found = place->second.view;
+  const auto rows = static_cast<std::int64_t>(4 + classes);
+  const auto& shape = found.shape;
+  if (found.type != Type::kFloat32 || shape.size() != 3 || shape[0] != images ||
+      shape[1] != rows || shape[2] < 0) {
+    throw BundleError("the artifact gives predictions as " + std::string(name_of(found.type)) +
+                      " " + written(shape) + ", expected float32 [" + std::to_string(images) +
+                      ", " + std::to_string(rows) + ", A]: export it again");
+  }
+  return found;
 }
 
 /// What `--raw` added, by the names it has for callers.
@@ -155,10 +194,11 @@ class Session::Impl {
     check_detects();
     if (on_host_) {
       const auto found = run_raw(images, depth);
-      return suppress(found.at("predictions").view, *manifest_.suppression,
-                      manifest_.max_detections);
+      return suppress(predictions(found, images.shape[0], manifest_.classes.size()),
+                      *manifest_.suppression, manifest_.max_detections);
     }
-    return detections(execute(images, depth, kDetectionOutputs));
+    return detections(execute(images, depth, kDetectionOutputs), images.shape[0],
+                      manifest_.max_detections);
   }
 
   Detections run(const std::vector<ImageView>& images, const DepthName& depth) const {

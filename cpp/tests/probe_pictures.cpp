@@ -26,10 +26,19 @@ Json read_pictures(const Json& given) {
   return found;
 }
 
+/// Writes a black picture to `path`.
+Json write_picture(const Json& given) {
+  pictures::Picture picture{given.at("height"), given.at("width"), {}};
+  picture.pixels.resize(3 * picture.height * picture.width);
+  pictures::write(given.at("path").get<std::string>(), picture);
+  return nullptr;
+}
+
 }  // namespace
 
 void add_pictures(Calls& calls) {
   calls["read_pictures"] = read_pictures;
+  calls["write_picture"] = write_picture;
 }
 
 }  // namespace probe

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -132,6 +133,11 @@ int main(int count, char** words) {
     return 0;
   } catch (const anydepth::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr,
+                 "error: there is not enough memory for this: free some, or give smaller pictures "
+                 "or batches\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shown(error.what()).c_str());

@@ -54,7 +54,12 @@ class Fake:
         finally:
             with self._lock:
                 self.inside -= 1
-        return {name: np.zeros((1, 5, 4)[: 2 + (name == "boxes")], np.float32) for name in outputs}
+        return {
+            name: np.zeros(
+                (1, 5, 4)[: 2 + (name == "boxes")], np.int64 if name == "labels" else np.float32
+            )
+            for name in outputs
+        }
 
     def close(self) -> None:
         with self._lock:

@@ -43,6 +43,7 @@ from manifests import (
     verified,
 )
 from plain import is_plain
+from process_memory import Peak
 
 from anydepth_deploy.bundle import choose as choose_module
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -99,6 +100,19 @@ def compare(probe: Probe, folder: Path, at: tuple[Any, ...] = ()) -> bool:
         return True
     assert found[0] == "BundleError"
     return False
+
+
+def test_long_keys_over_many_values_take_no_memory(probe: Probe, tmp_path: Path) -> None:
+    """A value knows where it is without a copy of all the keys above it."""
+    records: list[Any] = [{}] * 5000
+    whole = write(tmp_path, content(results={"a" * 100_000: records}))
+    with Peak(probe.pid) as peak:
+        assert probe.call("manifest", folder=whole) == described(open_bundle(tmp_path))
+    assert peak.grown < 100_000_000  # copies would be 500 MB
+    write(tmp_path, content(results={"a" * 100: {"": [*records, 5]}}))
+    assert not compare(probe, tmp_path)
+    write(tmp_path, content(results={"a" * 100: [*records, 5]}))
+    assert not compare(probe, tmp_path)
 
 
 def test_anything_of_another_type_is_refused(probe: Probe, tmp_path: Path) -> None:

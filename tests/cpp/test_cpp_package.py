@@ -207,6 +207,33 @@ def test_backends_that_are_not_there_are_named(installed: Path, tmp_path: Path) 
     call([*command, "-DANYDEPTH_CHECK_BACKENDS=ON"], env=environment)
 
 
+@pytest.mark.parametrize(
+    "known", [[], ["-D_anydepth_ldconfig=/bin/false"]], ids=["asked", "looked"]
+)
+def test_libraries_of_the_system_are_found_without_sbin_in_path(
+    tmp_path: Path, known: list[str]
+) -> None:
+    """As for ordinary users of Debian: the loader's cache is asked, or else its folders are."""
+    (tmp_path / "anydepthTargets.cmake").touch()
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\nproject(find LANGUAGES CXX)\n"
+        "include(CMakePackageConfigHelpers)\nset(BUILD_SHARED_LIBS ON)\n"
+        "set(CMAKE_INSTALL_LIBDIR lib)\nset(ANYDEPTH_BACKEND_FILES libc.so.6)\n"
+        f"configure_package_config_file({SOURCE / 'cmake' / 'anydepthConfig.cmake.in'}\n"
+        f"  {tmp_path / 'anydepthConfig.cmake'} INSTALL_DESTINATION lib/cmake/anydepth\n"
+        "  PATH_VARS CMAKE_INSTALL_LIBDIR)\n"
+        f"find_package(anydepth REQUIRED CONFIG PATHS {tmp_path} NO_DEFAULT_PATH)\n"
+    )
+    places = [Path(place) for place in os.environ["PATH"].split(os.pathsep)]
+    without = [str(place) for place in places if not (place / "ldconfig").exists()]
+    environment = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    environment["PATH"] = os.pathsep.join(without)
+    if not all(shutil.which(tool, path=environment["PATH"]) for tool in ("cmake", "c++")):
+        pytest.skip("the tools are beside ldconfig")
+    command = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build"), *known]
+    call(command, env=environment)
+
+
 def test_versions_agree() -> None:
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     cmake = (SOURCE / "CMakeLists.txt").read_text()

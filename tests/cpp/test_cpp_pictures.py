@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odd_pictures import odd_pictures
 from PIL import Image
+from process_memory import Peak
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.formats import FORMATS
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare
+from anydepth_deploy.pictures.shapes import render
 
 pytestmark = PATIENT
 
@@ -169,6 +174,76 @@ def test_a_tall_picture_takes_the_short_way(probe: Probe) -> None:
         assert np.array_equal(probe.take(out, np.float32, (1, 3, 40, 50))[0], expected)
 
 
+HUGE = 3_000_000_000
+"""Bytes of files that are mostly a hole."""
+
+
+def with_a_hole(path: Path, beginning: bytes) -> Path:
+    with path.open("wb") as file:
+        file.write(beginning)
+        file.truncate(HUGE)
+    return path
+
+
+def test_a_huge_file_that_is_no_picture_is_not_read(probe: Probe, tmp_path: Path) -> None:
+    path = with_a_hole(tmp_path / "big.jpg", b"\0" * 16)
+    with Peak(probe.pid) as peak:
+        (said,) = probe.call("read_pictures", paths=[str(path)], out=probe.path())
+    assert said.startswith(f"picture {path} is not a picture that this program can read; ")
+    assert peak.grown < 20_000_000
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "ppm"])
+def test_what_lies_far_behind_a_picture_is_not_read(
+    probe: Probe, tmp_path: Path, suffix: str
+) -> None:
+    small, out = tmp_path / f"small.{suffix}", probe.path()
+    Image.fromarray(render(1, 3, "val", size=64).image).save(small)
+    path = with_a_hole(tmp_path / f"big.{suffix}", small.read_bytes())
+    with Peak(probe.pid) as peak:
+        found = probe.call("read_pictures", paths=[str(path)], max_pixels=10_000, out=out)
+    expected = load_image(path, max_pixels=10_000)
+    assert found == [list(expected.shape[:2])]
+    assert np.array_equal(probe.take(out, np.uint8, expected.shape), expected)
+    assert peak.grown < 300_000_000
+
+
+def test_very_many_packed_texts_take_no_time(probe: Probe, tmp_path: Path) -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    path = tmp_path / "texts.png"
+    Image.new("RGB", (1, 1)).save(path)
+    whole, end = path.read_bytes(), chunk(b"IEND", b"")
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x"))
+    path.write_bytes(whole.removesuffix(end) + 200_000 * text + end)
+    began = cpu_seconds(probe.pid)
+    assert probe.call("read_pictures", paths=[str(path)], out=probe.path()) == [[1, 1]]
+    assert cpu_seconds(probe.pid) - began < 4  # clearing a MB for each took longer
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_picture_that_is_taller_than_most_is_written(probe: Probe, tmp_path: Path) -> None:
+    path = tmp_path / "tall.png"
+    probe.call("write_picture", path=str(path), height=1_000_001, width=1)
+    assert load_image(path).shape == (1_000_001, 1, 3)
+
+
+def test_a_picture_that_cannot_be_a_png_is_named(probe: Probe, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.png"
+    with pytest.raises(CppError) as refused:
+        probe.call("write_picture", path=str(path), height=0, width=0)
+    assert refused.value.kind == "ImageError"
+    assert refused.value.message.startswith(f"picture {path} cannot be written: it cannot be made")
+    assert refused.value.message.endswith("choose a name that ends with .ppm")
+
+
 MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stderr=subprocess.PIPE)
@@ -200,3 +275,18 @@ def test_a_claim_of_many_pixels_takes_no_memory(folder: Path, bundle_copy: Path)
     (status, _), said = run(small, "--max-pixels", "many")
     assert status == 2
     assert "--max-pixels is 'many'" in said
+
+
+@pytest.mark.parametrize("program", ["examples/anydepth-detect", "anydepth-bench"])
+def test_too_little_memory_is_said_in_one_line(tmp_path: Path, program: str) -> None:
+    """As by a manifest of many values, where a system grants little."""
+    (tmp_path / "manifest.json").write_text('{"results": [' + "[]," * 900_000 + "[]]}")
+    limited = "import os, resource, sys; most = 45_000_000; "
+    limited += "resource.setrlimit(resource.RLIMIT_DATA, (most, most)); "
+    limited += "os.execv(sys.argv[1], sys.argv[1:])"
+    words = [str(build("optimised") / program), str(tmp_path), *(["x.png"] * ("detect" in program))]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.startswith("error: there is not enough memory for this: free some, or give ")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

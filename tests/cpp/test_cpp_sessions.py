@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, random_images
 from cpp_build import PATIENT, CppError, Probe, open_probe
 from cpp_oracle import compare_plans, described
-from edited_bundles import edit_artifact
+from edited_bundles import answer_with, edit_artifact
 from numpy.typing import NDArray
 from once import once
 from trained_networks import CHECKPOINTS, FAMILIES
@@ -155,16 +155,16 @@ def taken(probe: Probe, found: dict[str, Any], out: str) -> dict[str, NDArray[An
 
 
 @pytest.fixture(scope="module")
-def opened(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cpp]]:
+def opened(request: pytest.FixtureRequest, probe: Probe) -> Iterator[Callable[..., Cpp]]:
     """Opens sessions, each once for all tests: under sanitizers opening takes a second or more."""
     sessions: dict[str, Cpp] = {}
 
     def open_session(bundle: Bundle, **options: Any) -> Cpp:
         key = repr((bundle.path, sorted(options.items())))
         if key not in sessions:
-            name = "plain" if options.get("runtime") == "openvino" else "probe"
-            probe: Probe = request.getfixturevalue(name)
-            sessions[key] = Cpp(probe, bundle, **options)
+            plain = options.get("runtime") == "openvino"
+            called: Probe = request.getfixturevalue("plain") if plain else probe
+            sessions[key] = Cpp(called, bundle, **options)
         return sessions[key]
 
     yield open_session
@@ -499,6 +499,77 @@ def test_files_that_no_runtime_loads(
 
 def unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[0].op_type = "NoSuchOperator"
+
+
+MOST = 100
+"""Detections of an image in the bundle of the DETR."""
+
+
+@pytest.mark.parametrize(
+    ("labels", "boxes", "scores"),
+    [
+        ((1, 5000), (1, 1, 4), (1, 1)),
+        ((1, 7), (1, 8, 4), (1, 7)),
+        ((1, 7), (1, 7, 4), (1, 6)),
+        ((1, 7), (1, 7, 5), (1, 7)),
+        ((1, 7), (2, 7, 4), (1, 7)),
+        ((2, 7), (2, 7, 4), (2, 7)),
+        ((0, 7), (0, 7, 4), (0, 7)),
+        ((1, MOST + 1), (1, MOST + 1, 4), (1, MOST + 1)),
+    ],
+    ids=str,
+)
+def test_detections_that_do_not_belong_together(
+    bundle_copy: Path,
+    labels: tuple[int, ...],
+    boxes: tuple[int, ...],
+    scores: tuple[int, ...],
+    opened: Callable[..., Cpp],
+) -> None:
+    """What comes later would read and write beyond the shorter of them."""
+    answers: dict[str, NDArray[Any]] = {
+        "labels": np.zeros(labels, np.int64),
+        "boxes": np.ones(boxes, np.float32),
+        "scores": np.ones(scores, np.float32),
+    }
+    bundle = answering(bundle_copy, answers)
+    cpp, python = opened(bundle), bundle.session(threads=1)
+    images = random_images(1, *bundle.size)
+    message = assert_refused(lambda: cpp.run(images), lambda: python.run(images))
+    assert message == (
+        f"the artifact gives labels {list(labels)}, boxes {list(boxes)} and scores {list(scores)}, "
+        f"expected [1, K], [1, K, 4] and [1, K] with one K of at most {MOST}: export it again"
+    )
+    with pytest.raises(CppError, match="with one K of at most"):
+        cpp.run_pictures([np.zeros((90, 200, 3), np.uint8)], "super")
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 40), (1, 5, 40), (1, 4, 40), (2, 7, 40), (0, 7, 40)])
+def test_predictions_that_cannot_be_suppressed(
+    host: Bundle, tmp_path: Path, shape: tuple[int, ...], opened: Callable[..., Cpp]
+) -> None:
+    copy = Path(shutil.copytree(host.path, tmp_path / "bundle"))
+    name = host.artifacts("gated")[0].name
+    arrays: dict[str, NDArray[Any]] = {"raw_predictions": np.ones(shape, np.float32)}
+    arrays |= {"labels": np.zeros((1, 1), np.int64), "boxes": np.ones((1, 1, 4), np.float32)}
+    arrays["scores"] = np.ones((1, 1), np.float32)
+    answer_with(copy, name, arrays)
+    bundle = open_bundle(copy)
+    cpp, python = opened(bundle), bundle.session(threads=1)
+    images = random_images(1, *bundle.size)
+    message = assert_refused(lambda: cpp.run(images), lambda: python.run(images))
+    rows = 4 + len(bundle.manifest.classes)
+    assert message == (
+        f"the artifact gives predictions as float32 {list(shape)}, expected float32 "
+        f"[1, {rows}, A]: export it again"
+    )
+
+
+def answering(folder: Path, answers: dict[str, NDArray[Any]]) -> Bundle:
+    """The bundle, whose gated graphs give these arrays."""
+    for artifact in open_bundle(folder).artifacts("gated"):
+        answer_with(folder, artifact.name, answers)
+    return open_bundle(folder)
 
 
 def test_preloading_opens_everything(bundle: Bundle, opened: Callable[..., Cpp]) -> None:

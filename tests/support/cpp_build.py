@@ -159,6 +159,11 @@ class Probe:
             encoding="utf-8",
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process, to measure."""
+        return self._process.pid
+
     def call(self, name: str, /, **given: Any) -> Any:
         """The answer of one call. Raises :class:`CppError`."""
         line = json.dumps({"call": name, **given})

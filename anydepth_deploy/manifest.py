@@ -399,11 +399,10 @@ class Manifest(_Model):
             layout = "gated" if artifact.piece is None else "stages"
             consistent = artifact.layout == layout and artifact.row is None
         else:
-            rows = [str(depth) for depth in table.rows]
-            consistent = artifact.layout == "set" and artifact.row is not None
-            consistent = consistent and rows[artifact.row or 0 : (artifact.row or 0) + 1] == [
-                artifact.depth
-            ]
+            row = artifact.row
+            consistent = artifact.layout == "set" and row is not None
+            consistent = consistent and 0 <= (row or 0) < len(table.rows)
+            consistent = consistent and str(table.rows[row or 0]) == artifact.depth
         if not consistent:
             raise ValueError(f"layout, depth and row of the artifact {artifact.name} do not agree")
         if artifact.piece is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
+from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.errors import BundleError, shown
 from anydepth_deploy.manifest import (
     DEPTH_METADATA,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["check_engine", "check_graph", "graph_file"]
 
 IMAGES, DEPTH = "images", "depth"
-DETECTIONS = ("labels", "boxes", "scores")
 CLASSES = {"raw_logits": (2, 0), f"raw_{PREDICTIONS}": (1, 4)}
 """Raw outputs that tell the number of classes: the axis, and what else lies on it. See
 :func:`_tells_classes`."""
@@ -268,7 +268,7 @@ def _outputs(artifact: Artifact, manifest: Manifest) -> list[str]:
         engine is not None and not engine.detections
     )
     raw = [f"raw_{name}" for name in manifest.raw_outputs] if artifact.raw else []
-    return [*([] if ends_early else DETECTIONS), *raw]
+    return [*([] if ends_early else DETECTION_OUTPUTS), *raw]
 
 
 def _listed(names: Sequence[str]) -> str:

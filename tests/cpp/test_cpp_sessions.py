@@ -6,6 +6,7 @@ a part of itself in a way that the address sanitizer refuses: it is called by th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -154,22 +155,47 @@ def taken(probe: Probe, found: dict[str, Any], out: str) -> dict[str, NDArray[An
     }
 
 
-@pytest.fixture(scope="module")
-def opened(request: pytest.FixtureRequest, probe: Probe) -> Iterator[Callable[..., Cpp]]:
+@contextlib.contextmanager
+def kept_sessions(probe: Probe) -> Iterator[Callable[..., Cpp]]:
     """Opens sessions, each once for all tests: under sanitizers opening takes a second or more."""
     sessions: dict[str, Cpp] = {}
 
     def open_session(bundle: Bundle, **options: Any) -> Cpp:
         key = repr((bundle.path, sorted(options.items())))
         if key not in sessions:
-            plain = options.get("runtime") == "openvino"
-            called: Probe = request.getfixturevalue("plain") if plain else probe
-            sessions[key] = Cpp(called, bundle, **options)
+            sessions[key] = Cpp(probe, bundle, **options)
         return sessions[key]
 
     yield open_session
     for session in sessions.values():
         session.close()
+
+
+@pytest.fixture(scope="module")
+def sanitized_sessions(probe: Probe) -> Iterator[Callable[..., Cpp]]:
+    with kept_sessions(probe) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def plain_sessions(plain: Probe) -> Iterator[Callable[..., Cpp]]:
+    with kept_sessions(plain) as found:
+        yield found
+
+
+@pytest.fixture
+def opened(
+    request: pytest.FixtureRequest, sanitized_sessions: Callable[..., Cpp]
+) -> Callable[..., Cpp]:
+    """The session of a bundle with some options, whichever probe can open it."""
+
+    def open_session(bundle: Bundle, **options: Any) -> Cpp:
+        if options.get("runtime") != "openvino":
+            return sanitized_sessions(bundle, **options)
+        found: Cpp = request.getfixturevalue("plain_sessions")(bundle, **options)
+        return found
+
+    return open_session
 
 
 def pictures_of(bundle: Bundle, count: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import pace
 import pytest
 import torch
 from kept_exports import installed
-from once import once, shared_folder
+from once import once
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.exporting.export import export_bundle
@@ -46,7 +46,7 @@ def _settings() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with installed(shared_folder(tmp_path_factory) / "exports"):
+    with installed():
         yield
 
 

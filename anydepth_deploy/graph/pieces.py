@@ -1,35 +1,29 @@
 """torch -> ONNX: every variant of every stage becomes one small graph of its own.
 
 Pieces are what keeps names, opset and weight placement in our hands: the gated graph, the static
-graphs and (later) stage engines are all put together from them, so tensor names match between
-these forms, and the number of pieces, not the number of depths, decides how long an export takes.
+graphs and stage engines are all put together from them, so tensor names match between these forms,
+and the number of pieces, not the number of depths, decides how long an export takes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import io
 import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
-import onnxscript.optimizer
-import onnxscript.rewriter.rules.common as rules
 import torch
-from onnxscript import rewriter
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size, Stage
 from anydepth_deploy.families.shared.usual_state import usual_state
-from anydepth_deploy.graph.operators import operators_read_once
-from anydepth_deploy.graph.translations import TRANSLATIONS
+from anydepth_deploy.graph.aten.builder import BATCH, Computed, Unsupported
+from anydepth_deploy.graph.recording import record
+from anydepth_deploy.graph.translate import translate
 from anydepth_deploy.progress import Progress
 
 __all__ = ["BATCH", "OPSET", "Piece", "Pieces", "export_pieces"]
@@ -39,24 +33,12 @@ OPSET = 18
 versions (NVIDIA/TensorRT#4646). For those that read less, a pass rewrites the graph
 (:mod:`~anydepth_deploy.graph.passes.opset`)."""
 
-BATCH = "N"
-"""Name of the batch dimension in every exported graph."""
-
 EXAMPLE_BATCH = 2  # torch.export takes a dimension of 1 for a constant
 
-SIMPLIFICATIONS = (  # not the default set: that one folds norms, which is ours to decide
-    rules.materialize_reshape_shape_rule,
-    rules.collapse_slice_rule,
-    rules.collapse_slice2_rule,
-    rules.reshape_reshape_rule,
-    rules.transpose_transpose_rule,
-    rules.unsqueeze_unsqueeze_rule,
-    rules.no_op_cast_rule,
-    rules.no_op_expand_rule,
-    rules.no_op_transpose_rule,
-)
+log = logging.getLogger(__name__)
 
-FOLD_LIMIT = 1 << 31  # weights are transposed once at export, whatever their size
+Tensors = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+"""Shapes, without the number of pictures, and types."""
 
 
 @dataclass(frozen=True)
@@ -93,118 +75,91 @@ class Pieces:
 
 
 @usual_state()
-def export_pieces(model: AnyDepthModel, size: Size, *, progress: Progress | None = None) -> Pieces:
-    """Export every variant of every stage of ``model`` for inputs of ``size`` (height, width).
+def export_pieces(
+    model: AnyDepthModel,
+    size: Size,
+    *,
+    depths: Collection[Depth] | None = None,
+    progress: Progress | None = None,
+) -> Pieces:
+    """Export the variants of the stages of ``model`` for inputs of ``size`` (height, width).
 
-    The batch dimension stays dynamic. ``progress(name, done, total)`` is called before each piece.
-    Raises :class:`ExportError` when torch cannot export a stage.
+    ``depths``: only the variants that run at one of these; all where it is left out. The batch
+    dimension stays dynamic. ``progress(name, done, total)`` is called before each piece. Raises
+    :class:`ExportError` when torch cannot export a stage.
     """
     model.eval()
-    stages = model.stages(size)
-    total = sum(len(stage.variants) for stage in stages)
+    wanted = [(stage, _wanted(stage, depths)) for stage in model.stages(size)]
+    total = sum(len(variants) for _, variants in wanted)
+    flow: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"images": ((3, *size), torch.float32)}
     pieces: list[Piece] = []
-    with operators_read_once():
-        for stage, inputs in _example_inputs(stages, size):
-            for variant, module in stage.variants.items():
-                if progress is not None:
-                    progress(f"{stage.name}.{variant}", len(pieces), total)
-                pieces.append(_export_piece(stage, variant, module, inputs))
+    for stage, variants in wanted:
+        inputs = tuple(flow[name] for name in stage.inputs)
+        for variant in variants:
+            if progress is not None:
+                progress(f"{stage.name}.{variant}", len(pieces), total)
+            piece, outputs = _export_piece(stage, variant, inputs)
+            pieces.append(piece)
+            flow.update(zip(stage.outputs, outputs, strict=True))
     return Pieces(tuple(pieces), size, model.raw_outputs)
 
 
-def _example_inputs(stages: list[Stage], size: Size) -> list[tuple[Stage, tuple[Tensor, ...]]]:
-    """Each stage with inputs of the right shapes, found without computing anything."""
-    specs: list[list[tuple[torch.Size, torch.dtype]]] = []
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        flow = {"images": torch.empty(EXAMPLE_BATCH, 3, *size)}
-        for stage in stages:
-            specs.append([(flow[name].shape, flow[name].dtype) for name in stage.inputs])
-            flow.update(stage.run(next(iter(stage.variants)), flow))
-    return [
-        (stage, tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in spec))
-        for stage, spec in zip(stages, specs, strict=True)
-    ]
+def _wanted(stage: Stage, depths: Collection[Depth] | None) -> list[str]:
+    """The variants of a stage that run at any of ``depths``."""
+    if depths is None:
+        return list(stage.variants)
+    running = {stage.variant(depth) for depth in depths}
+    return [variant for variant in stage.variants if variant in running]
 
 
-def _export_piece(
-    stage: Stage, variant: str, module: nn.Module, inputs: tuple[Tensor, ...]
-) -> Piece:
+def _export_piece(stage: Stage, variant: str, inputs: Tensors) -> tuple[Piece, Tensors]:
+    """The piece, and what it gives."""
     name = f"{stage.name}.{variant}"
+    module = stage.variants[variant]
     try:
-        with _quiet(), torch.no_grad():
-            exported = _to_onnx(module, inputs)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ExportError(f"torch could not export the stage '{name}': {reason}") from error
-    graph = _clean(exported)
+        graph, outputs = _by_translation(module, inputs)
+    except Unsupported as reason:
+        log.info("%s goes through torch's exporter, which takes longer: %s", name, reason)
+        graph, outputs = _by_torch(module, inputs, name)
     if len(graph.inputs) != len(stage.inputs) or len(graph.outputs) != len(stage.outputs):
         raise ExportError(
             f"stage '{name}' was exported with {len(graph.inputs)} inputs and "
             f"{len(graph.outputs)} outputs, expected {len(stage.inputs)} and {len(stage.outputs)}"
         )
     _rename(graph, name, stage)
-    return Piece(stage, variant, graph)
+    return Piece(stage, variant, graph), outputs
 
 
-def _to_onnx(module: nn.Module, inputs: tuple[Tensor, ...]) -> ir.Model:
-    """All that torch's exporter does: nearly the whole time of an export is spent here."""
-    batch = torch.export.Dim("batch")
-    shapes: tuple[object, ...] = tuple({0: batch} for _ in inputs)
-    if _takes_varargs(module):
-        shapes = (shapes,)
-    program = torch.export.export(module, inputs, dynamic_shapes=shapes)
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        optimize=False,
-        opset_version=OPSET,
-        verbose=False,
-        custom_translation_table=TRANSLATIONS,
-    )
-    assert exported is not None
-    return exported.model
+def _by_translation(module: nn.Module, inputs: Tensors) -> tuple[ir.Graph, Tensors]:
+    found = record(module, inputs)
+    weights = [*module.named_parameters(), *module.named_buffers()]
+    graph = translate(found, {id(tensor): name for name, tensor in weights})
+    outputs = []
+    for item in found.outputs:
+        sizes = [size for size in item.shape if isinstance(size, int)]
+        if (
+            not isinstance(item, Computed)
+            or item.shape[:1] != (BATCH,)
+            or (len(sizes) != len(item.shape) - 1)
+        ):
+            raise Unsupported(f"a result of the shape {tuple(item.shape)}")
+        outputs.append((tuple(sizes), item.dtype))
+    return graph, tuple(outputs)
 
 
-def _takes_varargs(module: nn.Module) -> bool:
-    parameters = inspect.signature(module.forward).parameters.values()
-    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+def _by_torch(module: nn.Module, inputs: Tensors, name: str) -> tuple[ir.Graph, Tensors]:
+    from anydepth_deploy.graph.torch_exporter import export_with_torch
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (missing torchvision, deprecations of its own) off the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    examples = tuple(torch.zeros((EXAMPLE_BATCH, *shape), dtype=kind) for shape, kind in inputs)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _clean(model: ir.Model) -> ir.Graph:
-    """Fold constants, drop what is unused and the exporter's stack traces."""
-    with _quiet():
-        common.InlinePass()(model)
-        for _ in range(2):
-            onnxscript.optimizer.fold_constants(
-                model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
-            )
-            rewriter.rewrite(model, pattern_rewrite_rules=SIMPLIFICATIONS)
-            common.RemoveUnusedNodesPass()(model)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        common.IdentityEliminationPass()(model)
-        common.DeduplicateInitializersPass()(model)
-        common.CommonSubexpressionEliminationPass()(model)
-        common.RemoveUnusedNodesPass()(model)
-        common.ClearMetadataAndDocStringPass()(model)
-    for value in model.graph.initializers.values():  # which that pass leaves out
-        value.metadata_props.clear()
-    return model.graph
+        graph = export_with_torch(module, examples, OPSET)
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            found = module(*examples)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ExportError(f"torch could not export the stage '{name}': {reason}") from error
+    outputs = (found,) if isinstance(found, torch.Tensor) else found
+    return graph, tuple((tuple(item.shape[1:]), item.dtype) for item in outputs)
 
 
 def _rename(graph: ir.Graph, prefix: str, stage: Stage) -> None:

@@ -22,9 +22,9 @@ from oracle_detr import run_oracle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
+from anydepth_deploy.graph.torch_exporter import quiet
 
 
 @pytest.mark.parametrize("weights", ["shared", "folded"])
@@ -123,7 +123,7 @@ def test_torch_cond_agrees(bundle: Bundle, model: AnyDepthDETR) -> None:
             return flow["logits"].sort(1).values
 
     images = random_images(1, 160, 160)
-    with pieces_module._quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(
             Conditional().eval(), (torch.from_numpy(images), torch.tensor(True))
         )

@@ -2,8 +2,9 @@
 
     python benchmarks/gated_against_static.py
     python benchmarks/gated_against_static.py --network yolo-s
+    python benchmarks/gated_against_static.py --runtime openvino --precision bf16
 
-Random weights at 640 x 640, a generated picture, ONNX Runtime on the CPU, one thread, batch 1. All
+Random weights at 640 x 640, a generated picture, on the CPU, one thread, batch 1. All
 sessions live in one process; a round runs each of them once, in an order drawn anew, and ratios
 are taken within rounds, so that drift of the machine falls on both sides alike.
 """
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from anydepth_deploy.bench.timing.interleave import interleave, median_ratio
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.console import bar
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.samples import verification_batches
@@ -48,17 +50,30 @@ FORMS: dict[str, tuple[str, str | None]] = {
 """What is compared with the static graph of the same depth: layout and weights."""
 
 
-def measure_latency(bundle: Bundle, depths: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
+Runs = tuple[str, str]
+"""Runtime and precision."""
+
+
+def measure_latency(
+    bundle: Bundle, runs: Runs, depths: tuple[str, ...], repeats: int
+) -> list[dict[str, Any]]:
     """One row per depth and form, with the median of the paired ratios."""
+    runtime, precision = runs
+
+    def opened(layout: str, weights: str | None, depth: str) -> Session:
+        session = bundle.session(runtime, layout, precision, weights=weights, threads=1)
+        session.load([depth])
+        return session
+
     images = verification_batches(bundle.manifest.preprocess)[0]
     rows = []
     for depth in depths:
-        static = bundle.session(artifact="set", threads=1)
+        static = opened("set", None, depth)
         calls: dict[str, Callable[[], object]] = {
             "static": functools.partial(static.run, images, depth)
         }
         for form, (layout, weights) in FORMS.items():
-            session = bundle.session(artifact=layout, weights=weights, threads=1)
+            session = opened(layout, weights, depth)
             calls[form] = functools.partial(session.run, images, depth)
         with bar(f"latency at {depth}") as progress:
             samples = interleave(calls, repeats=repeats, progress=progress)
@@ -100,24 +115,29 @@ def _peak_mb() -> float:
     return float("nan")
 
 
-def _memory(path: str, layout: str, weights: str | None, queue: Any) -> None:
+def _memory(path: str, runs: Runs, layout: str, weights: str | None, queue: Any) -> None:
     before = _peak_mb()
     bundle = open_bundle(path)
-    session = bundle.session(artifact=layout, weights=weights, threads=1)
+    runtime, precision = runs
+    session = bundle.session(runtime, layout, precision, weights=weights, threads=1)
+    session.warm("super")
+    queue.put(_peak_mb() - before)
     for depth in bundle.table.ladder:
         session.warm(depth)
     queue.put(_peak_mb() - before)
 
 
-def measure_memory(bundle: Bundle) -> dict[str, float]:
-    """Peak memory in MB that each form adds to a fresh process which runs every rung."""
+def measure_memory(bundle: Bundle, runs: Runs) -> dict[str, list[float]]:
+    """Peak memory in MB that each form adds to a fresh process: once super has run, and once every
+    rung has."""
     context = multiprocessing.get_context("spawn")
     found = {}
     for name, (layout, weights) in {**FORMS, "static ladder": ("set", None)}.items():
         queue = context.Queue()
-        process = context.Process(target=_memory, args=(str(bundle.path), layout, weights, queue))
+        given = (str(bundle.path), runs, layout, weights, queue)
+        process = context.Process(target=_memory, args=given)
         process.start()
-        found[name] = round(queue.get(timeout=300), 1)
+        found[name] = [round(queue.get(timeout=300), 1) for _ in range(2)]
         process.join()
     return found
 
@@ -125,10 +145,13 @@ def measure_memory(bundle: Bundle) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="r50", choices=sorted(DEPTHS))
+    parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"))
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
-    found = machine("onnxruntime", "numpy", "torch", "onnx")
+    runs = (options.runtime, options.precision)
+    found = machine(options.runtime, "numpy", "torch", "onnx")
     depths = DEPTHS[options.network]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_random_checkpoint(options.network, Path(folder) / "random.pth")
@@ -141,10 +164,12 @@ def main() -> None:
                 depth=f"all,{','.join(depths)}",
                 progress=progress,
             )
-        sizes, memory = measure_sizes(bundle), measure_memory(bundle)
-        rows = measure_latency(bundle, depths, options.repeats)
+        sizes, memory = measure_sizes(bundle), measure_memory(bundle, runs)
+        rows = measure_latency(bundle, runs, depths, options.repeats)
+    where = " ".join(runs)
     table = Table(
-        title=f"all depths / static, {options.network}, batch 1, one thread", title_justify="left"
+        title=f"all depths / static, {options.network}, {where}, batch 1, one thread",
+        title_justify="left",
     )
     for column in ("depth", "form", "static ms", "ms", "ratio", "quartiles"):
         table.add_column(column)
@@ -156,10 +181,12 @@ def main() -> None:
     console.print(table)
     ratios = [f"{name} {size['ratio']:.3f}" for name, size in sizes.items() if name != FULL]
     console.print(f"files / full static graph: {', '.join(ratios)}")
-    console.print(f"peak memory added, MB: {memory}")
+    console.print(f"peak memory added, MB, after super and after every rung: {memory}")
     if options.record:
         content = {"machine": found, "latency": rows, "files": sizes, "memory_mb": memory}
-        print(write(f"gated-against-static-{options.network}", content))
+        name = f"gated-against-static-{options.network}"
+        usual = runs == ("onnxruntime", "fp32")
+        print(write(name if usual else f"{name}-{'-'.join(runs)}", content))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Bundle(BundleFiles):
         weights: str | None = None,
         target: str = "onnxruntime",
         threads: int | None = None,
+        kept_depths: int | None = None,
         raw: bool = False,
         rounded: bool = False,
         check: bool = True,
@@ -42,8 +43,11 @@ class Bundle(BundleFiles):
         made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
         makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
         a copy in memory; ``rounded`` has ONNX Runtime round to FP16 wherever an FP16 graph does,
-        which it leaves out by itself. ``check`` compares the files' hashes with the manifest;
-        what files say of themselves is compared with it in any case
+        which it leaves out by itself. ``threads``: inside one operator, by default the runtime's
+        own choice, but no more than a container's quota and the processors that the process may
+        run on. ``kept_depths``: how many depths of a gated graph stay compiled where each is
+        compiled by itself (OpenVINO), by default 8. ``check`` compares the files' hashes with
+        the manifest; what files say of themselves is compared with it in any case
         (:mod:`anydepth_deploy.bundle.graphs`).
 
         Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime or precision, and
@@ -56,6 +60,7 @@ class Bundle(BundleFiles):
             chosen,
             runtime=runtime,
             threads=threads,
+            kept_depths=kept_depths,
             raw=raw,
             compute=stored_precision(precision)[1],
             rounded=rounded,

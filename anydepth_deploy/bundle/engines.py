@@ -24,6 +24,7 @@ from anydepth_deploy.runtimes.registry import (
     runs_on,
     runtime_targets,
 )
+from anydepth_deploy.runtimes.threads import limited_threads
 from anydepth_deploy.suppression import suppress
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def open_artifacts(
     *,
     runtime: str = "onnxruntime",
     threads: int | None = None,
+    kept_depths: int | None = None,
     raw: bool = False,
     compute: Compute = "fp32",
     rounded: bool = False,
@@ -136,16 +138,24 @@ def open_artifacts(
 ) -> Session:
     """A session over a gated graph, static graphs or pieces; see :meth:`Bundle.session`.
 
-    Raises :class:`UsageError` for fewer than one thread, and what runtimes raise.
+    Raises :class:`UsageError` for fewer than one thread or depth, and what runtimes raise.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(
-            f"threads is {threads}: expected at least 1, or none given for the runtime's own choice"
-        )
+    for name, count in (("threads", threads), ("kept_depths", kept_depths)):
+        if count is not None and count < 1:
+            raise UsageError(
+                f"{name} is {count}: expected at least 1, or none given for the runtime's own "
+                "choice"
+            )
     strange = next((item for item in artifacts if not runs_on(item, runtime)), None)
     if strange is not None:
         raise UsageError(_not_for(strange, runtime))
-    options = EngineOptions(threads=threads, raw=raw, compute=compute, rounded=rounded)
+    options = EngineOptions(
+        threads=limited_threads() if threads is None else threads,
+        raw=raw,
+        compute=compute,
+        rounded=rounded,
+        kept_depths=kept_depths,
+    )
     engines: Engines
     if artifacts[0].layout == "gated":
         path = graph_file(bundle, artifacts[0], check=check)

@@ -168,13 +168,17 @@ class Session:
         known = [bool(sizes) for sizes in found if sizes is not None]
         return all(known) if known else None
 
-    def load(self, depths: Iterable[Depth] | None = None) -> None:
+    def load(self, depths: Iterable[Depth | str | int] | None = None) -> None:
         """Open everything that ``depths`` need, or any depth of this session, instead of when it is
-        needed."""
-        rows = self._engines.depths() if depths is None else map(self.table.row, depths)
+        needed. Where a runtime compiles each depth by itself (OpenVINO), those of ``depths`` are
+        compiled, or those of the ladder."""
+        rows = self._engines.depths() if depths is None else [self.table.row(d) for d in depths]
         with self._use:
             for row in rows:
-                self._engines.at(row)
+                engine, feeds = self._engines.at(row)
+                prepare = getattr(engine, "prepare", None)
+                if prepare is not None and (depths is not None or row < self.table.levels):
+                    prepare(feeds)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:
         """Load the engine of ``depth`` and run it once on zeros."""

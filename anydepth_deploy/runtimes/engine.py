@@ -29,7 +29,8 @@ class EngineOptions:
     computed in; inputs and outputs stay FP32. ``artifact``: what the manifest says of the file.
     ``rounded``: round to FP16 wherever the graph does, even where that is slower; of use only to
     who wants to know what FP16 costs (ONNX Runtime; see
-    :mod:`anydepth_deploy.runtimes.onnxruntime.rounding`).
+    :mod:`anydepth_deploy.runtimes.onnxruntime.rounding`). ``kept_depths``: how many depths of a
+    gated graph stay compiled where each is compiled by itself (OpenVINO), None for its own choice.
     """
 
     threads: int | None = None
@@ -37,6 +38,7 @@ class EngineOptions:
     compute: Compute = "fp32"
     artifact: Artifact | None = None
     rounded: bool = False
+    kept_depths: int | None = None
 
     @property
     def target(self) -> str | None:

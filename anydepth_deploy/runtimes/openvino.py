@@ -2,10 +2,11 @@
 
 Four of its habits decide how it is used here:
 
-- With a batch that is left dynamic, If nodes give wrong results: their memory is not right when
-  the batch changes, or at the first run (OpenVINO 2025.0 and 2026.4, both weight layouts, no error
-  raised). With the batch fixed they are right. So a model is compiled for each batch size that is
-  run, and the last few are kept.
+- If nodes cost it a tenth to a half of a call, and with a batch that is left dynamic they give
+  wrong results: their memory is not right when the batch changes, or at the first run (OpenVINO
+  2025.0 and 2026.4, both weight layouts, no error raised). An If whose predicate is a constant it
+  resolves when it compiles. So a gated graph is compiled once for each depth that is run, with the
+  row of the depth as a constant, for any batch size; the depths used last are kept.
 - The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
   CPU that has the instructions. So it is always told.
 - FP16 graphs are computed in FP32, their weights stored in half the memory.
@@ -36,20 +37,22 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Compute, Engine, EngineOptions
 
-__all__ = ["KEPT_BATCH_SIZES", "OpenVinoEngine", "computes_here", "open_engine"]
+__all__ = ["KEPT_DEPTHS", "OpenVinoEngine", "computes_here", "open_engine"]
 
 
-KEPT_BATCH_SIZES = 4
-"""Compiled models that are kept, the latest used: each holds its own copy of the weights."""
+KEPT_DEPTHS = 8
+"""Depths of a gated graph that stay compiled, the latest used, where nothing else is asked for:
+each holds the weights of its convolutions in an order of its own."""
 
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
-    """A graph compiled once for each batch size; may be called from several threads.
+    """A graph compiled once for each depth; may be called from several threads.
 
-    Runs of the same batch size wait for each other: a compiled model computes one at a time.
+    Runs of the same depth wait for each other: a compiled model computes one at a time. Who runs a
+    depth that is compiled does not wait for the compilation of another.
     """
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
@@ -64,7 +67,8 @@ class OpenVinoEngine:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._check_compute(options.compute)
         self._lock = threading.Lock()
-        self._compiled: OrderedDict[int, _Compiled] = OrderedDict()
+        self._depths: OrderedDict[int, _Depth] = OrderedDict()
+        self._kept = options.kept_depths or KEPT_DEPTHS
         try:
             self._model = self._read()
             self.inputs: Sequence[str] = [port.any_name for port in self._model.inputs]
@@ -74,9 +78,9 @@ class OpenVinoEngine:
             self._batched = [name for name in self.inputs if name != "depth"]
             if not self._batched:
                 raise RuntimeError("the graph takes no images")  # reported below
-            self._rows = self._count_rows()
+            self._rows, super_row = self._count_rows()
             # Compiled now, so that what cannot be compiled shows here and not in the first run.
-            self._at(1)
+            self._at(super_row)
         except AnyDepthError:
             raise
         except Exception as error:  # OpenVINO has no root for its exceptions
@@ -88,20 +92,20 @@ class OpenVinoEngine:
         """Execute once; arrays come back as copies.
 
         Raises :class:`InputError` for a row that the graph's table does not have, and when the run
-        fails, the first of a batch size included.
+        fails, the compilation of a depth included.
         """
         if set(feeds) != set(self.inputs):
             raise InputError(
                 f"{self.path.name}: expected the inputs {', '.join(self.inputs)}; found "
                 f"{', '.join(feeds) or 'none'}"
             )
-        if self._rows is not None:
-            self._check_row(feeds["depth"])
+        given = dict(feeds)
+        row = 0 if self._rows is None else self._row(given.pop("depth"))
         sizes = {np.shape(feeds[name])[:1] for name in self._batched}
         if len(sizes) != 1 or () in sizes:
             raise InputError(f"{self.path.name}: its inputs are of different batch sizes")
         try:
-            return self._at(sizes.pop()[0]).run(feeds, outputs)
+            return self._at(row).run(given, outputs)
         except AnyDepthError:
             raise
         except Exception as error:
@@ -143,16 +147,26 @@ class OpenVinoEngine:
             self._model.add_outputs(list(missing.values()))
         return list(missing)
 
-    def _count_rows(self) -> int | None:
-        """Rows of the depth table; None for a static graph."""
+    def prepare(self, feeds: Arrays) -> None:
+        """Compile the depth of ``feeds``, instead of when it is run first."""
+        self._at(0 if self._rows is None else self._row(feeds["depth"]))
+
+    @property
+    def compiled(self) -> tuple[int, ...]:
+        """Rows of the depths that are compiled, the latest used last; 0 for a static graph."""
+        with self._lock:
+            return tuple(self._depths)
+
+    def _count_rows(self) -> tuple[int | None, int]:
+        """Rows of the depth table, None for a static graph; and the row of ``super``."""
         if "depth" not in self.inputs:
-            return None
+            return None, 0
         table = self._metadata(TABLE_METADATA)
         if not table:
             raise BundleError(f"{self.path} does not say which depths it holds: export it again")
-        return len(table["rows"])
+        return len(table["rows"]), int(table["levels"]) - 1
 
-    def _check_row(self, depth: NDArray[np.generic]) -> None:
+    def _row(self, depth: NDArray[np.generic]) -> int:
         value = np.asarray(depth)
         rows = self._rows or 0
         if value.shape != () or value.dtype.kind not in "iu" or not 0 <= int(value) < rows:
@@ -160,24 +174,24 @@ class OpenVinoEngine:
                 f"{self.path.name}: depth is {value.dtype} {value.tolist()}; expected one integer, "
                 f"a row of the depth table, 0 to {rows - 1}"
             )
+        return int(value)
 
-    def _at(self, batch: int) -> _Compiled:
-        """The model compiled for this batch size."""
+    def _at(self, row: int) -> _Compiled:
+        """The model compiled for this depth."""
         with self._lock:
-            if batch in self._compiled:
-                self._compiled.move_to_end(batch)
-            else:
-                self._compiled[batch] = self._compile(batch)
-                if len(self._compiled) > KEPT_BATCH_SIZES:
-                    self._compiled.popitem(last=False)
-            return self._compiled[batch]
+            depth = self._depths.setdefault(row, _Depth())
+            self._depths.move_to_end(row)
+            if len(self._depths) > self._kept:
+                self._depths.popitem(last=False)  # who runs it has its own share of it
+        with depth.lock:
+            if depth.compiled is None:
+                depth.compiled = self._compile(row)
+            return depth.compiled
 
-    def _compile(self, batch: int) -> _Compiled:
+    def _compile(self, row: int) -> _Compiled:
         model = self._model.clone()
-        shapes = {name: list(model.input(name).get_partial_shape()) for name in self._batched}
-        model.reshape(
-            {name: self._ov.PartialShape([batch, *shape[1:]]) for name, shape in shapes.items()}
-        )
+        if self._rows is not None:
+            self._fix_depth(model, row)
         compiled = self._core.compile_model(model, DEVICE, self._settings)
         wanted = self._settings["INFERENCE_PRECISION_HINT"]
         found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -186,7 +200,33 @@ class OpenVinoEngine:
                 f"OpenVINO {self._ov.__version__} computes {self.path.name} in {found} although "
                 f"{wanted} was asked for: choose another precision or runtime"
             )
+        kinds = {
+            node.get_rt_info()["layerType"].astype(str)
+            for node in compiled.get_runtime_model().get_ops()
+        }
+        if "If" in kinds:  # with any batch size it would give wrong results
+            raise UsageError(
+                f"OpenVINO {self._ov.__version__} does not resolve the depths of "
+                f"{self.path.name}: export the bundle with --layout set, or use another version"
+            )
         return _Compiled(compiled, self.outputs)
+
+    def _fix_depth(self, model: Any, row: int) -> None:
+        """Make the input ``depth`` a constant, after which the model is of this depth alone."""
+        depth = model.input("depth").get_node()
+        constant = self._ov.op.Constant(np.asarray(row, np.int64))
+        depth.output(0).replace(constant.output(0))
+        for parameter in model.get_parameters():
+            if parameter.get_friendly_name() == depth.get_friendly_name():
+                model.remove_parameter(parameter)
+
+
+class _Depth:
+    """A place for a compiled model, and who compiles it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.compiled: _Compiled | None = None
 
 
 class _Compiled:

@@ -11,6 +11,7 @@
 #include "anydepth/errors.hpp"
 #include "choose.hpp"
 #include "engines.hpp"
+#include "processors.hpp"
 #include "runtimes/registry.hpp"
 #include "suppression.hpp"
 #include "tensors.hpp"
@@ -170,11 +171,17 @@ class Session::Impl {
       throw UsageError("threads is " + std::to_string(*options.threads) +
                        ": expected at least 1, or none given for the runtime's own choice");
     }
+    if (options.kept_depths && *options.kept_depths < 1) {
+      throw UsageError("kept_depths is " + std::to_string(*options.kept_depths) +
+                       ": expected at least 1, or none given for the runtime's own choice");
+    }
     check_targets(artifacts_, options.runtime);
     EngineOptions engine;
-    engine.threads = options.threads;
+    engine.threads = options.threads ? options.threads : limited_threads();
+    engine.kept_depths = options.kept_depths;
     engine.compute = stored_precision(options.precision).compute;
     engine.rows = table().rows().size();
+    engine.super = table().levels() - 1;
     engines_ = open_engines(bundle_, artifacts_, options.runtime, engine, options.check);
     if (artifacts_.front().engine) {
       smallest_batch_ = artifacts_.front().engine->smallest_batch;
@@ -185,7 +192,10 @@ class Session::Impl {
     on_host_ = suppresses_on_host();
     if (options.preload) {
       for (const auto row : engines_->rows()) {
-        engines_->at(row);
+        const auto located = engines_->at(row);
+        if (located.takes_row && row < table().levels()) {
+          located.engine->prepare(row);
+        }
       }
     }
   }

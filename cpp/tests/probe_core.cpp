@@ -12,6 +12,7 @@
 #include "chain.hpp"
 #include "choose.hpp"
 #include "probe.hpp"
+#include "processors.hpp"
 #include "sha256.hpp"
 #include "suppression.hpp"
 
@@ -413,6 +414,15 @@ Json shorten(const Json& given) {
   return anydepth::shorten(given.at("items"), given.value("limit", std::size_t{6}));
 }
 
+Json limited_threads(const Json& given) {
+  const auto found =
+      given.contains("root")
+          ? anydepth::limited_threads(given.at("root").get<std::string>(),
+                                      given.at("allowed").get<std::vector<int>>())
+          : anydepth::limited_threads();
+  return found ? Json(*found) : Json();
+}
+
 }  // namespace
 
 void add_core(Calls& calls) {
@@ -421,6 +431,7 @@ void add_core(Calls& calls) {
   calls["warnings"] = warnings;
   calls["class_name"] = class_name;
   calls["file"] = file;
+  calls["limited_threads"] = limited_threads;
   calls["choose"] = choose;
   calls["trust"] = trust;
   calls["prepare"] = prepare;

@@ -29,6 +29,7 @@ anydepth::SessionOptions options_of(const Json& given) {
   options.layout = maybe<std::string>(given, "layout");
   options.weights = maybe<std::string>(given, "weights");
   options.threads = maybe<int>(given, "threads");
+  options.kept_depths = maybe<int>(given, "kept_depths");
   options.check = given.value("check", true);
   options.preload = given.value("preload", false);
   return options;

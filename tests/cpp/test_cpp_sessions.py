@@ -291,11 +291,19 @@ def test_openvino_in_bf16_or_a_refusal(trained: Bundle, opened: Callable[..., Cp
     assert_same(opened(trained, **options).run(images), trained.session(**options).run(images))
 
 
-def test_more_batch_sizes_than_openvino_keeps(host: Bundle, opened: Callable[..., Cpp]) -> None:
+def test_many_batch_sizes_on_openvino(host: Bundle, opened: Callable[..., Cpp]) -> None:
     cpp, python = opened(host, runtime="openvino"), host.session("openvino", threads=1)
-    for batch in (1, 2, 3, 4, 5, 1):
+    for batch in (1, 5, 2, 7, 3, 1):
         images = random_images(batch, *host.size, seed=batch)
         assert_same(cpp.run(images, "base"), python.run(images, "base"))
+
+
+def test_more_depths_than_openvino_keeps(host: Bundle, opened: Callable[..., Cpp]) -> None:
+    cpp = opened(host, runtime="openvino", kept_depths=2)
+    python = host.session("openvino", threads=1, kept_depths=2)
+    images = pictures_of(host, 2)
+    for depth in ("super", "base", "level:1", "super", "base"):
+        assert_same(cpp.run(images, depth), python.run(images, depth))
 
 
 def test_whole_pictures(trained: Bundle, opened: Callable[..., Cpp]) -> None:

@@ -92,7 +92,7 @@ def test_every_artifact_equals_its_checkpoint(family: Family) -> None:
 @pytest.mark.parametrize("weights", ["shared", "folded"])
 def test_any_order_of_depths_and_batch_sizes(family: Family, weights: str) -> None:
     """With a dynamic batch OpenVINO's If gives wrong results when either changes, first run
-    included; so each order starts with a new session."""
+    included: none may be left. Each order starts with a new session."""
     draw = random.Random(0)
     rows = range(0, len(family.bundle.table.rows), 7)
     tried = list(itertools.product(rows, (1, 3)))
@@ -109,15 +109,100 @@ def test_any_order_of_depths_and_batch_sizes(family: Family, weights: str) -> No
             assert_close(found, expected[row, batch])
 
 
-def test_more_batch_sizes_than_are_kept(gated: Engine, bundle: Bundle) -> None:
+def rows_compiled(engine: Engine) -> list[int]:
+    assert isinstance(engine, module.OpenVinoEngine)
+    return list(engine.compiled)
+
+
+@pytest.mark.parametrize("layout", ["gated", "set"])
+def test_a_batch_size_compiles_nothing(
+    family: Family, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the size: one model runs all of them."""
+    session = family.bundle.session("openvino", layout, threads=1)
+    expected = family.bundle.session(artifact=layout, threads=1)
+    session.load([session.depths[0]])
+    monkeypatch.setattr(module.OpenVinoEngine, "_compile", lambda *_: pytest.fail("compiled"))
+    for batch in (1, 5, 2, 7, 3, 1):
+        images = random_images(batch, SIDE, SIDE, seed=batch)
+        assert_close(session.run(images, 0), expected.run(images, 0))
+
+
+def test_more_depths_than_are_kept(bundle: Bundle) -> None:
+    path = onnx_file(bundle, "gated", "shared")
+    engine = open_engine("openvino", path, EngineOptions(threads=1, kept_depths=2))
     session = bundle.session(artifact="gated", weights="shared", threads=1)
-    sizes = [*range(1, module.KEPT_BATCH_SIZES + 2), 1]
-    for batch in sizes:
-        found: Any = gated.run(feeds(3, batch), ["scores"])["scores"]
-        expected: Any = session.run(random_images(batch, SIDE, SIDE), 3).scores
+    assert rows_compiled(engine) == [bundle.table.levels - 1]  # super
+    for row in (0, 40, 1, 40, 0):
+        found: Any = engine.run(feeds(row, 2), ["scores"])["scores"]
+        expected: Any = session.run(random_images(2, SIDE, SIDE), row).scores
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    kept = gated._compiled  # type: ignore[attr-defined]
-    assert list(kept) == sizes[-module.KEPT_BATCH_SIZES :]
+    assert rows_compiled(engine) == [40, 0]
+
+
+def test_loading_compiles_the_ladder(bundle: Bundle) -> None:
+    session = bundle.session("openvino", "gated", threads=1)
+    ((_, engine),) = session._engines.opened()
+    assert isinstance(engine, module.OpenVinoEngine)
+    session.load(["base"])
+    assert set(rows_compiled(engine)) == {0, bundle.table.levels - 1}
+    session.load()
+    assert set(rows_compiled(engine)) == set(range(bundle.table.levels))
+
+
+def test_who_runs_a_compiled_depth_waits_for_nobody(
+    gated: Engine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another thread compiles; and a third one that wants the same waits for that one."""
+    began, go = threading.Event(), threading.Event()
+    compile_depth = module.OpenVinoEngine._compile
+    compiled: list[int] = []
+
+    def slowly(engine: module.OpenVinoEngine, row: int) -> Any:
+        compiled.append(row)
+        began.set()
+        assert go.wait(60)
+        return compile_depth(engine, row)
+
+    monkeypatch.setattr(module.OpenVinoEngine, "_compile", slowly)
+    found: list[Any] = []
+
+    def run() -> None:
+        found.append(gated.run(feeds(0), ["scores"]))
+
+    others = [threading.Thread(target=run) for _ in range(2)]
+    for other in others:
+        other.start()
+    assert began.wait(60)
+    gated.run(feeds(bundle.table.levels - 1), ["scores"])
+    assert not found
+    go.set()
+    for other in others:
+        other.join(60)
+    assert len(found) == 2
+    assert compiled == [0]
+
+
+def test_a_compilation_that_failed_is_tried_again(
+    gated: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.OpenVinoEngine, "_compile", fails)
+        with pytest.raises(InputError, match="no memory"):
+            gated.run(feeds(0), ["scores"])
+    assert gated.run(feeds(0), ["scores"])["scores"].shape == (1, 100)
+
+
+def test_an_openvino_that_keeps_ifs_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any batch size they give wrong results."""
+    monkeypatch.setattr(module.OpenVinoEngine, "_fix_depth", lambda *_: None)
+    with pytest.raises(UsageError, match=r"does not resolve the depths of gated-fp32-shared\.onnx"):
+        open_engine("openvino", onnx_file(bundle, "gated", "shared"), ONE_THREAD)
 
 
 def test_types_of_raw_outputs(bundle: Bundle) -> None:

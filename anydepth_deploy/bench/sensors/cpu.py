@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from anydepth_deploy.bench.sensors.counters import CpuQuota, CpuUse, PackageEnergy, ThermalEvents
+from anydepth_deploy.bench.sensors.counters import CpuUse, PackageEnergy, ThermalEvents
 from anydepth_deploy.bench.sensors.state import Device, State
 from anydepth_deploy.bench.sensors.sysfs import (
     CPU_FOLDER,
@@ -26,6 +26,7 @@ from anydepth_deploy.bench.sensors.sysfs import (
     read_gauges,
     temperature_gauges,
 )
+from anydepth_deploy.reading.cpu_quota import CpuQuota
 
 __all__ = ["CpuSensor"]
 

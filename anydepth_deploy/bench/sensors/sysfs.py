@@ -11,7 +11,8 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from anydepth_deploy.reading.system_files import CPU_FOLDER, Tree, UnreadableError
 
 __all__ = [
     "CPU_FOLDER",
@@ -29,8 +30,6 @@ __all__ = [
     "temperature_gauges",
 ]
 
-CPU_FOLDER = "/sys/devices/system/cpu"
-
 COLDEST, HOTTEST = -50.0, 150.0
 """Degrees Celsius; a sensor that says otherwise is switched off or absent."""
 
@@ -42,63 +41,6 @@ CPU_HWMON = ("k10temp", "zenpower", "coretemp", "cpu_thermal")
 Runner = Callable[[Sequence[str], float], str]
 """Runs a command for at most so many seconds and gives what it printed; raises
 :class:`UnreadableError`."""
-
-
-class UnreadableError(Exception):
-    """Why something cannot be read, in a few words."""
-
-
-class Tree:
-    """Files by their usual absolute paths, below ``root``."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
-
-    def text(self, path: str) -> str:
-        """What the file says, stripped; never nothing. Raises :class:`UnreadableError`."""
-        try:
-            raw = self._path(path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise UnreadableError(f"no {path}") from None
-        except OSError as error:
-            raise UnreadableError(f"{path}: {error.strerror or type(error).__name__}") from None
-        text = raw.decode("utf-8", errors="replace").strip(" \t\r\n\0")
-        if not text:
-            raise UnreadableError(f"{path} is empty")
-        return text
-
-    def number(self, path: str) -> float:
-        """The finite number in the file. Raises :class:`UnreadableError`."""
-        text = self.text(path)
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UnreadableError(f"{path} says {text[:24]!a}")
-        return value
-
-    def write(self, path: str, text: str) -> None:
-        """Overwrite the file. Raises :class:`OSError`."""
-        self._path(path).write_text(text, encoding="ascii")
-
-    def exists(self, path: str) -> bool:
-        try:
-            return self._path(path).exists()
-        except OSError:
-            return False
-
-    def find(self, pattern: str) -> list[str]:
-        """Paths that match, ``cpu2`` before ``cpu10``."""
-        try:
-            found = list(self._root.glob(pattern.lstrip("/")))
-        except OSError:
-            return []
-        paths = ("/" + path.relative_to(self._root).as_posix() for path in found)
-        return sorted(paths, key=_natural)
-
-    def _path(self, path: str) -> Path:
-        return self._root / path.lstrip("/")
 
 
 class Survey:
@@ -255,11 +197,3 @@ def run_command(command: Sequence[str], seconds: float) -> str:
         said = f": {' '.join(words)[:120]}" if words else ""
         raise UnreadableError(f"{name} failed with status {done.returncode}{said}")
     return output
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part)
-        for part in re.split(r"([0-9]+)", text)
-        if part
-    ]

@@ -20,6 +20,10 @@ struct EngineOptions {
   std::string compute = "fp32";
   /// Rows of the depth table, for runtimes that do not check the row themselves.
   std::size_t rows = 0;
+  /// How many depths of a gated graph stay compiled, where each is compiled by itself.
+  std::optional<int> kept_depths;
+  /// The row of `super`, for runtimes that compile a gated graph for each depth.
+  std::size_t super = 0;
 };
 
 struct Feed {
@@ -53,6 +57,8 @@ class Engine {
   /// Executes once. Throws InputError where the run fails.
   virtual Tensors run(const std::vector<Feed>& feeds,
                       const std::vector<std::string>& outputs) const = 0;
+  /// Makes a gated graph ready for the depth of this row, where that is not done by opening it.
+  virtual void prepare(std::size_t) const {}
 };
 
 using EnginePtr = std::shared_ptr<const Engine>;

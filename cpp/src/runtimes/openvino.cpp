@@ -1,8 +1,9 @@
 // OpenVINO, on CPUs, in FP32 or BF16. Four of its habits decide how it is used here:
 //
-// - With a batch that is left dynamic, If nodes give wrong results (OpenVINO 2025.0 and 2026.4).
-//   With the batch fixed they are right. So a model is compiled for each batch size that is run,
-//   and the last few are kept.
+// - If nodes cost it a tenth to a half of a call, and with a batch that is left dynamic they give
+//   wrong results (OpenVINO 2025.0 and 2026.4). An If whose predicate is a constant it resolves when
+//   it compiles. So a gated graph is compiled once for each depth that is run, with the row of the
+//   depth as a constant, for any batch size; the depths used last are kept.
 // - The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
 //   CPU that has the instructions. So it is always told, and asked what it made of that.
 // - FP16 graphs are computed in FP32, their weights stored in half the memory.
@@ -14,9 +15,11 @@
 #include <list>
 #include <mutex>
 #include <openvino/frontend/manager.hpp>
+#include <openvino/op/constant.hpp>
 #include <openvino/openvino.hpp>
 #include <set>
 #include <sstream>
+#include <stdexcept>
 #include <utility>
 
 #include "../tensors.hpp"
@@ -26,8 +29,9 @@
 namespace anydepth {
 namespace {
 
-// Compiled models that are kept, the latest used: each holds its own copy of the weights.
-constexpr std::size_t kKeptBatchSizes = 4;
+// Depths of a gated graph that stay compiled, the latest used: each holds the weights of its
+// convolutions in an order of its own.
+constexpr std::size_t kKeptDepths = 8;
 
 constexpr const char* kDevice = "CPU";
 constexpr const char* kDepth = "depth";
@@ -148,12 +152,14 @@ class Compiled {
   std::map<std::string, ov::Output<const ov::Node>> ports_;
 };
 
-/// A graph compiled once for each batch size. Runs of the same batch size wait for each other: a
-/// compiled model computes one at a time.
+/// A graph compiled once for each depth. Runs of the same depth wait for each other: a compiled model
+/// computes one at a time. Who runs a depth that is compiled does not wait for another's compilation.
 class OpenVinoEngine : public Engine {
  public:
   OpenVinoEngine(const std::filesystem::path& path, const EngineOptions& options)
-      : file_(path.filename().string()), rows_(options.rows) {
+      : file_(path.filename().string()),
+        rows_(options.rows),
+        kept_(options.kept_depths ? static_cast<std::size_t>(*options.kept_depths) : kKeptDepths) {
     try {
       check_compute(options.compute);
       hint_ = options.compute == "bf16" ? ov::element::bf16 : ov::element::f32;
@@ -171,8 +177,9 @@ class OpenVinoEngine : public Engine {
       for (const auto& port : model_->outputs()) {
         outputs_.push_back(output_name(port));
       }
+      gated_ = std::find(inputs_.begin(), inputs_.end(), kDepth) != inputs_.end();
       // Compiled now, so that what cannot be compiled shows here and not in the first run.
-      at(1);
+      at(gated_ ? options.super : 0);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
@@ -184,14 +191,19 @@ class OpenVinoEngine : public Engine {
   const std::vector<std::string>& inputs() const override { return inputs_; }
   const std::vector<std::string>& outputs() const override { return outputs_; }
 
+  void prepare(std::size_t row) const override { at(gated_ ? row : 0); }
+
   Tensors run(const std::vector<Feed>& feeds,
               const std::vector<std::string>& outputs) const override {
     check_names(feeds);
     std::set<std::int64_t> sizes;
+    std::vector<Feed> given;
+    std::size_t row = 0;
     for (const auto& feed : feeds) {
       if (feed.name == kDepth) {
-        check_row(feed.value);
+        row = row_of(feed.value);
       } else {
+        given.push_back(feed);
         sizes.insert(feed.value.shape.empty() ? -1 : feed.value.shape.front());
       }
     }
@@ -199,7 +211,7 @@ class OpenVinoEngine : public Engine {
       throw InputError(file_ + ": its inputs are of different batch sizes");
     }
     try {
-      return at(*sizes.begin())->run(feeds, outputs);
+      return at(row)->run(given, outputs);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
@@ -228,7 +240,7 @@ class OpenVinoEngine : public Engine {
     }
   }
 
-  void check_row(const TensorView& depth) const {
+  std::size_t row_of(const TensorView& depth) const {
     const auto whole = depth.type == Type::kInt64 && depth.shape.empty();
     const auto row = whole ? *elements_of<std::int64_t>(depth) : -1;
     if (row < 0 || static_cast<std::size_t>(row) >= rows_) {
@@ -237,35 +249,45 @@ class OpenVinoEngine : public Engine {
                        "; expected one integer, a row of the depth table, 0 to " +
                        std::to_string(rows_ == 0 ? 0 : rows_ - 1));
     }
+    return static_cast<std::size_t>(row);
   }
 
-  /// The model compiled for this batch size; the latest used come first.
-  std::shared_ptr<Compiled> at(std::int64_t batch) const {
+  /// A place for a compiled model.
+  struct Depth {
+    std::mutex mutex;
+    std::shared_ptr<Compiled> compiled;
+  };
+
+  /// The model compiled for this depth; the latest used come first.
+  std::shared_ptr<Compiled> at(std::size_t row) const {
+    const auto depth = place_of(row);
+    const std::lock_guard<std::mutex> lock(depth->mutex);
+    if (!depth->compiled) {
+      depth->compiled = compile(row);
+    }
+    return depth->compiled;
+  }
+
+  std::shared_ptr<Depth> place_of(std::size_t row) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = std::find_if(compiled_.begin(), compiled_.end(),
-                                    [&](const auto& item) { return item.first == batch; });
-    if (found != compiled_.end()) {
-      compiled_.splice(compiled_.begin(), compiled_, found);
+    const auto found = std::find_if(depths_.begin(), depths_.end(),
+                                    [&](const auto& item) { return item.first == row; });
+    if (found != depths_.end()) {
+      depths_.splice(depths_.begin(), depths_, found);
     } else {
-      compiled_.emplace_front(batch, compile(batch));
-      if (compiled_.size() > kKeptBatchSizes) {
-        compiled_.pop_back();  // who runs it has its own share of it
+      depths_.emplace_front(row, std::make_shared<Depth>());
+      if (depths_.size() > kept_) {
+        depths_.pop_back();  // who runs it has its own share of it
       }
     }
-    return compiled_.front().second;
+    return depths_.front().second;
   }
 
-  std::shared_ptr<Compiled> compile(std::int64_t batch) const {
+  std::shared_ptr<Compiled> compile(std::size_t row) const {
     const auto model = model_->clone();
-    std::map<std::string, ov::PartialShape> shapes;
-    for (const auto& name : inputs_) {
-      if (name != kDepth) {
-        auto shape = model->input(name).get_partial_shape();
-        shape[0] = batch;
-        shapes.emplace(name, shape);
-      }
+    if (gated_) {
+      fix_depth(*model, row);
     }
-    model->reshape(shapes);
     auto compiled = core().compile_model(model, kDevice, settings_);
     const auto found = compiled.get_property(ov::hint::inference_precision);
     if (found != hint_) {
@@ -273,18 +295,50 @@ class OpenVinoEngine : public Engine {
                        found.get_type_name() + " although " + hint_.get_type_name() +
                        " was asked for: choose another precision or runtime");
     }
+    if (has_if(compiled)) {  // with any batch size it would give wrong results
+      throw UsageError("OpenVINO " + version() + " does not resolve the depths of " + file_ +
+                       ": export the bundle with --layout set, or use another version");
+    }
     return std::make_shared<Compiled>(compiled, outputs_);
+  }
+
+  /// Makes the input `depth` a constant, after which the model is of this depth alone.
+  static void fix_depth(ov::Model& model, std::size_t row) {
+    const auto parameters = model.get_parameters();
+    const auto depth = std::find_if(parameters.begin(), parameters.end(), [](const auto& item) {
+      return item->get_friendly_name() == kDepth;
+    });
+    if (depth == parameters.end()) {
+      throw std::runtime_error("the graph has no input depth");  // reported by who compiles
+    }
+    const auto constant = ov::op::v0::Constant::create(ov::element::i64, ov::Shape{},
+                                                       {static_cast<std::int64_t>(row)});
+    (*depth)->output(0).replace(constant->output(0));
+    model.remove_parameter(*depth);
+  }
+
+  static bool has_if(const ov::CompiledModel& compiled) {
+    for (const auto& node : compiled.get_runtime_model()->get_ops()) {
+      const auto& known = node->get_rt_info();
+      const auto kind = known.find("layerType");
+      if (kind != known.end() && kind->second.as<std::string>() == "If") {
+        return true;
+      }
+    }
+    return false;
   }
 
   std::string file_;
   std::size_t rows_;
+  std::size_t kept_;
   ov::element::Type hint_;
   ov::AnyMap settings_;
   std::shared_ptr<ov::Model> model_;
   std::vector<std::string> inputs_;
   std::vector<std::string> outputs_;
+  bool gated_ = false;
   mutable std::mutex mutex_;
-  mutable std::list<std::pair<std::int64_t, std::shared_ptr<Compiled>>> compiled_;
+  mutable std::list<std::pair<std::size_t, std::shared_ptr<Depth>>> depths_;
 };
 
 }  // namespace

@@ -140,8 +140,9 @@ class BundleFiles:
             )
         return path
 
-    def mark(self, verdicts: Mapping[str, Verification]) -> None:
-        """Write what comparing engines has found, by the sha256 of their bytes.
+    def mark(self, verdicts: Mapping[tuple[str, str], Verification]) -> None:
+        """Write what comparing engines has found, by their names and the sha256 of their bytes:
+        chains of two precisions may have pieces of the same bytes, and only one be right.
 
         Bytes that the bundle no longer holds are left out. A bundle that cannot be written is
         warned about as in :meth:`record`.
@@ -149,8 +150,8 @@ class BundleFiles:
         self._change(
             lambda manifest: {
                 "artifacts": [
-                    item.model_copy(update={"verified": verdicts[item.sha256]})
-                    if item.sha256 in verdicts
+                    item.model_copy(update={"verified": verdicts[item.name, item.sha256]})
+                    if (item.name, item.sha256) in verdicts
                     else item
                     for item in manifest.artifacts
                 ]

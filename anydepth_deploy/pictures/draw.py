@@ -52,7 +52,7 @@ def draw_detections(
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     font = ImageFont.load_default(size=min(max(11, side // 50), LARGEST_LETTERS))
-    line = max(1, side // 320)
+    line = max(1, min(side // 320, min(image.size) // 8))  # each pixel of it is drawn by itself
     names: dict[np.int64, str] = {}
     for label, box, score in sorted(
         zip(found.labels[0], found.boxes[0] * enlarge, found.scores[0], strict=True),

@@ -99,7 +99,7 @@ def verify_engines(
     rows: list[EngineParity] = []
     gates: list[GateVote] = []
     notes: list[str] = []
-    verdicts: dict[str, Verification] = {}
+    verdicts: dict[tuple[str, str], Verification] = {}
     tolerances: dict[str, Any] = {}
     sizes_tried: set[int] = set()
     for chain, tried in plan:
@@ -129,7 +129,7 @@ def verify_engines(
             depths=len(tried),
             batches=sizes,
         )
-        found_now = {item.sha256: verdict for item in chain}
+        found_now = {(item.name, item.sha256): verdict for item in chain}
         verdicts |= found_now
         if record:  # at once: what comes next may not even open
             bundle.mark(found_now)
@@ -143,7 +143,8 @@ def verify_engines(
         bundle.record(
             "verify",
             report.record(
-                (item, item.precision, verdicts[item.sha256].passed) for item in artifacts
+                (item, item.precision, verdicts[item.name, item.sha256].passed)
+                for item in artifacts
             ),
         )
     return report

@@ -980,10 +980,12 @@ def test_bench_keeps_to_the_batches_and_verdicts_of_engines(
     (engine,) = engines_of(open_bundle(small))
     facts = {"when": "now", "reference": "x", "device": "sm87", "depths": 1, "batches": [1]}
     good = Verification.model_validate({**facts, "passed": True})
-    open_bundle(small).mark({engine.sha256: good})
+    open_bundle(small).mark({(engine.name, engine.sha256): good})
     ((_, result),) = bench_all(asked, tmp_path / "r.json")
     assert result.subject.verified == "now"
-    open_bundle(small).mark({engine.sha256: good.model_copy(update={"passed": False})})
+    open_bundle(small).mark(
+        {(engine.name, engine.sha256): good.model_copy(update={"passed": False})}
+    )
     with pytest.raises(BundleError, match="failed its verification"):
         bench_all(asked, tmp_path / "r.json")
 
@@ -1061,7 +1063,13 @@ def test_a_verdict_on_other_bytes_counts_for_nothing(small: Path, machine: Machi
     old, (new,) = opened.manifest.artifacts[-1], engines_of(open_bundle(small))
     assert old.sha256 != new.sha256
     verdict = {"when": "now", "passed": True, "reference": "x", "device": "sm87"}
-    opened.mark({old.sha256: Verification.model_validate(verdict | {"depths": 1, "batches": [1]})})
+    opened.mark(
+        {
+            (old.name, old.sha256): Verification.model_validate(
+                verdict | {"depths": 1, "batches": [1]}
+            )
+        }
+    )
     (engine,) = engines_of(open_bundle(small))
     assert engine.verified is None
 

@@ -175,7 +175,8 @@ pictures::Picture drawn(const pictures::Picture& picture,
   const auto longest = std::max(picture.width, picture.height);
   const auto times = std::max<std::size_t>(1, kSmallestDrawing / longest);
   auto drawing = pictures::enlarged(picture, times);
-  const auto line = std::max<std::size_t>(1, longest * times / 320);
+  const auto shortest = std::min(drawing.width, drawing.height);
+  const auto line = std::max<std::size_t>(1, std::min(longest * times / 320, shortest / 8));
   std::reverse(found.begin(), found.end());  // the best last, over the others
   for (const auto& item : found) {
     auto box = item.box;

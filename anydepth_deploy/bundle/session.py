@@ -6,8 +6,8 @@ checked here: the depth's row, the images' type, shape and memory layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, SupportsIndex, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,12 @@ __all__ = ["Engines", "Finish", "Session"]
 
 DETECTION_OUTPUTS = ("labels", "boxes", "scores")
 
+
+AnyDepth = Depth | str | int
+"""A depth, its text, a name of a rung, or a row."""
+
+Depths = Sequence[AnyDepth] | NDArray[np.integer[Any]]
+"""One for each image."""
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
@@ -86,12 +92,14 @@ class Session:
         """The depths that can be run, in the order of the table."""
         return tuple(self.table.rows[row] for row in self._engines.depths())
 
-    def run(self, images: NDArray[np.float32], depth: Depth | str | int = "super") -> Detections:
+    def run(self, images: NDArray[np.float32], depth: AnyDepth | Depths = "super") -> Detections:
         """Detect objects at ``depth``.
 
         ``images``: float32 [N, 3, H, W], prepared as the manifest says (see
         :func:`anydepth_deploy.pictures.images.prepare_batch`). ``depth``: text, ``super``,
-        ``base``, ``level:k``, a row of the table or a :class:`Depth`.
+        ``base``, ``level:k``, a row of the table or a :class:`Depth`; or a list of N of them, one
+        for each image. Images of one depth run together, whatever their order; the answer is in
+        the order of ``images``.
 
         Images with NaN or infinite values are refused on CPUs. On a GPU the search would take a
         noticeable part of a call: there they are computed with, and scores may be NaN.
@@ -103,11 +111,11 @@ class Session:
         self._check_detects()
         if self._finish is not None:
             return self._finish(self.run_raw(images, depth), len(images))
-        found = self._run(images, depth, DETECTION_OUTPUTS)
+        found = self._run_any(images, depth, DETECTION_OUTPUTS)
         return _detections(found, len(images), self._max_detections)
 
     def run_raw(
-        self, images: NDArray[np.float32], depth: Depth | str | int = "super"
+        self, images: NDArray[np.float32], depth: AnyDepth | Depths = "super"
     ) -> dict[str, NDArray[np.generic]]:
         """The heads' raw outputs by name; needs artifacts exported with ``--raw``.
 
@@ -115,17 +123,17 @@ class Session:
         ``queries`` int64 [N, Q] (the encoder token each query came from). AnyDepth-YOLO:
         ``predictions`` [N, 4 + classes, A] (cx, cy, w, h in input pixels, then class scores).
         """
-        return _raw(self._run(images, depth, self._raw_names))
+        return _raw(self._run_any(images, depth, self._raw_names))
 
     def run_both(
-        self, images: NDArray[np.float32], depth: Depth | str | int = "super"
+        self, images: NDArray[np.float32], depth: AnyDepth | Depths = "super"
     ) -> tuple[Detections, dict[str, NDArray[np.generic]]]:
         """Detections and raw outputs of one and the same execution."""
         self._check_detects()
         if self._finish is not None:
             raw = self.run_raw(images, depth)
             return self._finish(raw, len(images)), raw
-        found = self._run(images, depth, DETECTION_OUTPUTS + self._raw_names)
+        found = self._run_any(images, depth, DETECTION_OUTPUTS + self._raw_names)
         return _detections(found, len(images), self._max_detections), _raw(found)
 
     @property
@@ -185,8 +193,34 @@ class Session:
         run = self.run if self.detects else self.run_raw
         run(np.zeros((batch, 3, *self.size), np.float32), depth)
 
+    def _run_any(
+        self, images: NDArray[np.float32], depth: AnyDepth | Depths, outputs: tuple[str, ...]
+    ) -> dict[str, NDArray[np.generic]]:
+        """At one depth, or each image at its own."""
+        if isinstance(depth, Depth | str) or not isinstance(depth, Sequence | np.ndarray):
+            return self._run(images, depth, outputs)
+        self._check(images)
+        rows = np.asarray([self.table.row(item) for item in depth], np.int64)
+        if len(rows) != len(images):
+            raise InputError(
+                f"{len(rows)} depths for {len(images)} images: expected one for each image, or a "
+                "single one for all"
+            )
+        distinct = np.unique(rows)
+        if len(distinct) == 1:
+            return self._run(images, int(rows[0]), outputs)
+        whole: dict[str, NDArray[np.generic]] = {}
+        for row in distinct:
+            places = np.flatnonzero(rows == row)
+            found = self._run(self.padded(images[places]), int(row), outputs)
+            for name, array in found.items():
+                if name not in whole:
+                    whole[name] = np.empty((len(images), *array.shape[1:]), array.dtype)
+                whole[name][places] = array[: len(places)]
+        return whole
+
     def _run(
-        self, images: NDArray[np.float32], depth: Depth | str | int, outputs: tuple[str, ...]
+        self, images: NDArray[np.float32], depth: AnyDepth, outputs: tuple[str, ...]
     ) -> dict[str, NDArray[np.generic]]:
         self._check(images)
         row = self.table.row(depth)

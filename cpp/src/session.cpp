@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "anydepth/bundle.hpp"
@@ -211,6 +212,46 @@ class Session::Impl {
                       manifest_.max_detections);
   }
 
+  Detections run(const TensorView& images, const std::vector<DepthName>& depths) const {
+    check_images(images);
+    const auto count = static_cast<std::size_t>(images.shape[0]);
+    const auto groups = grouped(depths, count);
+    if (groups.size() == 1) {
+      return run(images, depths.front());
+    }
+    const auto size = images.elements() / count;
+    const auto* first = elements_of<float>(images);
+    Detections whole;
+    for (const auto& [row, places] : groups) {
+      // Engines may take no batch as small: the last image is repeated.
+      std::vector<float> part;
+      part.reserve(std::max(places.size(), smallest_batch_) * size);
+      for (std::size_t place = 0; place < std::max(places.size(), smallest_batch_); ++place) {
+        const auto* image = first + places[std::min(place, places.size() - 1)] * size;
+        part.insert(part.end(), image, image + size);
+      }
+      const auto found = run(prepared(part.data(), part.size() / size),
+                             DepthName(static_cast<std::int64_t>(row)));
+      if (whole.batch == 0) {
+        whole = {count, found.places, std::vector<std::int64_t>(count * found.places),
+                 std::vector<float>(count * found.places * 4),
+                 std::vector<float>(count * found.places)};
+      }
+      put(found, places, whole);
+    }
+    return whole;
+  }
+
+  Detections run(const std::vector<ImageView>& images, const std::vector<DepthName>& depths) const {
+    auto batch = prepare_batch(images, preprocess(), max_pixels_);
+    auto found = run(prepared(batch.images.data(), images.size()), depths);
+    for (std::size_t image = 0; image < images.size(); ++image) {
+      batch.geometries[image].to_picture(found.boxes.data() + image * found.places * 4,
+                                         found.places);
+    }
+    return found;
+  }
+
   Detections run(const std::vector<ImageView>& images, const DepthName& depth) const {
     auto batch = prepare_batch(images, preprocess(), max_pixels_);
     const auto count = images.size();
@@ -251,12 +292,46 @@ class Session::Impl {
     return found;
   }
 
-  void load(const DepthName& depth) const { engines_->at(table().row(depth)); }
+  void load(const DepthName& depth) const {
+    const auto row = table().row(depth);
+    const auto located = engines_->at(row);
+    if (located.takes_row) {
+      located.engine->prepare(row);
+    }
+  }
   const std::vector<Artifact>& artifacts() const { return artifacts_; }
   const DepthTable& table() const { return manifest_.table; }
   const Preprocess& preprocess() const { return manifest_.preprocess; }
 
  private:
+  /// The places of the images of each row.
+  std::map<std::size_t, std::vector<std::size_t>> grouped(const std::vector<DepthName>& depths,
+                                                          std::size_t count) const {
+    std::map<std::size_t, std::vector<std::size_t>> found;
+    for (std::size_t place = 0; place < depths.size(); ++place) {
+      found[table().row(depths[place])].push_back(place);
+    }
+    if (depths.size() != count) {
+      throw InputError(std::to_string(depths.size()) + " depths for " + std::to_string(count) +
+                       " images: expected one for each image, or a single one for all");
+    }
+    return found;
+  }
+
+  /// Writes the detections of some images where they belong.
+  static void put(const Detections& found, const std::vector<std::size_t>& places,
+                  Detections& whole) {
+    const auto copy = [&](const auto& from, auto& to, std::size_t width) {
+      for (std::size_t image = 0; image < places.size(); ++image) {
+        std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(image * width), width,
+                    to.begin() + static_cast<std::ptrdiff_t>(places[image] * width));
+      }
+    };
+    copy(found.labels, whole.labels, found.places);
+    copy(found.scores, whole.scores, found.places);
+    copy(found.boxes, whole.boxes, found.places * 4);
+  }
+
   /// Whether the graphs end before suppression, and it is for this library to do.
   bool suppresses_on_host() const {
     const auto& rule = manifest_.suppression;
@@ -344,6 +419,15 @@ Detections Session::run(const TensorView& images, const DepthName& depth) const 
 
 Detections Session::run(const std::vector<ImageView>& images, const DepthName& depth) const {
   return impl_->run(images, depth);
+}
+
+Detections Session::run(const TensorView& images, const std::vector<DepthName>& depths) const {
+  return impl_->run(images, depths);
+}
+
+Detections Session::run(const std::vector<ImageView>& images,
+                        const std::vector<DepthName>& depths) const {
+  return impl_->run(images, depths);
 }
 
 Tensors Session::run_raw(const TensorView& images, const DepthName& depth) const {

@@ -44,6 +44,18 @@ anydepth::DepthName depth_of(const Json& depth) {
                            : anydepth::DepthName(depth.get<std::int64_t>());
 }
 
+/// `depths` of a call, where each image has its own.
+std::optional<std::vector<anydepth::DepthName>> depths_of(const Json& given) {
+  if (!given.at("depth").is_array()) {
+    return std::nullopt;
+  }
+  std::vector<anydepth::DepthName> found;
+  for (const auto& depth : given.at("depth")) {
+    found.push_back(depth_of(depth));
+  }
+  return found;
+}
+
 Type type_of(const std::string& name) {
   for (const auto type : {Type::kFloat32, Type::kFloat16, Type::kInt64, Type::kInt32, Type::kBool,
                           Type::kUInt8, Type::kInt8}) {
@@ -108,7 +120,10 @@ class Sessions {
 
   Json run(const Json& given) {
     const Array images(given);
-    return written(at(given).run(images.view, depth_of(given.at("depth"))), given.at("out"));
+    const auto depths = depths_of(given);
+    return written(depths ? at(given).run(images.view, *depths)
+                          : at(given).run(images.view, depth_of(given.at("depth"))),
+                   given.at("out"));
   }
 
   Json run_raw(const Json& given) {
@@ -131,7 +146,10 @@ class Sessions {
       owned.push_back(read_array<std::uint8_t>(picture.at(0)));
       images.push_back({owned.back().data(), picture.at(1), picture.at(2), 0});
     }
-    return written(at(given).run(images, depth_of(given.at("depth"))), given.at("out"));
+    const auto depths = depths_of(given);
+    return written(depths ? at(given).run(images, *depths)
+                          : at(given).run(images, depth_of(given.at("depth"))),
+                   given.at("out"));
   }
 
  private:

@@ -92,6 +92,44 @@ def test_a_depth_may_be_written_in_many_ways(sessions: dict[str, Session], kind:
     assert_equal(session.run(images, "base"), session.run(images, 0))
 
 
+@pytest.mark.parametrize("kind", [f"{layout} {weights}" for layout, weights in KINDS])
+def test_each_image_at_its_own_depth(sessions: dict[str, Session], kind: str) -> None:
+    """Whatever the order; images of one depth run together, once."""
+    session = sessions[kind]
+    images = random_images(5, *session.size, seed=3)
+    names = ["super", "base", "level:1", "super", "base"]
+    rows = [session.table.row(name) for name in names]
+    expected = [session.run(images[i : i + 1], name) for i, name in enumerate(names)]
+    for depths in (names, rows, np.asarray(rows), tuple(session.table.rows[row] for row in rows)):
+        found = session.run(images, depths)
+        assert found.labels.dtype == np.int64
+        for index, alone in enumerate(expected):
+            assert_close([*found][index], alone)
+
+
+def test_images_of_one_depth_run_together(gated: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+    run = Session._run
+
+    def counted(session: Session, images: Any, depth: Any, outputs: Any) -> Any:
+        calls.append((len(images), depth))
+        return run(session, images, depth, outputs)
+
+    monkeypatch.setattr(Session, "_run", counted)
+    images = random_images(4, *gated.size)
+    gated.run(images, [3, 0, 3, 3])
+    assert sorted(calls) == [(1, 0), (3, 3)]
+    calls.clear()
+    gated.run(images, ["base"] * 4)
+    assert calls == [(4, 0)]
+
+
+@pytest.mark.parametrize("depths", [["super"] * 3, [], ["super"] * 5])
+def test_another_number_of_depths(gated: Session, depths: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"{len(depths)} depths for 4 images: expected one for"):
+        gated.run(random_images(4, *gated.size), depths)
+
+
 def test_depths_that_can_be_run(sessions: dict[str, Session], bundle: Bundle) -> None:
     assert sessions["gated shared"].depths == bundle.table.rows
     assert sessions["set None"].depths == bundle.table.ladder

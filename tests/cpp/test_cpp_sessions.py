@@ -109,7 +109,7 @@ class Cpp:
         self.depths: list[str] = found["depths"]
         self.artifacts: list[str] = found["artifacts"]
 
-    def run(self, images: NDArray[Any], depth: str | int = "super") -> Detections:
+    def run(self, images: NDArray[Any], depth: Any = "super") -> Detections:
         return self._detections(
             "run",
             images=self._probe.give(images),
@@ -118,7 +118,7 @@ class Cpp:
             depth=depth,
         )
 
-    def run_pictures(self, pictures: list[NDArray[np.uint8]], depth: str) -> Detections:
+    def run_pictures(self, pictures: list[NDArray[np.uint8]], depth: Any) -> Detections:
         given = [[self._probe.give(item), *item.shape[:2]] for item in pictures]
         return self._detections("run_pictures", pictures=given, depth=depth)
 
@@ -320,6 +320,27 @@ def test_whole_pictures(trained: Bundle, opened: Callable[..., Cpp]) -> None:
         [way.to_picture(one) for way, one in zip(geometries, expected.boxes, strict=True)]
     )
     assert_same(found, Detections(expected.labels, boxes, expected.scores))
+
+
+def test_each_image_at_its_own_depth(trained: Bundle, opened: Callable[..., Cpp]) -> None:
+    cpp, python = opened(trained), trained.session(threads=1)
+    images, depths = pictures_of(trained, 5), ["super", "base", "super", "level:1", "base"]
+    found = cpp.run(images, depths)
+    assert_same(found, python.run(images, depths))
+    for index, depth in enumerate(depths):
+        alone = cpp.run(images[index : index + 1], depth)
+        np.testing.assert_allclose(found.scores[index], alone.scores[0], atol=1e-5)
+    pictures = [render(index, 7, "val", size=160).image for index in range(3)]
+    mixed = cpp.run_pictures(pictures, ["base", "super", "base"])
+    for index, depth in enumerate(("base", "super", "base")):
+        alone = cpp.run_pictures(pictures[index : index + 1], depth)
+        np.testing.assert_allclose(mixed.scores[index], alone.scores[0], atol=1e-5)
+        sure = alone.scores[0] > 0.5
+        assert sure.any()
+        np.testing.assert_allclose(mixed.boxes[index][sure], alone.boxes[0][sure], atol=0.01)
+    few: list[str] = ["super"] * 4
+    assert_refused(lambda: cpp.run(images, few), lambda: python.run(images, few))
+    assert_refused(lambda: cpp.run(images, []), lambda: python.run(images, []))
 
 
 def test_suppression_on_the_host(host: Bundle, opened: Callable[..., Cpp]) -> None:

@@ -58,8 +58,15 @@ class ANYDEPTH_EXPORT Session {
   /// Any float32 [N, 3, H, W] array; throws InputError for another type or shape.
   Detections run(const TensorView& images, const DepthName& depth = "super") const;
 
+  /// Each image at a depth of its own, one for each: images of one depth run together, whatever their
+  /// order, and the answer is in the order of `images`. Throws InputError for another number.
+  Detections run(const TensorView& images, const std::vector<DepthName>& depths) const;
+
   /// Pictures of any sizes: prepared as the manifest says, boxes in each picture's own pixels.
   Detections run(const std::vector<ImageView>& images, const DepthName& depth = "super") const;
+
+  /// The same, each picture at a depth of its own.
+  Detections run(const std::vector<ImageView>& images, const std::vector<DepthName>& depths) const;
 
   /// The heads' raw outputs by name; needs artifacts exported with `--raw`.
   Tensors run_raw(const TensorView& images, const DepthName& depth = "super") const;

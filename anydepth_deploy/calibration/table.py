@@ -223,8 +223,8 @@ class RangeTable(_Model):
         entries = self.tensors.get(tensor)
         if entries is None:
             raise CalibrationError(
-                f"the range table has no tensor '{tensor}': it was made for another graph; "
-                "calibrate this one"
+                f"the range table has no tensor '{tensor}', which this graph asks for: it was made "
+                f"for another graph, or by an earlier version; {_REMEDY}"
             )
         return entries
 

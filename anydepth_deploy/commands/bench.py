@@ -225,7 +225,9 @@ def bench(
 def _numbers(option: str, text: str) -> list[int]:
     words = words_of(text)
     if not words or not all(re.fullmatch("[1-9][0-9]{0,5}", word) for word in words):
-        raise UsageError(f"{option} '{text}' is not a list of numbers: expected e.g. 1 or 1,4,8")
+        raise UsageError(
+            f"{option} '{text}' is not a list of whole numbers from 1: expected e.g. 1 or 1,4,8"
+        )
     return [int(word) for word in words]
 
 

@@ -175,9 +175,10 @@ def open_engine(runtime: str, path: Path, options: EngineOptions) -> Engine:
     """
     row = find_runtime(runtime)
     if options.compute not in row.computes:
+        able = [name for name, other in RUNTIMES.items() if options.compute in other.computes]
         raise UsageError(
             f"the runtime '{runtime}' cannot compute in {options.compute}: expected "
-            f"{' or '.join(row.computes)}"
+            f"{' or '.join(row.computes)}, or the runtime {' or '.join(able) or 'none'}"
         )
     engine: Engine = row.load().open_engine(path, options)
     return engine

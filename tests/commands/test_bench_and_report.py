@@ -81,8 +81,8 @@ def test_strict_fails_on_any_other_verdict(run: Run, bundle_copy: Path) -> None:
     ("words", "told"),
     [
         (("--depth", "FFFF"), "unknown depth 'FFFF'"),
-        (("--batch", "0"), "--batch '0' is not a list of numbers"),
-        (("--threads", "two"), "--threads 'two' is not a list of numbers"),
+        (("--batch", "0"), "--batch '0' is not a list of whole numbers from 1"),
+        (("--threads", "two"), "--threads 'two' is not a list of whole numbers from 1"),
         (("--streams", "2"), "choose --scenario streams"),
         (("--scenario", "poisson"), "needs --rate"),
         (("--percentiles", "50,most"), "are not numbers"),

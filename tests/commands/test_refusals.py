@@ -132,8 +132,8 @@ REFUSED: dict[str, dict[str, str]] = {
     },
     "bench": {
         "": "Missing argument 'BUNDLE|CKPT': see",
-        "BUNDLE --batch 0": "--batch '0' is not a list of numbers",
-        "BUNDLE --threads two": "--threads 'two' is not a list of numbers",
+        "BUNDLE --batch 0": "--batch '0' is not a list of whole numbers from 1",
+        "BUNDLE --threads two": "--threads 'two' is not a list of whole numbers from 1",
         "BUNDLE --streams 1,1": "--streams names nothing, or something twice",
         "BUNDLE --streams 2": "choose --scenario streams",
         "BUNDLE --percentiles most": "percentiles 'most' are not numbers",

@@ -212,6 +212,10 @@ def comparison_notes(found: Comparison) -> list[str]:
 def _mismatches(a: BenchResult, b: BenchResult) -> list[Difference]:
     ours, theirs = _settings(a), _settings(b)
     differ = [name for name in SETTINGS if ours[name] != theirs[name]]
+    if not {a.settings.mode, b.settings.mode} <= set(
+        TOGETHER
+    ):  # depths do not run together in both
+        differ = [name for name in differ if name != "depths"]
     if {"scope", "transfers"} & set(differ):
         differ = [name for name in differ if name != "boundaries"]
     shown = (_shown(a), _shown(b))

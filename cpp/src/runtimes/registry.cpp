@@ -75,8 +75,16 @@ EnginePtr open_engine(const std::string& runtime, const std::filesystem::path& p
   check_runtime(runtime);
   const auto& computes = find(runtime).computes;
   if (std::find(computes.begin(), computes.end(), options.compute) == computes.end()) {
+    std::vector<std::string> able;
+    for (const auto& other : backends()) {
+      const auto& has = other.computes;
+      if (std::find(has.begin(), has.end(), options.compute) != has.end()) {
+        able.push_back(other.name);
+      }
+    }
     throw UsageError("the runtime '" + runtime + "' cannot compute in " + options.compute +
-                     ": expected " + joined(computes, " or "));
+                     ": expected " + joined(computes, " or ") + ", or the runtime " +
+                     (able.empty() ? "none" : joined(able, " or ")));
   }
 #if ANYDEPTH_WITH_ONNXRUNTIME
   if (runtime == "onnxruntime") {

@@ -119,6 +119,13 @@ def test_unknown_names_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["mixed", "switching"])
+def test_depths_are_no_difference_where_the_modes_are(mode: str) -> None:
+    """What is allowed is the mode; the depths of both are the same."""
+    found = compare(known(), known(settings={"mode": mode}), allow=["mode"])
+    assert [item.name for item in found.allowed] == ["mode"]
+
+
+@pytest.mark.parametrize("mode", ["mixed", "switching"])
 def test_depths_that_share_the_time_are_part_of_the_settings(mode: str) -> None:
     a = known(settings={"mode": mode})
     b = known(settings={"mode": mode, "depths": [BASE]})

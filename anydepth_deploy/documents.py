@@ -324,7 +324,9 @@ def beside(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch(exist_ok=False)
             break
-        except FileNotFoundError:  # who tried whether it can write has just removed the folder
+        # Who tried whether it can write has just removed the folder; in the middle of a mkdir,
+        # which finds it there and then no folder, that is "File exists".
+        except (FileNotFoundError, FileExistsError):
             if attempt == ATTEMPTS - 1:
                 raise
     try:

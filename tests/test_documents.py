@@ -8,6 +8,7 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -253,6 +254,25 @@ def test_who_tries_and_who_writes_do_not_get_in_each_others_way(tmp_path: Path) 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert len(everything(tmp_path / "r" / "s")) == 16
+
+
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_goes_while_it_is_made(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when mkdir tried, and not when mkdir looked."""
+    mkdir, failed = Path.mkdir, []
+
+    def once(path: Path, *arguments: Any, **named: Any) -> None:
+        if not failed:
+            failed.append(path)
+            raise error(17, "gone")
+        mkdir(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", once)
+    write_atomically(tmp_path / "a" / "b.json", lambda file: file.write(b"x"))
+    assert (tmp_path / "a" / "b.json").read_bytes() == b"x"
+    assert failed
 
 
 def test_names_at_the_limit_of_a_file_system(tmp_path: Path) -> None:

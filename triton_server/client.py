@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.console import print_json, print_line, print_table
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import AnyDepthError, in_one_line
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import AnyDepthError, ImageError, in_one_line
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.pictures.images import load_image
@@ -253,6 +254,8 @@ def _draw(
 
 def run(options: argparse.Namespace) -> None:
     """What the options ask for. Raises :class:`CallError` and :class:`ImageError`."""
+    if options.out is not None:  # before anybody is asked
+        try_to_write(options.out, "picture", ImageError)
     picture = load_image(options.picture, max_pixels=options.max_pixels)
     depths: list[str | None] = [word.strip() for word in (options.depth or "").split(",") if word]
     with Detector(

@@ -128,6 +128,8 @@ def test_the_client_says_in_one_line_what_is_wrong(
         (picture, ("--url", "127.0.0.1:1", "--protocol", "grpc", "--timeout", "5"), "127.0.0.1:1"),
         (picture, ("--url", "nonsense"), "the Triton server at nonsense: "),
         (picture, ("--out", str(text / "x.png")), "cannot be written"),
+        # Before anybody is asked.
+        (picture, ("--url", "nonsense", "--out", str(text / "x.png")), "cannot be written"),
     ):
         assert client.main([str(path), "--url", server.http, *options]) == 2, message
         printed = capsys.readouterr()

@@ -261,7 +261,8 @@ def test_a_folder_that_goes_while_it_is_made(
     error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was there when mkdir tried, and not when mkdir looked."""
-    mkdir, failed = Path.mkdir, []
+    mkdir = Path.mkdir
+    failed: list[Path] = []
 
     def once(path: Path, *arguments: Any, **named: Any) -> None:
         if not failed:

@@ -206,13 +206,11 @@ class Session:
                 f"{len(rows)} depths for {len(images)} images: expected one for each image, or a "
                 "single one for all"
             )
-        distinct = np.unique(rows)
-        if len(distinct) == 1:
-            return self._run(images, int(rows[0]), outputs)
         whole: dict[str, NDArray[np.generic]] = {}
-        for row in distinct:
+        for row in np.unique(rows):
             places = np.flatnonzero(rows == row)
-            found = self._run(self.padded(images[places]), int(row), outputs)
+            own = images if len(places) == len(images) else images[places]
+            found = self._run(self.padded(own), int(row), outputs)
             for name, array in found.items():
                 if name not in whole:
                     whole[name] = np.empty((len(images), *array.shape[1:]), array.dtype)

@@ -16,6 +16,7 @@ import anydepth_deploy.graph.aten.reductions
 import anydepth_deploy.graph.aten.shapes  # noqa: F401
 from anydepth_deploy.graph.aten.builder import Builder, Computed, Operand, Unsupported, onnx_type
 from anydepth_deploy.graph.aten.table import TRANSLATIONS
+from anydepth_deploy.graph.passes.fold import drop_unused
 from anydepth_deploy.graph.recording import Call, Recording, mapped
 
 __all__ = ["translate"]
@@ -42,7 +43,11 @@ def translate(found: Recording, names: Mapping[int, str]) -> ir.Graph:
         if value in inputs or value in outputs or isinstance(operand, Tensor):
             value = builder.copy(value)  # an output is a value of its own
         outputs.append(value)
-    return _finished(builder, inputs, outputs)
+    graph = ir.Graph(
+        inputs, outputs, nodes=builder.nodes, initializers=list(builder.constants.values())
+    )
+    drop_unused(graph)
+    return graph
 
 
 def _call(builder: Builder, call: Call, values: Mapping[Computed, Operand]) -> tuple[Operand, ...]:
@@ -64,18 +69,3 @@ def _call(builder: Builder, call: Call, values: Mapping[Computed, Operand]) -> t
     several = made if isinstance(made, tuple) else (made,)
     # Results that nobody asks for have no translation: the statistics of a norm.
     return several + several[:1] * (len(call.results) - len(several))
-
-
-def _finished(builder: Builder, inputs: list[ir.Value], outputs: list[ir.Value]) -> ir.Graph:
-    """The graph, without what nothing needs."""
-    needed = set(outputs)
-    nodes = []
-    for node in reversed(builder.nodes):
-        if any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None)
-            nodes.append(node)
-        else:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
-    constants = [value for value in builder.constants.values() if value in needed]
-    return ir.Graph(inputs, outputs, nodes=nodes[::-1], initializers=constants)

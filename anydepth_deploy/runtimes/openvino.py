@@ -213,12 +213,10 @@ class OpenVinoEngine:
 
     def _fix_depth(self, model: Any, row: int) -> None:
         """Make the input ``depth`` a constant, after which the model is of this depth alone."""
-        depth = model.input("depth").get_node()
+        depth = next(p for p in model.get_parameters() if p.get_friendly_name() == "depth")
         constant = self._ov.op.Constant(np.asarray(row, np.int64))
         depth.output(0).replace(constant.output(0))
-        for parameter in model.get_parameters():
-            if parameter.get_friendly_name() == depth.get_friendly_name():
-                model.remove_parameter(parameter)
+        model.remove_parameter(depth)
 
 
 class _Depth:

@@ -212,9 +212,7 @@ def comparison_notes(found: Comparison) -> list[str]:
 def _mismatches(a: BenchResult, b: BenchResult) -> list[Difference]:
     ours, theirs = _settings(a), _settings(b)
     differ = [name for name in SETTINGS if ours[name] != theirs[name]]
-    if not {a.settings.mode, b.settings.mode} <= set(
-        TOGETHER
-    ):  # depths do not run together in both
+    if any(side.settings.mode not in TOGETHER for side in (a, b)):
         differ = [name for name in differ if name != "depths"]
     if {"scope", "transfers"} & set(differ):
         differ = [name for name in differ if name != "boundaries"]
@@ -251,7 +249,7 @@ def _settings(result: BenchResult) -> dict[str, Any]:
         "input-size": tuple(subject.input_size),
         "scenario": settings.scenario,
         "mode": settings.mode,
-        "depths": sorted(settings.depths) if settings.mode in TOGETHER else None,
+        "depths": sorted(settings.depths),
         "mix": settings.mix,
         "batch": settings.batch,
         "streams": settings.streams,

@@ -16,38 +16,32 @@ __all__: list[str] = []
 aten: Any = torch.ops.aten
 
 
-@translates(aten.sum.dim_IntList)
-def _sum(
-    b: Builder,
-    x: Operand,
-    dims: Sequence[int] | None,
-    keepdim: bool = False,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Operand:
-    return _reduce(b, "ReduceSum", x, dims, keepdim)
+REDUCTIONS = {
+    aten.sum.dim_IntList: "ReduceSum",
+    aten.mean.dim: "ReduceMean",
+    aten.amax.default: "ReduceMax",
+    aten.amin.default: "ReduceMin",
+}
 
 
-@translates(aten.mean.dim)
-def _mean(
-    b: Builder,
-    x: Operand,
-    dims: Sequence[int] | None,
-    keepdim: bool = False,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Operand:
-    return _reduce(b, "ReduceMean", x, dims, keepdim)
+def _reduction(overload: Any, op_type: str) -> None:
+    @translates(overload)
+    def translate(
+        b: Builder,
+        x: Operand,
+        dims: Sequence[int] | None = (),
+        keepdim: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Operand:
+        axes = sorted(axis_of(x, dim) for dim in dims or range(len(dims_of(x))))
+        return b.add(op_type, [b.cast(x, b.kind), b.numbers(*axes)], keepdims=int(keepdim))
+
+    translate.__name__ = overload.__name__.split(".")[0]
 
 
-@translates(aten.amax.default)
-def _amax(b: Builder, x: Operand, dims: Sequence[int] = (), keepdim: bool = False) -> Operand:
-    return _reduce(b, "ReduceMax", x, dims, keepdim)
-
-
-@translates(aten.amin.default)
-def _amin(b: Builder, x: Operand, dims: Sequence[int] = (), keepdim: bool = False) -> Operand:
-    return _reduce(b, "ReduceMin", x, dims, keepdim)
+for _overload, _op_type in REDUCTIONS.items():
+    _reduction(_overload, _op_type)
 
 
 @translates(aten.argmax.default)
@@ -91,11 +85,3 @@ def _kept_scores(
     size = b.add("Shape", [scores], "shape", shape=[3], kind=whole)
     nothing = b.add("ConstantOfShape", [size], "nothing")
     return b.add("ScatterND", [nothing, chosen, kept])
-
-
-def _reduce(
-    b: Builder, op_type: str, x: Operand, dims: Sequence[int] | None, keepdim: bool
-) -> Operand:
-    given = b.cast(x, b.kind)
-    axes = sorted(axis_of(x, dim) for dim in dims or range(len(dims_of(x))))
-    return b.add(op_type, [given, b.numbers(*axes)], keepdims=int(keepdim))

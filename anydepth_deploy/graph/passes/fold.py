@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from anydepth_deploy.graph.passes.values import new_constant
 
-__all__ = ["constant", "fold_batch_norms", "merge_parallel_convolutions"]
+__all__ = ["constant", "drop_unused", "fold_batch_norms", "merge_parallel_convolutions"]
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -59,7 +59,7 @@ def fold_batch_norms(graph: ir.Graph, keep: Collection[str] = ()) -> int:
             weight.dtype,
         )
         folded += 1
-    _drop_unused(graph)
+    drop_unused(graph)
     return folded
 
 
@@ -90,7 +90,7 @@ def merge_parallel_convolutions(graph: ir.Graph) -> int:
         dtype = np.asarray(weights[0]).dtype
         _replace_convolution(graph, add, wide, kernel, np.asarray(bias), dtype)
         merged += 1
-    _drop_unused(graph)
+    drop_unused(graph)
     return merged
 
 
@@ -155,7 +155,7 @@ def _replace_convolution(
     new.name, new.type, new.shape = output_name, kind, shape
 
 
-def _drop_unused(graph: ir.Graph) -> None:
+def drop_unused(graph: ir.Graph) -> None:
     """Remove nodes, then initializers, that nothing reads any more."""
     for node in reversed(list(graph)):
         if not any(value.is_graph_output() or list(value.uses()) for value in node.outputs):

@@ -8,7 +8,6 @@ and the number of pieces, not the number of depths, decides how long an export t
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -170,25 +169,8 @@ def _rename(graph: ir.Graph, prefix: str, stage: Stage) -> None:
         node.name = f"{prefix}/{node.op_type}_{index}"
         for value in node.outputs:
             value.name = f"{prefix}/{value.name}"
-            _name_batch(value)
     for value, tensor in zip(graph.inputs, stage.inputs, strict=True):
         value.name = f"{prefix}/in/{tensor}"
-        _name_batch(value)
     for value, tensor in zip(graph.outputs, stage.outputs, strict=True):
         value.name = f"{prefix}/{tensor}"
     graph.name = prefix
-
-
-def _name_batch(value: ir.Value) -> None:
-    """Each export invents a symbol for the batch (``s48``); give it one name everywhere."""
-    if value.shape is None:
-        return
-    dimensions: list[int | str | None] = []
-    for dimension in value.shape:
-        if isinstance(dimension, int):
-            dimensions.append(dimension)
-        elif dimension.value is None:
-            dimensions.append(None)
-        else:
-            dimensions.append(re.sub(r"\bs[0-9]+\b", BATCH, str(dimension.value)))
-    value.shape = ir.Shape(dimensions)

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ import torch
 from onnxscript import rewriter
 from torch import Tensor, nn
 
+from anydepth_deploy.graph.aten.builder import BATCH
 from anydepth_deploy.graph.translations import TRANSLATIONS
 
 __all__ = ["export_with_torch", "quiet"]
@@ -106,4 +108,21 @@ def _clean(model: ir.Model) -> ir.Graph:
         common.ClearMetadataAndDocStringPass()(model)
     for value in model.graph.initializers.values():  # which that pass leaves out
         value.metadata_props.clear()
+    for value in (*model.graph.inputs, *(out for node in model.graph for out in node.outputs)):
+        _name_batch(value)
     return model.graph
+
+
+def _name_batch(value: ir.Value) -> None:
+    """Each export invents a symbol for the batch (``s48``); give it one name everywhere."""
+    if value.shape is None:
+        return
+    dimensions: list[int | str | None] = []
+    for dimension in value.shape:
+        if isinstance(dimension, int):
+            dimensions.append(dimension)
+        elif dimension.value is None:
+            dimensions.append(None)
+        else:
+            dimensions.append(re.sub(r"\bs[0-9]+\b", BATCH, str(dimension.value)))
+    value.shape = ir.Shape(dimensions)

@@ -5,43 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.calibration.collect import (
-    Histograms,
-    ObservedGraph,
-    collect,
-    discard_state,
-    import_onnxruntime,
-)
+from anydepth_deploy.calibration.collect import collect, discard_state
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.calibration.doubts import doubts, warning
-from anydepth_deploy.calibration.graphs import (
-    DepthGraph,
-    depth_graph,
-    gated_tensors,
-    origins,
-    to_bytes,
-)
+from anydepth_deploy.calibration.entries import table_entries
 from anydepth_deploy.calibration.histogram import Histogram
-from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range, relative_error
+from anydepth_deploy.calibration.observe import Observations
+from anydepth_deploy.calibration.ranges import PERCENTILE, Method, choose_range
 from anydepth_deploy.calibration.sensitivity import stage_errors
 from anydepth_deploy.calibration.table import (
     FORMAT,
     MOST_BYTES,
     CalibrationPictures,
     CheckpointFile,
-    Entry,
     RangeTable,
     default_table,
     write_table,
 )
+from anydepth_deploy.calibration.walk import import_onnxruntime
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import file_sha256, try_to_write, utc_now
@@ -151,19 +139,18 @@ def calibrate(
     state = path.with_name(f".{path.name}.{identity[:12]}.state")
 
     pieces = export_pieces(model, size, progress=steps.exporting)
-    found = _observe(
-        pieces,
-        table,
-        depths,
-        pictures,
+    observations = Observations(pieces, table, depths)
+    counted = collect(
+        lambda: observations.open(threads),
+        pictures.paths,
         recipe,
         state,
         identity,
-        batch,
-        orientation,
-        max_pixels,
-        threads,
-        steps,
+        batch=batch,
+        orientation=orientation,
+        max_pixels=max_pixels,
+        save_every=max(30.0, SAVE_EVERY * len(depths)),
+        progress=steps.observing,
     )
     ranges = RangeTable(
         tool_version=__version__,
@@ -183,13 +170,17 @@ def calibrate(
         percentile=percentile if method == "percentile" else None,
         ladder=[str(rung) for rung in table.ladder],
         depths=[str(item) for item in depths],
-        tensors=_entries(found, method, percentile),
+        tensors=table_entries(observations.named(counted), method, percentile),
         warnings=reasons,
     )
     if probe:
-        ranges = _measure(
-            ranges, pieces, depths, pictures, probe, orientation, max_pixels, threads, steps
-        )
+
+        def read(path: Path) -> NDArray[np.float32]:
+            upright = orientation == "upright"
+            picture = load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe)
+            return prepare_batch([picture], recipe, max_pixels=max_pixels)[0]
+
+        ranges = _measure(ranges, pieces, depths, pictures, probe, read, threads, steps)
     write_table(path, ranges)
     for leftover in path.parent.glob(f".{path.name}.*.state"):  # of other tries, too
         discard_state(leftover)
@@ -223,12 +214,12 @@ class _Steps:
     def exporting(self, name: str, done: int, _: int) -> None:
         self._report(f"exporting {name}", self.pictures + done)
 
-    def observing(self, depth: str, done: int, _: int) -> None:
-        self._report(f"observing {depth}", self._exported + done)
+    def observing(self, picture: str, done: int, _: int) -> None:
+        self._report(f"observing {picture}", self._exported + self.depths * done)
 
-    def measuring(self, depth: str, done: int) -> None:
+    def measuring(self, picture: str, done: int) -> None:
         observed = self._exported + self.depths * self.pictures
-        self._report(f"measuring stages at {depth}", observed + done)
+        self._report(f"measuring stages with {picture}", observed + self.depths * done)
 
     def done(self) -> None:
         self._report("done", self.total)
@@ -295,140 +286,25 @@ def _identity(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _observe(
-    pieces: Pieces,
-    table: DepthTable,
-    depths: Sequence[Depth],
-    pictures: Pictures,
-    recipe: Preprocess,
-    state: Path,
-    identity: str,
-    batch: int,
-    orientation: Orientation,
-    max_pixels: int,
-    threads: int | None,
-    steps: _Steps,
-) -> dict[str, Histograms]:
-    """Histograms by depth and by the name that the range table uses; joins share theirs."""
-    gated = gated_tensors(pieces, table)
-    by_text = {str(depth): depth for depth in depths}
-    sources: dict[str, Mapping[str, str]] = {}
-    counted: dict[bytes, tuple[str, str]] = {}  # where a tensor with these origins is counted
-    places: dict[str, dict[str, tuple[str, str]]] = {}
-
-    def plan(depth: str) -> DepthGraph:
-        graph = depth_graph(pieces, by_text[depth], gated)
-        made = origins(graph.model.graph)
-        sources[depth] = graph.sources
-        places[depth] = {
-            name: counted.setdefault(made.get(name, name.encode()), (depth, name))
-            for name in graph.tensors
-        }
-        return graph
-
-    def open_graph(depth: str) -> ObservedGraph:
-        while depth not in places:  # those before it, which an earlier call completed, too
-            graph = plan(next(item for item in by_text if item not in places))
-        own = [name for name, place in places[depth].items() if place == (depth, name)]
-        return ObservedGraph(to_bytes(graph.model), own, exposed=graph.tensors, threads=threads)
-
-    found = collect(
-        list(by_text),
-        open_graph,
-        pictures.paths,
-        recipe,
-        state,
-        identity,
-        batch=batch,
-        orientation=orientation,
-        max_pixels=max_pixels,
-        save_every=max(30.0, SAVE_EVERY * len(depths)),
-        progress=steps.observing,
-    )
-    for depth in by_text:
-        if depth not in places:
-            plan(depth)
-
-    def histogram(depth: str, source: str) -> Histogram:
-        there, name = places[depth][source]
-        return found[there][name]
-
-    return {
-        depth: {name: histogram(depth, source) for name, source in sources[depth].items()}
-        for depth in by_text
-    }
-
-
-@dataclass(frozen=True)
-class _Range:
-    low: float
-    high: float
-    error: float
-
-
-def _entries(
-    found: Mapping[str, Histograms], method: Method, percentile: float
-) -> dict[str, dict[str, Entry]]:
-    """Entries by tensor, in alphabetical order, and depth."""
-    ranges: dict[int, _Range] = {}  # by histogram: a join has the one of what feeds it
-
-    def range_of(histogram: Histogram) -> _Range:
-        if id(histogram) not in ranges:
-            low, high = choose_range(histogram, method, percentile)
-            ranges[id(histogram)] = _Range(low, high, relative_error(histogram, low, high))
-        return ranges[id(histogram)]
-
-    tensors = sorted({name for histograms in found.values() for name in histograms})
-    entries: dict[str, dict[str, Entry]] = {}
-    for tensor in tensors:
-        seen = {depth: found[depth][tensor] for depth in found if tensor in found[depth]}
-        own = {depth: range_of(histogram) for depth, histogram in seen.items()}
-        low = min(item.low for item in own.values())
-        high = max(item.high for item in own.values())
-        entries[tensor] = {
-            depth: Entry(
-                low=item.low,
-                high=item.high,
-                minimum=seen[depth].minimum,
-                maximum=seen[depth].maximum,
-                error_own=item.error,
-                error_merged=item.error
-                if (item.low, item.high) == (low, high)
-                else relative_error(seen[depth], low, high),
-            )
-            for depth, item in own.items()
-        }
-    return entries
-
-
 def _measure(
     ranges: RangeTable,
     pieces: Pieces,
     depths: Sequence[Depth],
     pictures: Pictures,
     probe: int,
-    orientation: Orientation,
-    max_pixels: int,
+    reading: Callable[[Path], NDArray[np.float32]],
     threads: int | None,
     steps: _Steps,
 ) -> RangeTable:
     """The table with the errors of whole stages, over pictures spread evenly over all."""
     chosen = [pictures.paths[index] for index in _spread(len(pictures.paths), probe)]
-    found = []
-    for index, depth in enumerate(depths):
 
-        def batches(begun: int = index, depth: Depth = depth) -> Iterator[NDArray[np.float32]]:
-            for done, path in enumerate(chosen):
-                steps.measuring(str(depth), begun * len(chosen) + done)
-                picture = load_image(
-                    path,
-                    upright=orientation == "upright",
-                    max_pixels=max_pixels,
-                    recipe=ranges.preprocess,
-                )
-                yield prepare_batch([picture], ranges.preprocess, max_pixels=max_pixels)[0]
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for done, path in enumerate(chosen):
+            steps.measuring(path.name, done)
+            yield reading(path)
 
-        found += stage_errors(pieces, ranges, depth, batches(), threads=threads)
+    found = stage_errors(pieces, ranges, depths, batches(), threads=threads)
     return ranges.model_copy(update={"stages": found})
 
 

@@ -9,8 +9,7 @@ histogram at each depth from the tensor that the flow holds there.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -23,11 +22,9 @@ from anydepth_deploy.graph.passes.placement import graphs_of, observed
 from anydepth_deploy.graph.pieces import Pieces
 
 __all__ = [
-    "DepthGraph",
     "StageRun",
-    "depth_graph",
+    "depth_sources",
     "gated_tensors",
-    "origins",
     "stage_runs",
     "tensors_of",
     "to_bytes",
@@ -47,23 +44,6 @@ class StageRun:
     variant: str | None
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class DepthGraph:
-    """The static FP32 graph of a depth, up to the heads' raw outputs.
-
-    ``sources``: for each tensor that the range table knows at this depth, the tensor of ``model``
-    that has its values: itself, or for a join what the flow holds.
-    """
-
-    model: ir.Model
-    sources: Mapping[str, str]
-
-    @property
-    def tensors(self) -> list[str]:
-        """The tensors of the graph to look at."""
-        return list(dict.fromkeys(self.sources.values()))
 
 
 def stage_runs(pieces: Pieces, depth: Depth) -> list[StageRun]:
@@ -89,11 +69,13 @@ def gated_tensors(pieces: Pieces, table: DepthTable) -> frozenset[str]:
     return frozenset(name for graph in graphs_of(model.graph) for name in observed(graph))
 
 
-def depth_graph(pieces: Pieces, depth: Depth, gated: Collection[str]) -> DepthGraph:
-    """What is observed at ``depth``; ``gated``: of :func:`gated_tensors`.
+def depth_sources(pieces: Pieces, depth: Depth, gated: Collection[str]) -> dict[str, str]:
+    """For each tensor that the range table knows at ``depth``, the one that has its values in the
+    static FP32 graph of this depth, up to the heads' raw outputs: itself, or for a join what the
+    flow holds.
 
-    A tensor of the gated graph that does not exist at ``depth`` is observed at others. Raises
-    :class:`CalibrationError` for one that exists nowhere.
+    ``gated``: of :func:`gated_tensors`. A tensor of the gated graph that does not exist at
+    ``depth`` is observed at others. Raises :class:`CalibrationError` for one that exists nowhere.
     """
     model = assemble_static(pieces, depth, detections=False)
     made = tensors_of(model.graph)
@@ -108,53 +90,13 @@ def depth_graph(pieces: Pieces, depth: Depth, gated: Collection[str]) -> DepthGr
             raise CalibrationError(
                 f"the gated graph asks for the tensor {shorten([name])}, which no stage makes"
             )
-    return DepthGraph(model, sources)
+    return sources
 
 
 def tensors_of(graph: ir.Graph) -> list[str]:
     """Names of the tensors of the main graph: its inputs and what nodes make."""
     made = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     return [value.name for value in made if value.name is not None]
-
-
-def origins(graph: ir.Graph) -> dict[str, bytes]:
-    """For each tensor of the main graph a digest of all that it is computed from.
-
-    Tensors of two graphs with one digest have the same values for the same images.
-    """
-    found: dict[str, bytes] = {}
-
-    def origin(value: ir.Value | None) -> bytes:
-        if value is None:
-            return b""
-        assert value.name is not None
-        if value.name not in found:
-            constant = value.const_value
-            found[value.name] = _digest(value.name if constant is None else constant)
-        return found[value.name]
-
-    for node in graph:
-        attributes = [
-            _digest(name, node.attributes[name].value) for name in sorted(node.attributes)
-        ]
-        made = _digest(node.op_type, node.domain, *attributes, *map(origin, node.inputs))
-        for place, value in enumerate(node.outputs):
-            if value.name is not None:
-                found[value.name] = _digest(made, place)
-    return found
-
-
-def _digest(*parts: object) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, bytes):
-            content = part
-        elif isinstance(part, ir.TensorProtocol):
-            content = f"{part.dtype} {part.shape} ".encode() + part.tobytes()
-        else:
-            content = repr(part).encode()
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.digest()
 
 
 def to_bytes(model: ir.Model) -> bytes:

@@ -114,7 +114,9 @@ class Histogram:
     def copy(self) -> Histogram:
         """An independent copy."""
         found = Histogram()
-        found.merge(self)
+        found.minimum, found.maximum = self.minimum, self.maximum
+        found.count, found.zeros, found.exponent = self.count, self.zeros, self.exponent
+        found.counts = self.counts.copy()
         return found
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:

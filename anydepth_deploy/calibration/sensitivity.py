@@ -1,27 +1,30 @@
 """What 8 bits cost at the outputs of each stage, when only this stage is quantised.
 
-Every stage is cut out of the static FP32 graph of a depth and gets the inputs it has there, so
-that errors of stages before it do not count. It runs twice: with the ranges of this depth, as a
-static graph is quantised, and with those merged over all depths, as the gated graph is.
+Every stage gets the inputs that it has in the FP32 network at a depth, so that errors of stages
+before it do not count. It runs twice: with the ranges of this depth, as a static graph is
+quantised, and with those merged over all depths, as the gated graph is. What depths have in common
+is computed once, and a quantised form that ranges make twice is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
-from anydepth_deploy.calibration.collect import ObservedGraph, import_onnxruntime
-from anydepth_deploy.calibration.graphs import StageRun, stage_runs, tensors_of, to_bytes
+from anydepth_deploy.calibration.graphs import stage_runs, tensors_of
+from anydepth_deploy.calibration.steps import Step, shared_steps
 from anydepth_deploy.calibration.table import RangeTable, StageError
+from anydepth_deploy.calibration.walk import Walk, open_session
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.graph.assemble import assemble_static
+from anydepth_deploy.graph.assemble import assemble_stage, assemble_static
 from anydepth_deploy.graph.passes.placement import place
-from anydepth_deploy.graph.passes.quantise import SCHEMES, Ranges, quantise
+from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.pieces import Pieces
 
 __all__ = ["stage_errors"]
@@ -29,51 +32,66 @@ __all__ = ["stage_errors"]
 CHOICES = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "TopK"})
 """Operators whose results jump: a small error before them says nothing about the one behind."""
 
+Range = tuple[float, float]
 
-@dataclass
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is measured of a variant of a stage, and which convolutions stay in float though the
+    stage by itself does not show why: what decodes its outputs lies behind it."""
+
+    prefix: str
+    outputs: tuple[str, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+@dataclass(eq=False)
 class _Form:
-    """One quantised form of a stage, and its squared error so far."""
+    """One quantised form of a cut: its inputs in the order of the stage, and by the names that they
+    have in float the outputs that are compared."""
 
     session: Any
-    squares: float = 0.0
+    inputs: Sequence[str]
+    outputs: Sequence[str]
 
 
-@dataclass
-class _Cut:
-    """A stage that is measured: ``own`` and ``merged`` are one form where their ranges agree."""
+@dataclass(eq=False)
+class _Measured:
+    """A step with its two forms, one where their ranges agree, and their squared errors so far."""
 
-    run: StageRun
-    inputs: list[str]
-    outputs: list[str]
+    step: Step
     own: _Form
     merged: _Form
-    energy: float = field(default=0.0)
+    squares: dict[_Form, float] = field(default_factory=dict)
+    energy: float = 0.0
 
-    def add(self, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-        feeds = {name: tensors[name] for name in self.inputs}
-        wanted = [tensors[name].astype(np.float64) for name in self.outputs]
+    def add(
+        self, inputs: Sequence[NDArray[np.generic]], outputs: Mapping[str, NDArray[np.generic]]
+    ) -> None:
+        wanted = [outputs[name].astype(np.float64) for name in self.own.outputs]
         self.energy += sum(float(np.sum(array**2)) for array in wanted)
-        for form in {id(form): form for form in (self.own, self.merged)}.values():
-            found = form.session.run(None, feeds)
-            form.squares += sum(
+        for form in dict.fromkeys((self.own, self.merged)):
+            found = form.session.run(None, dict(zip(form.inputs, inputs, strict=True)))
+            self.squares[form] = self.squares.get(form, 0.0) + sum(
                 float(np.sum((one - other) ** 2)) for one, other in zip(found, wanted, strict=True)
             )
 
     def error(self, form: _Form) -> float:
+        squares = self.squares.get(form, 0.0)
         if self.energy == 0:  # as relative_error has it: nothing of nothing is lost
-            return 0.0 if form.squares == 0 else 1.0
-        return float(np.sqrt(form.squares / self.energy))
+            return 0.0 if squares == 0 else 1.0
+        return float(np.sqrt(squares / self.energy))
 
 
 def stage_errors(
     pieces: Pieces,
     table: RangeTable,
-    depth: Depth,
+    depths: Sequence[Depth],
     batches: Iterable[NDArray[np.float32]],
     *,
     threads: int | None = None,
 ) -> list[StageError]:
-    """||y8 - y|| / ||y|| at the outputs of every stage that runs at ``depth``, in their order.
+    """||y8 - y|| / ||y|| at the outputs of every stage that runs at each of ``depths``, in order.
 
     y8 is what the stage gives quantised for ONNX Runtime, y what it gives in float32; the norms go
     over all outputs of the stage and all ``batches`` (images float32 [N, 3, H, W]).
@@ -81,90 +99,125 @@ def stage_errors(
     Left out are outputs that depend on a discrete choice within the stage (which tokens become
     queries: another choice is not an error of so many per cent), integers among them, and stages
     without convolutions to quantise or with no output left. ``threads``: of ONNX Runtime, by
-    default as many as there are cores.
+    default as many as there are cores that this process may use.
 
     Raises :class:`CalibrationError` when ``table`` lacks a tensor.
     """
-    model = assemble_static(pieces, depth, detections=False)
-    made = set(tensors_of(model.graph))
-    kept = place(model.graph, lambda node, reason: reason, results=True).kept
-    reasons = {node.name: reason for node, reason in kept.items()}
-    cuts = []
-    for run in stage_runs(pieces, depth):
-        cut = _cut(model, run, made, reasons, table, str(depth), threads)
-        if cut is not None:
-            cuts.append(cut)
-    tensors = dict.fromkeys(name for cut in cuts for name in (*cut.inputs, *cut.outputs))
-    graph = ObservedGraph(to_bytes(model), list(tensors), threads=threads)
+    steps = shared_steps(pieces, depths)
+    forms = _Forms(pieces, table, threads)
+    rows: list[tuple[Depth, _Measured]] = []
+    measured: dict[tuple[Step, _Cut, _Form], _Measured] = {}
+    of_step: dict[Step, list[_Measured]] = {}
+    for depth in depths:
+        cuts = _cuts(pieces, depth)
+        for step in (step for step in steps if depth in step.depths):
+            cut = cuts[step.prefix]
+            reads = [there for _, there in step.run.inputs]
+            own, merged = (forms.find(cut, reads, at) for at in (str(depth), None))
+            if own is None or merged is None:
+                continue
+            # Depths that share a step have one range for what is in it, or they share less.
+            key = (step, cut, own)
+            if key not in measured:
+                measured[key] = _Measured(step, own, merged)
+                of_step.setdefault(step, []).append(measured[key])
+            rows.append((depth, measured[key]))
+    shown = {
+        step: [name for item in items for name in item.own.outputs]
+        for step, items in of_step.items()
+    }
+    walk = Walk(pieces, steps, shown, threads=threads)
     for images in batches:
-        found = graph.run(images)
-        for cut in cuts:
-            cut.add(found)
+        for seen in walk.run(images):
+            for item in of_step.get(seen.step, ()) if seen.step is not None else ():
+                item.add(seen.inputs, seen.tensors)
     return [
         StageError(
-            stage=cut.run.stage.name,
+            stage=item.step.run.stage.name,
             depth=str(depth),
-            variant=cut.run.variant or "",
-            error_own=cut.error(cut.own),
-            error_merged=cut.error(cut.merged),
+            variant=item.step.run.variant or "",
+            error_own=item.error(item.own),
+            error_merged=item.error(item.merged),
         )
-        for cut in cuts
+        for depth, item in rows
     ]
 
 
-def _cut(
-    model: ir.Model,
-    run: StageRun,
-    made: set[str],
-    reasons: Mapping[str | None, str],
-    table: RangeTable,
-    depth: str,
-    threads: int | None,
-) -> _Cut | None:
-    """The quantised forms of a stage; None where there is nothing to measure.
+def _cuts(pieces: Pieces, depth: Depth) -> dict[str, _Cut]:
+    """What is measured of each stage that runs at ``depth``, by the prefix of its piece."""
+    graph = assemble_static(pieces, depth, detections=False).graph
+    made = set(tensors_of(graph))
+    kept = place(graph, lambda node, reason: reason, results=True).kept
+    found = {}
+    for run in stage_runs(pieces, depth):
+        if run.variant is None:
+            continue
+        prefix = f"{run.stage.name}.{run.variant}"
+        outputs = tuple(here for here, _ in run.outputs if here in made)
+        own = [(node.name or "", reason) for node, reason in kept.items()]
+        inside = tuple((name, reason) for name, reason in own if name.startswith(f"{prefix}/"))
+        found[prefix] = _Cut(prefix, outputs, inside)
+    return found
 
-    ``reasons``: why convolutions of the whole graph stay in float; a stage by itself does not show
-    what decodes its outputs.
-    """
-    if run.variant is None:
-        return None
-    inputs = list(dict.fromkeys(here for here, _ in run.inputs if here in made))
-    outputs = [here for here, _ in run.outputs if here in made]
-    if not outputs:
-        return None
-    graph = ir.convenience.extract(model.graph, inputs, outputs)
-    outputs = [value.name or "" for value in graph.outputs if _is_smooth(value)]
-    if not outputs or not any(node.op_type == "Conv" for node in graph):
-        return None
-    joins = dict(run.inputs)
 
-    def ranges(at: str | None) -> Ranges:
-        def of(value: ir.Value) -> tuple[float, float]:
-            name = value.name or ""
-            return table.bounds(joins.get(name, name) if value.producer() is None else name, at)
+class _Forms:
+    """Quantised forms, made once for each set of ranges."""
 
-        return of
+    def __init__(self, pieces: Pieces, table: RangeTable, threads: int | None) -> None:
+        self._pieces = {piece.prefix: piece for piece in pieces.pieces}
+        self._table, self._threads = table, threads
+        self._asked: dict[_Cut, list[str] | None] = {}
+        self._made: dict[tuple[_Cut, tuple[Range, ...]], _Form] = {}
 
-    forms = []
-    for at in (depth, None):
-        part = ir.Model(
-            ir.convenience.extract(model.graph, inputs, outputs), ir_version=model.ir_version
-        )
-        (placement,) = quantise(
-            part,
-            SCHEMES["onnxruntime"],
-            ranges(at),
-            lambda node, reason: reason or reasons.get(node.name),
-            # An output of the cut that no graph rounds has no range.
-            leaves=lambda value: value.name in table.tensors,
-        )
-        if not placement.convolutions:
+    def find(self, cut: _Cut, reads: Sequence[str], at: str | None) -> _Form | None:
+        """The form with the ranges of the depth ``at``, or merged; None where there is nothing to
+        measure. ``reads``: what the table calls the inputs of the stage."""
+        if cut in self._asked:
+            asked = self._asked[cut]
+            if asked is None:
+                return None
+            ranges = tuple(self._table.bounds(name, at) for name in asked)
+            if (cut, ranges) in self._made:
+                return self._made[cut, ranges]
+        found = self._quantised(cut, reads, at)
+        if found is None:
+            self._asked[cut] = None
             return None
-        forms.append(to_bytes(part))
-    own = _Form(_session(forms[0], threads))
-    same = forms[0] == forms[1]
-    fed = [value.name or "" for value in graph.inputs]
-    return _Cut(run, fed, outputs, own, own if same else _Form(_session(forms[1], threads)))
+        model, outputs, seen = found
+        self._asked[cut] = list(seen)
+        session = open_session(model, f"stage '{cut.prefix}' in 8 bits", self._threads)
+        form = _Form(session, [value.name or "" for value in model.graph.inputs], outputs)
+        return self._made.setdefault((cut, tuple(seen.values())), form)
+
+    def _quantised(
+        self, cut: _Cut, reads: Sequence[str], at: str | None
+    ) -> tuple[ir.Model, list[str], dict[str, Range]] | None:
+        """The quantised graph, what its outputs were called, and the ranges that were asked for."""
+        model = assemble_stage(self._pieces[cut.prefix])
+        wanted = [value for value in model.graph.outputs if value.name in cut.outputs]
+        model.graph.outputs[:] = [value for value in wanted if _is_smooth(value)]
+        outputs = [value.name or "" for value in model.graph.outputs]
+        common.RemoveUnusedNodesPass()(model)
+        if not any(node.op_type == "Conv" for node in model.graph):
+            return None
+        joins = dict(zip(model.graph.inputs, reads, strict=True))
+        kept = dict(cut.kept)
+        seen: dict[str, Range] = {}
+
+        def ranges(value: ir.Value) -> Range:
+            name = joins.get(value, value.name or "")
+            seen[name] = self._table.bounds(name, at)
+            return seen[name]
+
+        (placement,) = quantise(
+            model,
+            SCHEMES["onnxruntime"],
+            ranges,
+            lambda node, reason: reason or kept.get(node.name or ""),
+            # An output of the cut that no graph rounds has no range.
+            leaves=lambda value: value.name in self._table.tensors,
+        )
+        return (model, outputs, seen) if placement.convolutions else None
 
 
 def _is_smooth(value: ir.Value) -> bool:
@@ -182,12 +235,3 @@ def _is_smooth(value: ir.Value) -> bool:
         seen.add(node)
         ahead.extend(source.producer() for source in node.inputs if source is not None)
     return True
-
-
-def _session(model: bytes, threads: int | None) -> Any:
-    ort = import_onnxruntime("measuring what 8 bits cost")
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # errors reach the caller as exceptions
-    if threads is not None:
-        settings.intra_op_num_threads = threads
-    return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])

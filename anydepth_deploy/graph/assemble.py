@@ -25,7 +25,7 @@ from anydepth_deploy.graph.pieces import BATCH, OPSET, Piece, Pieces
 from anydepth_deploy.manifest import DEPTH_METADATA, RAW_METADATA, TABLE_METADATA, Weights
 from anydepth_deploy.version import __version__
 
-__all__ = ["assemble_gated", "assemble_static"]
+__all__ = ["assemble_gated", "assemble_stage", "assemble_static"]
 
 IR_VERSION = 8
 """What opset 18 came with; every runtime that reads the opset reads this."""
@@ -71,6 +71,14 @@ def assemble_static(
             builder.inline(stage, _prepare({variant: variants[variant]}, "folded")[variant])
     metadata = {DEPTH_METADATA: str(depth)}
     return builder.finish(str(depth), raw=raw, detections=detections, metadata=metadata)
+
+
+def assemble_stage(piece: Piece) -> ir.Model:
+    """A graph of one variant of a stage by itself, norms folded: its inputs in the order of the
+    stage, its tensors named as in the static graphs that it is part of."""
+    graph = _prepare({piece.variant: piece}, "folded")[piece.variant]
+    graph.opset_imports[""] = OPSET
+    return ir.Model(graph, ir_version=IR_VERSION)
 
 
 def _chosen(pieces: Pieces, detections: bool) -> list[tuple[Stage, dict[str, Piece]]]:

@@ -12,21 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-import torch
-from conftest import random_images
 from marked_pictures import save_marked, shown
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from PIL import Image
 
-from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.calibration import collect as collect_module
 from anydepth_deploy.calibration.collect import (
-    Histograms,
+    Counted,
     Observed,
-    ObservedGraph,
     collect,
     discard_state,
 )
@@ -34,11 +28,8 @@ from anydepth_deploy.calibration.histogram import Histogram
 from anydepth_deploy.errors import (
     CalibrationError,
     ImageError,
-    InputError,
-    MissingExtraError,
     UsageError,
 )
-from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare
 from anydepth_deploy.pictures.orientation import Orientation
@@ -120,30 +111,35 @@ def test_pictures_that_cannot_be_used_are_named_first(folder: Path, tmp_path: Pa
 # --- collecting ------------------------------------------------------------------------------
 
 
-class Graph:
-    """Three tensors of known values; what is skipped at ``TT`` has other names."""
+class Network:
+    """Two depths with tensors of known values; they share the images."""
 
-    def __init__(self, depth: str, *, bad: float | None = None) -> None:
-        self.depth, self.bad = depth, bad
+    def __init__(self, *, bad: float | None = None) -> None:
+        self.bad = bad
         self.calls: list[int] = []
-        self.tensors: Sequence[str] = ("images", f"{depth}/relu", f"{depth}/dead")
+        self.tensors: dict[str, Sequence[str]] = {
+            "TT": ("images", "TT/relu", "TT/dead"),
+            "FF": ("FF/relu", "FF/dead"),
+        }
 
-    def run(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
+    def run(
+        self, images: NDArray[np.float32]
+    ) -> Iterator[tuple[str, Mapping[str, NDArray[np.generic]]]]:
         self.calls.append(len(images))
-        factor = np.float32(3 if self.depth == "TT" else 70)
-        relu = np.maximum(images * factor - 1, 0)
+        yield "TT", {"images": images}
+        yield "FF", {"FF/relu": np.maximum(images * np.float32(70) - 1, 0), "FF/dead": images * 0}
+        relu = np.maximum(images * np.float32(3) - 1, 0)
         if self.bad is not None and images.max() > self.bad:
             relu[images > self.bad] = np.nan
-        return {"images": images, f"{self.depth}/relu": relu, f"{self.depth}/dead": images * 0}
+        yield "TT", {"TT/relu": relu, "TT/dead": images * 0}
 
 
-def expected(pictures: Sequence[Path]) -> dict[str, Histograms]:
+def expected(pictures: Sequence[Path]) -> Counted:
     """Every picture by itself, all counted at once."""
-    found: dict[str, Histograms] = {}
-    for depth in DEPTHS:
-        inputs = np.stack([prepare(load_image(path), RECIPE)[0] for path in pictures])
-        found[depth] = {}
-        for tensor, array in Graph(depth).run(inputs).items():
+    inputs = np.stack([prepare(load_image(path), RECIPE)[0] for path in pictures])
+    found: Counted = {depth: {} for depth in DEPTHS}
+    for depth, arrays in Network().run(inputs):
+        for tensor, array in arrays.items():
             found[depth][tensor] = Histogram()
             found[depth][tensor].add(array)
     return found
@@ -152,11 +148,11 @@ def expected(pictures: Sequence[Path]) -> dict[str, Histograms]:
 def run(
     pictures: Sequence[Path],
     state: Path,
-    open_graph: Callable[[str], Observed] = Graph,
+    open_network: Callable[[], Observed] = Network,
     identity: str = "id",
     **options: Any,
-) -> dict[str, Histograms]:
-    return collect(DEPTHS, open_graph, pictures, RECIPE, state, identity, **options)
+) -> Counted:
+    return collect(open_network, pictures, RECIPE, state, identity, **options)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 9])
@@ -169,12 +165,7 @@ def test_all_values_of_all_depths_are_counted(
     )
     assert found == expected(pictures)
     assert list(found) == DEPTHS
-    starts = range(0, COUNT, batch)
-    assert steps == [
-        (depth, index * COUNT + start, 2 * COUNT)
-        for index, depth in enumerate(DEPTHS)
-        for start in starts
-    ]
+    assert steps == [(pictures[start].name, start, COUNT) for start in range(0, COUNT, batch)]
 
 
 @pytest.mark.parametrize("orientation", ["upright", "stored"])
@@ -192,7 +183,7 @@ def test_pictures_are_read_the_way_up_that_was_asked_for(
 
 
 def test_a_finished_collection_is_not_run_again(pictures: list[Path], tmp_path: Path) -> None:
-    def never(_: str) -> Observed:
+    def never() -> Observed:
         raise AssertionError
 
     state = tmp_path / "deep" / "state"
@@ -207,10 +198,10 @@ def test_a_finished_collection_is_not_run_again(pictures: list[Path], tmp_path: 
 
 
 PLACES = {
-    "before a graph is opened": (collect_module, "_begin"),
+    "before it begins": (collect_module, "_begin"),
     "before a batch is counted": (collect_module, "_count"),
     "while a picture is read": (collect_module, "load_image"),
-    "while a graph runs": (Graph, "run"),
+    "while the network runs": (Network, "run"),
     "between the tensors of a batch": (Histogram, "copy"),
     "before a tensor is counted": (Histogram, "add"),
     "within a tensor": (Histogram, "_cover"),
@@ -266,23 +257,18 @@ def test_interruptions_change_nothing(
 
 
 def test_what_was_counted_is_not_counted_again(pictures: list[Path], tmp_path: Path) -> None:
-    """Stopped in the middle of the second depth: only the rest is run."""
+    """Stopped in the middle: only the rest is run."""
     state = tmp_path / "state"
 
-    def stop(what: str, done: int, _: int) -> None:
-        if what == "FF" and done == COUNT + 2:
+    def stop(_: str, done: int, __: int) -> None:
+        if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(pictures, state, progress=stop)
-    opened: list[Graph] = []
-
-    def open_graph(depth: str) -> Graph:
-        opened.append(Graph(depth))
-        return opened[-1]
-
-    assert run(pictures, state, open_graph) == expected(pictures)
-    assert [(graph.depth, graph.calls) for graph in opened] == [("FF", [1, 1, 1])]
+    network = Network()
+    assert run(pictures, state, lambda: network) == expected(pictures)
+    assert network.calls == [1, 1, 1]
 
 
 def test_the_state_is_written_meanwhile(pictures: list[Path], tmp_path: Path) -> None:
@@ -295,13 +281,18 @@ def test_the_state_is_written_meanwhile(pictures: list[Path], tmp_path: Path) ->
 
     truth = run(pictures, state, save_every=0.0, progress=keep)
     assert kept[0] is None
-    assert len(set(kept)) == len(kept) == 2 * COUNT
+    assert len(set(kept)) == len(kept) == COUNT
     for done, content in enumerate(kept[1:], start=1):
         assert content is not None
         state.write_bytes(content)
-        graphs = {depth: Graph(depth) for depth in DEPTHS}
-        assert run(pictures, state, graphs.__getitem__) == truth
-        assert sum(len(graph.calls) for graph in graphs.values()) == 2 * COUNT - done
+        opened: list[Network] = []
+
+        def open_network(opened: list[Network] = opened) -> Network:
+            opened.append(Network())
+            return opened[-1]
+
+        assert run(pictures, state, open_network) == truth
+        assert [len(network.calls) for network in opened] == [COUNT - done]
     kept.clear()
     discard_state(state)
     run(pictures, state, save_every=1e9, progress=keep)
@@ -315,9 +306,9 @@ def test_errors_keep_what_was_counted_too(
     missing = [*pictures[:3], folder / "missing.png", pictures[4]]
     with pytest.raises(ImageError, match=r"missing\.png"):
         run(missing, state)
-    graph = Graph("TT")
-    run(pictures, state, lambda depth: graph if depth == "TT" else Graph(depth))
-    assert graph.calls == [1, 1]
+    network = Network()
+    run(pictures, state, lambda: network)
+    assert network.calls == [1, 1]
 
 
 @pytest.fixture
@@ -348,7 +339,7 @@ def test_the_state_of_another_call_is_replaced(
         assert "is of another calibration" in warnings()
 
 
-def test_a_depth_with_other_tensors_starts_anew(
+def test_other_tensors_start_anew(
     pictures: list[Path], tmp_path: Path, warnings: Callable[[], str]
 ) -> None:
     state = tmp_path / "state"
@@ -357,14 +348,14 @@ def test_a_depth_with_other_tensors_starts_anew(
         if done == 2:
             raise KeyboardInterrupt
 
-    class Renamed(Graph):
-        def __init__(self, depth: str) -> None:
-            super().__init__(depth)
-            self.tensors = self.tensors[::-1]
+    class Turned(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tensors["TT"] = self.tensors["TT"][::-1]
 
     with pytest.raises(KeyboardInterrupt):
         run(pictures, state, progress=stop)
-    assert run(pictures, state, Renamed) == expected(pictures)
+    assert run(pictures, state, Turned) == expected(pictures)
     assert "other tensors" in warnings()
 
 
@@ -423,7 +414,7 @@ def test_values_that_are_not_finite_are_named(
     brightest = int(np.argmax(inputs))
     limit = (sorted(inputs)[-1] + sorted(inputs)[-2]) / 2
     with pytest.raises(CalibrationError) as error:
-        run(pictures, tmp_path / "s", lambda depth: Graph(depth, bad=limit), batch=batch)
+        run(pictures, tmp_path / "s", lambda: Network(bad=limit), batch=batch)
     text = str(error.value)
     assert "tensor 'TT/relu' at depth TT" in text
     assert "\n" not in text
@@ -432,159 +423,14 @@ def test_values_that_are_not_finite_are_named(
 
 
 def test_tensors_that_hold_no_floats_are_named(pictures: list[Path], tmp_path: Path) -> None:
-    class Integers(Graph):
-        def run(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
-            return {name: np.arange(4) for name in self.tensors}
+    class Integers(Network):
+        def run(
+            self, images: NDArray[np.float32]
+        ) -> Iterator[tuple[str, Mapping[str, NDArray[np.generic]]]]:
+            yield "TT", {"images": np.arange(4)}
 
     with pytest.raises(CalibrationError, match=r"'images' at depth TT.*int64"):
         run(pictures, tmp_path / "s", Integers)
-
-
-# --- graphs ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["detr", "yolo"])
-def family(request: pytest.FixtureRequest) -> tuple[Bundle, AnyDepthModel]:
-    names = {"detr": ("bundle", "model"), "yolo": ("yolo_bundle", "yolo_model")}[request.param]
-    bundle, model = (request.getfixturevalue(name) for name in names)
-    return bundle, model
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_tensors_are_those_of_the_network_at_every_rung(
-    family: tuple[Bundle, AnyDepthModel], batch: int
-) -> None:
-    """What each stage gives, from the exported graph and from torch."""
-    bundle, model = family
-    images = random_images(batch, *bundle.size, seed=batch)
-    compared = 0
-    for depth in bundle.table.ladder:
-        (artifact,) = bundle.artifacts("set", depth=depth)
-        path = bundle.file(artifact)
-        made = {name for node in onnx.load(path).graph.node for name in node.output}
-        wanted: dict[str, NDArray[Any]] = {"images": images}
-
-        def note(
-            stage: Any,
-            tensors: Any,
-            wanted: dict[str, Any] = wanted,
-            depth: Any = depth,
-            made: set[str] = made,
-        ) -> None:
-            for tensor in stage.outputs:
-                name = f"{stage.name}.{stage.variant(depth)}/{tensor}"
-                if name in made and tensors[tensor].is_floating_point():
-                    wanted[name] = tensors[tensor].numpy()
-
-        with torch.no_grad():
-            model.flow(torch.from_numpy(images), depth, revise=note)
-        backbone = {name: wanted[name] for name in list(wanted)[:6]}  # before discrete choices
-        found = ObservedGraph(path.read_bytes(), list(backbone), threads=1).run(images)
-        assert list(found) == list(backbone)
-        for name, array in backbone.items():
-            assert found[name].shape == array.shape
-            scale = float(np.abs(array).max())
-            assert np.abs(found[name] - array).max() <= 1e-4 * scale, (str(depth), name)
-            compared += name != "images"
-    assert compared >= 5 * len(bundle.table.ladder)
-
-
-def test_a_bundles_graphs_are_collected(
-    family: tuple[Bundle, AnyDepthModel], pictures: list[Path], tmp_path: Path
-) -> None:
-    """From files to histograms; inner tensors too, the outputs of convolutions."""
-    bundle, _ = family
-    names: dict[str, list[str]] = {}
-
-    def open_graph(depth: str) -> ObservedGraph:
-        (artifact,) = bundle.artifacts("set", depth=bundle.table.find(depth))
-        path = bundle.file(artifact)
-        nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
-        names[depth] = ["images", *(node.output[0] for node in nodes)]
-        return ObservedGraph(path, names[depth], threads=1)
-
-    recipe = bundle.manifest.preprocess
-    depths = [str(bundle.table.space.base), str(bundle.table.space.super)]
-    found = collect(depths, open_graph, pictures, recipe, tmp_path / "s", "x", batch=2)
-    assert {depth: list(histograms) for depth, histograms in found.items()} == names
-    assert len(names[depths[1]]) > 20
-    images = np.stack([prepare(load_image(path), recipe)[0] for path in pictures])
-    for histograms in found.values():
-        assert histograms["images"].count == images.size
-        assert histograms["images"].maximum == images.max()
-        assert all(histogram.count % COUNT == 0 for histogram in histograms.values())
-        assert all(histogram.maximum > histogram.minimum for histogram in histograms.values())
-
-
-def tiny_graph() -> onnx.ModelProto:
-    """y = relu(x + 1); an If beside it."""
-    inner = [
-        helper.make_graph(
-            [helper.make_node("Identity", ["sum"], [name])],
-            name,
-            [],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
-        )
-        for name in ("inside", "outside")
-    ]
-    graph = helper.make_graph(
-        [
-            helper.make_node("Add", ["x", "one"], ["sum"]),
-            helper.make_node("Relu", ["sum"], ["y"]),
-            helper.make_node("If", ["yes"], ["z"], then_branch=inner[0], else_branch=inner[1]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 2, 2])],
-        [
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 2, 2]),
-            helper.make_tensor_value_info("z", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
-            helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
-        ],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def test_inner_tensors_inputs_and_outputs_are_exposed() -> None:
-    graph = ObservedGraph(tiny_graph().SerializeToString(), ["sum", "x", "y", "sum"])
-    assert list(graph.tensors) == ["sum", "x", "y"]
-    images = random_images(2, 2, 2) - np.float32(1.5)
-    found = graph.run(images)
-    assert list(found) == ["sum", "x", "y"]
-    assert np.array_equal(found["sum"], images + 1)
-    assert np.array_equal(found["x"], images)
-    assert np.array_equal(found["y"], np.maximum(images + 1, 0))
-    assert list(ObservedGraph(tiny_graph().SerializeToString(), ["x"]).run(images)) == ["x"]
-    with pytest.raises(InputError, match="ONNX Runtime"):
-        graph.run(random_images(2, 3, 2))
-
-
-def test_graphs_that_cannot_be_observed_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    model = tiny_graph().SerializeToString()
-    for name in ("nothing", "one", "inside", ""):
-        with pytest.raises(CalibrationError, match=f"no tensors of these names.*: {name}"):
-            ObservedGraph(model, ["sum", name])
-    gated = bundle.file(bundle.artifacts("gated")[0])
-    with pytest.raises(CalibrationError, match="inputs images, depth: expected a static graph"):
-        ObservedGraph(gated, ["images"])
-    with pytest.raises(CalibrationError, match="cannot be read"):
-        ObservedGraph(b"\x00" * 20, ["x"])
-    with pytest.raises(CalibrationError, match=r"none\.onnx cannot be read"):
-        ObservedGraph(tmp_path / "none.onnx", ["x"])
-    broken = tiny_graph()
-    broken.graph.node[0].op_type = "Addd"
-    with pytest.raises(CalibrationError, match="cannot load the graph"):
-        ObservedGraph(broken.SerializeToString(), ["y"])
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_missing_packages_are_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_graph().SerializeToString()
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=f"'{package}'"):
-        ObservedGraph(model, ["y"])
 
 
 def test_the_package_needs_no_torch() -> None:

@@ -112,7 +112,7 @@ def test_errors_equal_those_in_the_whole_graph(case: Case) -> None:
     ladder = case.model.table.ladder
     stages = {item.name: item for item in case.model.stages(case.pieces.size)}
     for first, depth in enumerate((ladder[0], ladder[-1])):
-        found = stage_errors(case.pieces, case.ranges, depth, case.images(), threads=1)
+        found = stage_errors(case.pieces, case.ranges, [depth], case.images(), threads=1)
         assert len(found) >= 7
         for item in found[first::2]:
             # Which tokens become queries is a choice: only what lies before it is measured.
@@ -134,7 +134,7 @@ def test_every_stage_with_convolutions_is_measured_at_every_depth(detr: Case) ->
         (depth, stage) for depth in detr.ranges.depths for stage in convolutional
     ]
     for index, depth in enumerate(detr.depths[:2]):
-        errors = stage_errors(detr.pieces, detr.ranges, depth, detr.images(), threads=1)
+        errors = stage_errors(detr.pieces, detr.ranges, [depth], detr.images(), threads=1)
         assert errors == detr.ranges.stages[index * 7 : index * 7 + 7]
 
 
@@ -194,7 +194,7 @@ def test_a_join_whose_range_differs_between_depths_stays_in_float(
     entry = ranges.at(join, widest)
     low, high = ranges.merged(join)
     assert entry.error_merged < 1.1 * entry.error_own * (high - low) / (entry.high - entry.low)
-    at_top = stage_errors(pieces, ranges, case.model.table.find(top), case.images(), threads=1)
+    at_top = stage_errors(pieces, ranges, [case.model.table.find(top)], case.images(), threads=1)
     (measured,) = (item for item in at_top if item.stage == reader)
     assert measured.error_merged > 1.2 * measured.error_own
     wanted = brute_force(case, pieces, ranges, case.model.space.super, reader, merged=True)

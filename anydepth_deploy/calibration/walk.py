@@ -21,6 +21,7 @@ from anydepth_deploy.calibration.steps import Step
 from anydepth_deploy.errors import CalibrationError, InputError, MissingExtraError, shorten
 from anydepth_deploy.graph.assemble import assemble_stage
 from anydepth_deploy.graph.pieces import Piece, Pieces
+from anydepth_deploy.runtimes.onnxruntime.engine import STOP_SPINNING
 from anydepth_deploy.runtimes.threads import limited_threads
 
 __all__ = ["Seen", "Walk", "import_onnxruntime", "open_session"]
@@ -137,6 +138,7 @@ def open_session(model: ir.Model, what: str, threads: int | None) -> Any:
     settings.log_severity_level = 4  # errors reach the caller as exceptions
     # The arena would round up and keep the memory of all outputs: 0.7 GB more with R50.
     settings.enable_cpu_mem_arena = False
+    settings.add_session_config_entry(*STOP_SPINNING)
     threads = limited_threads() if threads is None else threads
     if threads is not None:
         settings.intra_op_num_threads = threads

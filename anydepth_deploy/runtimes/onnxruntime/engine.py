@@ -30,7 +30,7 @@ from anydepth_deploy.runtimes.engine import Arrays, Engine, EngineOptions
 from anydepth_deploy.runtimes.onnx_file import load_model
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 
-__all__ = ["CPU", "CUDA", "OnnxRuntimeEngine", "Provider", "open_engine"]
+__all__ = ["CPU", "CUDA", "STOP_SPINNING", "OnnxRuntimeEngine", "Provider", "open_engine"]
 
 Provider = tuple[str, dict[str, str]]
 """An execution provider by ONNX Runtime's name, and its options."""
@@ -42,6 +42,10 @@ CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
 
 HALF_SCALES = ["WeightBiasQuantization"]
 """An optimisation that goes wrong where scales are FP16 (ONNX Runtime 1.31)."""
+
+STOP_SPINNING = ("session.force_spinning_stop", "1")
+"""For a piece of a chain, one session of many: while its threads wait busily for its next run,
+those of the piece behind it have no core."""
 
 
 class OnnxRuntimeEngine:
@@ -70,6 +74,8 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry("session.x64quantprecision", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        if options.artifact is not None and options.artifact.layout == "stages":
+            settings.add_session_config_entry(*STOP_SPINNING)
         edited: bytes | None = None
         rounded = options.rounded and on_cpu
         if options.raw or rounded:

@@ -104,6 +104,11 @@ Owned<OrtSessionOptions> settings_of(const Artifact& artifact, const EngineOptio
   if (options.threads) {
     check(api().SetIntraOpNumThreads(made, *options.threads));
   }
+  // A piece of a chain is one session of many: while its threads wait busily for its next run, those
+  // of the piece behind it have no core.
+  if (artifact.layout == "stages") {
+    check(api().AddSessionConfigEntry(made, kOrtSessionOptionsConfigForceSpinningStop, "1"));
+  }
   if (artifact.target == "tensorrt") {
     check(api().AddSessionConfigEntry(made, kOrtSessionOptionsDisableSpecifiedOptimizers,
                                       kHalfScales));

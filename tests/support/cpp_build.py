@@ -57,6 +57,10 @@ VARIANTS = {
 }
 
 
+OTHERS = ("anydepth", "anydepth-bench", "anydepth-detect")
+"""What users build; its variant is ``optimised``."""
+
+
 class CppError(Exception):
     """An error of the library: the name of its class, and what it says."""
 
@@ -65,9 +69,10 @@ class CppError(Exception):
         self.kind, self.message = kind, message
 
 
-def build(variant: str) -> Path:
-    """The folder of an up-to-date build; skips or fails the test where there can be none."""
-    found = _build(variant)
+def build(variant: str, *, probe: bool = False) -> Path:
+    """The folder of an up-to-date build, with the ``probe`` or all else that this variant has;
+    skips or fails the test where there can be none."""
+    found = _build(variant, probe)
     if isinstance(found, str):
         absent(found)
     return found
@@ -81,7 +86,7 @@ def absent(reason: str) -> NoReturn:
 
 
 @functools.cache
-def _build(variant: str) -> Path | str:
+def _build(variant: str, probe: bool) -> Path | str:
     """The folder, or what is missing."""
     dependencies = configure_arguments()
     if isinstance(dependencies, str):
@@ -89,7 +94,8 @@ def _build(variant: str) -> Path | str:
     folder = BUILDS / f"cpp-{variant}"
     with building(folder.name):
         configure(SOURCE, folder, [*COMMON, *VARIANTS[variant], *dependencies])
-        call(["cmake", "--build", str(folder), "--parallel", "2"])
+        targets = ["anydepth-probe"] if probe else OTHERS
+        call(["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets])
     return folder
 
 
@@ -214,7 +220,7 @@ class Probe:
 @contextlib.contextmanager
 def open_probe(variant: str) -> Iterator[Probe]:
     """The probe of a build, running."""
-    program = build(variant) / "anydepth-probe"
+    program = build(variant, probe=True) / "anydepth-probe"
     with tempfile.TemporaryDirectory() as folder:
         probe = Probe(program, Path(folder))
         try:

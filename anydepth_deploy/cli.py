@@ -62,6 +62,11 @@ COMMANDS = (
         "Measure latency and throughput per depth; every sample goes into a result file.",
     ),
     Row(
+        "sweep",
+        "sweep",
+        "Find the threads, streams and batch that give most pictures a second on this machine.",
+    ),
+    Row(
         "report",
         "report",
         "Merge results of several devices and runtimes into a table and pictures, or compare two.",
@@ -161,7 +166,7 @@ app = typer.Typer(
     name="anydepth-deploy",
     cls=Commands,
     help="Any-depth object detectors in production: calibrate, export, build, verify, eval, "
-    "bench, report, predict, triton.",
+    "bench, sweep, report, predict, triton.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -33,7 +33,7 @@ from anydepth_deploy.runtimes.registry import format_of, on_device
 if TYPE_CHECKING:
     from anydepth_deploy.bench.sensors.state import Sensor
 
-__all__ = ["TORCH_MODES", "Request", "bench_all", "result_name", "summary"]
+__all__ = ["TORCH_MODES", "Request", "bench_all", "bench_one", "result_name", "summary"]
 
 TORCH_MODES = {"torch": "eager", "torch-compile": "compile", "torch-cudagraph": "cudagraph"}
 """Runtimes of checkpoints."""
@@ -131,6 +131,13 @@ def bench_all(
         if each is not None:
             each(path, result)
     return found
+
+
+def bench_one(request: Request, *, batch: int, threads: int | None, streams: int) -> BenchResult:
+    """One run with these in place of the request's, which names one runtime and precision; nothing
+    is written. Raises what :func:`run_bench` raises."""
+    (case,) = _cases(replace(request, batches=(batch,), threads=(threads,), streams=(streams,)))
+    return _bench(request, case, _labelled(None, ""))
 
 
 def _cases(request: Request) -> Iterator[_Case]:

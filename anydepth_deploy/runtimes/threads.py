@@ -15,7 +15,7 @@ from pathlib import Path
 from anydepth_deploy.reading.cpu_quota import CpuQuota
 from anydepth_deploy.reading.system_files import CPU_FOLDER, Tree, UnreadableError
 
-__all__ = ["limited_threads"]
+__all__ = ["limited_threads", "usable_cores"]
 
 
 def limited_threads(root: Path = Path("/"), allowed: Collection[int] | None = None) -> int | None:
@@ -29,14 +29,28 @@ def limited_threads(root: Path = Path("/"), allowed: Collection[int] | None = No
     if not processors:
         return None
     tree = Tree(root)
+    cores, most = _cores(tree, processors)
+    few = len(processors) < len(tree.find(f"{CPU_FOLDER}/cpu[0-9]*"))
+    return most if few or most < cores else None
+
+
+def usable_cores(root: Path = Path("/"), allowed: Collection[int] | None = None) -> int:
+    """Cores that this process may keep busy: those of the allowed processors, at most the quota.
+
+    The processors that the system counts where it tells nothing else.
+    """
+    processors = _allowed_here() if allowed is None else allowed
+    return _cores(Tree(root), processors)[1] if processors else os.cpu_count() or 1
+
+
+def _cores(tree: Tree, processors: Collection[int]) -> tuple[int, int]:
+    """Cores that ``processors`` make, and how many of them the quota allows, rounded up."""
     cores = len({_siblings(tree, processor) for processor in processors})
     try:
         quota = CpuQuota(tree).cores()
     except UnreadableError:
         quota = None
-    most = cores if quota is None else min(cores, math.ceil(quota))
-    few = len(processors) < len(tree.find(f"{CPU_FOLDER}/cpu[0-9]*"))
-    return max(1, most) if few or most < cores else None
+    return cores, max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def _allowed_here() -> Collection[int]:

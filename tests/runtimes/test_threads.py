@@ -16,7 +16,7 @@ from anydepth_deploy.bundle import engines
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.runtimes.engine import EngineOptions
 from anydepth_deploy.runtimes.registry import open_engine
-from anydepth_deploy.runtimes.threads import limited_threads
+from anydepth_deploy.runtimes.threads import limited_threads, usable_cores
 
 V1, V2 = "4:cpu,cpuacct:/box/inner\n", "0::/box/inner\n"
 
@@ -85,6 +85,9 @@ def made(root: Path, name: str) -> tuple[list[int], int | None]:
 def test_threads(name: str, tmp_path: Path) -> None:
     allowed, expected = made(tmp_path, name)
     assert limited_threads(tmp_path, allowed) == expected
+    # Where there is no limit, all cores may be kept busy; where nothing is known, those counted.
+    every = CASES[name][0] if allowed else os.cpu_count()
+    assert usable_cores(tmp_path, allowed) == (every if expected is None else expected)
 
 
 @pytest.mark.parametrize("name", CASES)

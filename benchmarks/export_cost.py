@@ -55,8 +55,8 @@ def measure(command: list[str]) -> dict[str, float]:
     }
 
 
-def export_plainly(checkpoint: Path, out: Path, *, dynamo: bool) -> None:
-    """One depth as anyone would export it: the raw outputs of the deepest, any number of images."""
+def export_plainly(checkpoint: Path, out: Path, *, dynamo: bool, depth: str = "super") -> None:
+    """One depth as anyone would export it: its raw outputs, any number of images."""
     import torch
 
     from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
@@ -64,20 +64,24 @@ def export_plainly(checkpoint: Path, out: Path, *, dynamo: bool) -> None:
     warnings.simplefilter("ignore")
     model = load_model(read_checkpoint(checkpoint)).eval()
 
-    class Deepest(torch.nn.Module):
+    class OneDepth(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(self.model(images, "super").values())
+            return tuple(self.model(images, depth).values())
 
     images = torch.zeros(2, 3, *model.config.input_size)
     batch = torch.export.Dim("batch")
-    shapes = {"dynamic_shapes": ({0: batch},)} if dynamo else {"dynamic_axes": {"images": {0: "N"}}}
+    shapes = (
+        {"dynamic_shapes": ({0: batch},), "external_data": False}
+        if dynamo
+        else {"dynamic_axes": {"images": {0: "N"}}}
+    )
     with torch.no_grad():
         torch.onnx.export(
-            Deepest().eval(),
+            OneDepth().eval(),
             (images,),
             str(out),
             input_names=["images"],

@@ -234,9 +234,9 @@ def test_a_graph_is_not_changed_by_building_from_it(built: tuple[Bundle, BuildRe
         ir.load(built[0].file(item))  # which compares the hash
 
 
-def test_running_needs_a_gpu(built: tuple[Bundle, BuildReport]) -> None:
+def test_running_needs_a_gpu(pieces: Bundle) -> None:
     with pytest.raises(DeviceError, match="no NVIDIA GPU"):
-        built[0].session(runtime="tensorrt-rtx", precision="fp16")
+        pieces.session(runtime="tensorrt-rtx", precision="fp16")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ VERSION: int | str = written_version(MAJOR, MINOR)
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-Target = Literal["onnxruntime", "tensorrt"]
+Target = Literal["onnxruntime", "tensorrt", "openvino"]
 """What the pairs of a quantised graph are made for."""
 
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]

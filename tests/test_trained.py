@@ -108,7 +108,13 @@ def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Pa
 
 # --- lower precisions ------------------------------------------------------------------------
 
-LOST = {"fp16": 0.2, "int8": 1.0, "int8 for tensorrt": 1.5, "bf16": 1.0}
+LOST = {
+    "fp16": 0.2,
+    "int8": 1.0,
+    "int8 for tensorrt": 1.5,
+    "int8 for openvino": 1.0,
+    "bf16": 1.0,
+}
 """AP points that a precision may lose at any rung, on the same 200 pictures."""
 
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
@@ -124,6 +130,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
         ("int8 for tensorrt", "gated", "tensorrt", "onnxruntime"),
         ("bf16", "gated", "onnxruntime", "openvino"),
         ("int8", "gated", "onnxruntime", "openvino"),
+        ("int8 for openvino", "gated", "openvino", "openvino"),
     )
 }
 
@@ -134,6 +141,19 @@ def lowered(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
+def for_openvino(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What OpenVINO takes before all else: of the same ranges, in a bundle of its own."""
+    table = lowered_bundle(family, tmp_path_factory)[1]
+    return export_bundle(
+        CHECKPOINTS[family],
+        tmp_path_factory.mktemp("openvino") / "bundle",
+        precision=["int8"],
+        targets=["openvino"],
+        ranges=table,
+    )
+
+
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
     """Those that `accuracy` was measured on."""
     return CocoData(write_coco(tmp_path_factory.mktemp("pictures"), 200, 77, "val"))
@@ -141,7 +161,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_lower_precisions_lose(
-    lowered: Bundle, accuracy: list[Accuracy], pictures: CocoData, form: str
+    lowered: Bundle,
+    accuracy: list[Accuracy],
+    pictures: CocoData,
+    form: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     name, options = FORMS[form]
     if options["runtime"] == "openvino":
@@ -149,8 +173,10 @@ def test_what_lower_precisions_lose(
         if options["precision"] not in (*runtime_computes("openvino"), "int8"):
             pytest.skip("this CPU has no BF16")
     choice: dict[str, Any] = dict(options)
+    own = options["target"] == "openvino"
+    bundle: Bundle = request.getfixturevalue("for_openvino") if own else lowered
     found = evaluate(
-        lowered, pictures, lowered.table.ladder, **choice, threads=1, record=False, batch=25
+        bundle, pictures, lowered.table.ladder, **choice, threads=1, record=False, batch=25
     )
     assert [row.depth for row in found] == [row.depth for row in accuracy]
     for row, whole in zip(found, accuracy, strict=True):

@@ -71,9 +71,10 @@ def choose_artifacts(
     targets = graph_targets(runtime, target) if kind == "onnx" else runtime_targets(runtime)
     for choice in LAYOUTS if layout is None else (layout,):
         candidates = bundle.artifacts(choice, stored, weights=weights, format=kind)
-        artifacts = [item for item in candidates if made_for(item, targets)]
-        if artifacts:
-            return _alike(_for_device(bundle, artifacts, runtime))
+        for liked in targets:  # the best first
+            artifacts = [item for item in candidates if made_for(item, (liked,))]
+            if artifacts:
+                return _alike(_for_device(bundle, artifacts, runtime))
     raise _nothing_like(bundle, layout, stored, weights, targets, runtime)
 
 

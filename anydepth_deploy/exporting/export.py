@@ -93,15 +93,15 @@ def export_bundle(
     with the same result, for programs that get GridSample wrong. ``precision``: any of ``fp32``,
     ``fp16`` and ``int8``; the last takes its scales from ``ranges``, a table that :func:`calibrate`
     wrote (by default to ``calib/<checkpoint>.json``), and is made for each of ``targets``
-    (``onnxruntime``, ``tensorrt``); ``rules`` say what of it stays in float. The log repeats what
-    the table says against its pictures. ``ladder``: rungs from base to super, joined by commas, or
-    a file. ``input_size``: height and width, by default the checkpoint's. ``classes``: a file of
-    class names, one a line. ``suppression``: where non-maximum suppression happens and with which
-    thresholds, for families that need it; by default in the graph. ``raw``: add the heads' raw
-    outputs. ``force``: replace a bundle of another export; what it was made with (size, ladder,
-    class names, resizing, each setting of suppression) is kept unless it is named here, and so are
-    its artifacts where only class names change. ``note`` is given a line for a person about what
-    was kept, and one about what is gone.
+    (``onnxruntime``, ``tensorrt``, ``openvino``); ``rules`` say what stays in float. The log
+    repeats what the table says against its pictures. ``ladder``: rungs from base to super, joined
+    by commas, or a file. ``input_size``: height and width, by default the checkpoint's.
+    ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
+    happens and with which thresholds, for families that need it; by default in the graph. ``raw``:
+    add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
+    (size, ladder, class names, resizing, each setting of suppression) is kept unless it is named
+    here, and so are its artifacts where only class names change. ``note`` is given a line for a
+    person about what was kept, and one about what is gone.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never

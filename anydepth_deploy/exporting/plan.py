@@ -47,7 +47,7 @@ __all__ = [
     "plan_jobs",
 ]
 
-NAMED = ("tensorrt", "gather")
+NAMED = ("tensorrt", "openvino", "gather")
 """What is not the usual thing appears in the names of artifacts."""
 
 

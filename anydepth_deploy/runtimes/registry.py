@@ -89,7 +89,12 @@ RUNTIMES: dict[str, Runtime] = {
             targets=("tensorrt",),
             on_device=True,
         ),
-        Runtime("openvino", f"{_ROOMS}.openvino", computes=("fp32", "bf16")),
+        Runtime(
+            "openvino",
+            f"{_ROOMS}.openvino",
+            targets=("openvino", "onnxruntime"),
+            computes=("fp32", "bf16"),
+        ),
         Runtime(
             "tensorrt",
             f"{_ROOMS}.tensorrt.open:TENSORRT",
@@ -146,10 +151,11 @@ def runtime_targets(runtime: str) -> tuple[Target, ...]:
 
 
 def graph_targets(runtime: str, target: str) -> tuple[str, ...]:
-    """What INT8 graphs have to be made for where ``target`` is asked for: that, or the one thing
-    that ``runtime`` runs where ``target`` is what is meant when nothing is said."""
+    """What INT8 graphs have to be made for where ``target`` is asked for: that, or all that
+    ``runtime`` runs, the best first, where ``target`` is what is meant when nothing is said and
+    another is better."""
     taken = runtime_targets(runtime)
-    return taken if target == "onnxruntime" and target not in taken else (target,)
+    return taken if target == "onnxruntime" and target != taken[0] else (target,)
 
 
 def runtime_computes(runtime: str) -> tuple[Compute, ...]:

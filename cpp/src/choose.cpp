@@ -27,23 +27,26 @@ std::string format_of(const std::string& runtime) {
                    "': expected one of onnxruntime, openvino, tensorrt");
 }
 
-/// What INT8 graphs may have been made for that `runtime` runs.
+/// What INT8 graphs may have been made for that `runtime` runs, the best first.
 std::vector<std::string> runtime_targets(const std::string& runtime) {
   if (runtime == "onnxruntime") {
     return {"onnxruntime", "tensorrt"};
   }
-  return {runtime == "tensorrt" ? "tensorrt" : "onnxruntime"};
+  if (runtime == "openvino") {
+    return {"openvino", "onnxruntime"};
+  }
+  return {"tensorrt"};
 }
 
 bool contains(const std::vector<std::string>& words, const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-/// What INT8 graphs have to be made for where `target` is asked for: that, or the one thing that
-/// `runtime` runs where `target` is what is meant when nothing is said.
+/// What INT8 graphs have to be made for where `target` is asked for: that, or all that `runtime`
+/// runs, the best first, where `target` is what is meant when nothing is said and another is better.
 std::vector<std::string> graph_targets(const std::string& runtime, const std::string& target) {
   const auto taken = runtime_targets(runtime);
-  return target == "onnxruntime" && !contains(taken, target) ? taken : std::vector{target};
+  return target == "onnxruntime" && target != taken.front() ? taken : std::vector{target};
 }
 
 /// What artifacts that belong together have in common.
@@ -161,23 +164,26 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
   const bool engines = format != "onnx";
   const auto targets =
       engines ? runtime_targets(options.runtime) : graph_targets(options.runtime, options.target);
-  const auto matches = [&](const Artifact& item, const std::string& layout) {
+  const auto matches = [&](const Artifact& item, const std::string& layout,
+                           const std::string& target) {
     return item.layout == layout && item.precision == stored && item.format == format &&
            (!options.weights || item.weights == *options.weights) &&
-           (!item.target || contains(targets, *item.target));
+           (!item.target || *item.target == target);
   };
   const std::vector<std::string> layouts =
       options.layout ? std::vector{*options.layout}
                      : std::vector<std::string>(kLayouts.begin(), kLayouts.end());
   for (const auto& layout : layouts) {
-    std::vector<Artifact> found;
-    for (const auto& item : manifest.artifacts) {
-      if (matches(item, layout)) {
-        found.push_back(item);
+    for (const auto& target : targets) {  // the best first
+      std::vector<Artifact> found;
+      for (const auto& item : manifest.artifacts) {
+        if (matches(item, layout, target)) {
+          found.push_back(item);
+        }
       }
-    }
-    if (!found.empty()) {
-      return alike(for_device(std::move(found), path, options.runtime, capability));
+      if (!found.empty()) {
+        return alike(for_device(std::move(found), path, options.runtime, capability));
+      }
     }
   }
   throw nothing_like(manifest, path, options, stored, targets.front(), engines);

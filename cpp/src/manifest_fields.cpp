@@ -291,7 +291,7 @@ Verification read_verification(const JsonValue& value) {
 /// What an INT8 graph was made for.
 std::string read_quantisation(const JsonValue& value) {
   JsonObject object(value);
-  std::string target = object.required("target").choice({"onnxruntime", "tensorrt"});
+  std::string target = object.required("target").choice({"onnxruntime", "tensorrt", "openvino"});
   JsonObject table(object.required("calibration"));
   table.required("file").text();
   table.required("sha256").digest();

@@ -7,6 +7,7 @@ same table (``tests/support/manifests.py``).
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -358,10 +359,20 @@ def test_files(probe: Probe, tmp_path: Path, state: str, check: bool) -> None:
 # --- which artifacts -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture(scope="module", params=["for two targets", "for three"])
+def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("everything")
-    write(folder, content())
+    found = content()
+    for item in list(found["artifacts"]) if request.param == "for three" else ():
+        if (item["quantisation"] or {}).get("target") == "onnxruntime":
+            other = copy.deepcopy(item)
+            other["quantisation"]["target"] = "openvino"
+            other.update(name=f"{item['name']}-openvino", file=f"openvino-{item['file']}")
+            found["artifacts"].append(other)
+    assert request.param == "for two targets" or len(found["artifacts"]) > len(
+        content()["artifacts"]
+    )
+    write(folder, found)
     return open_bundle(folder)
 
 
@@ -386,7 +397,7 @@ def test_choices(
         for layout in (None, "gated", "set", "stages", "what")
         for precision in ("fp32", "fp16", "int8", "bf16", "fp64")
         for weights in (None, "shared", "folded")
-        for target in ("onnxruntime", "tensorrt", "what")
+        for target in ("onnxruntime", "tensorrt", "openvino", "what")
     ]
     given = {"folder": str(everything.path), "device": device}
     found = probe.call("choose", **given, choices=choices)

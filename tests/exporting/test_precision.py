@@ -6,12 +6,14 @@ import itertools
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from comparisons import assert_equal
 from conftest import random_images
@@ -34,6 +36,7 @@ from processors import has_bf16
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.engines import open_artifacts
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.calibration.keeping import KeepingRules
@@ -43,6 +46,7 @@ from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import AnyDepthError, BundleError, CalibrationError, UsageError
 from anydepth_deploy.evaluation import CocoData, evaluate, precisions_of
 from anydepth_deploy.exporting.export import export_bundle
+from anydepth_deploy.graph.passes.placement import graphs_of
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import write_coco
@@ -684,6 +688,74 @@ def test_openvino_runs_what_is_made_for_it(lowered: Bundle, family: str) -> None
     for name, limit in report.tolerances["fp32"].raw.items():
         if limit:
             assert row.differences[name] > exact.differences[name]
+
+
+@pytest.fixture(scope="module")
+def for_both(family: str, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """INT8 for ONNX Runtime and for OpenVINO, from one range table. Read only."""
+    return export_bundle(
+        CHECKPOINTS[family],
+        tmp_path_factory.mktemp("both") / "bundle",
+        layouts=["gated", "set"],
+        depth="base,super",
+        weights=["shared", "folded"],
+        precision=["int8"],
+        targets=["openvino", "onnxruntime"],
+        ranges=table,
+    )
+
+
+def test_what_is_made_for_openvino(for_both: Bundle, family: str) -> None:
+    """OpenVINO takes it before all else, and nobody else does; the rounding is of one table."""
+    has_bf16()
+    ours = [item for item in for_both.artifacts() if item.name.endswith("-openvino")]
+    assert len(ours) == len(for_both.artifacts()) / 2 == 4
+    for item in ours:
+        assert item.quantisation is not None
+        assert item.quantisation.target == "openvino"
+        graphs = list(graphs_of(ir.load(for_both.file(item)).graph))
+        by_type = Counter(node.op_type for graph in graphs for node in graph)
+        assert by_type["QuantizeLinear"] > 10
+        zeros = {
+            int(array)
+            for graph in graphs
+            for node in graph
+            if node.op_type == "QuantizeLinear"
+            and (value := node.inputs[2]) is not None
+            and value.const_value is not None
+            for array in np.ravel(value.const_value.numpy())
+        }
+        assert zeros == {0}  # symmetric
+    chosen = {
+        runtime: [
+            item.name for item in choose_artifacts(for_both, None, "int8", None, runtime=runtime)
+        ]
+        for runtime in ("onnxruntime", "openvino")
+    }
+    assert chosen == {
+        "onnxruntime": ["gated-int8-shared"],
+        "openvino": ["gated-int8-shared-openvino"],
+    }
+    with pytest.raises(UsageError, match=r"is made for openvino, .*'onnxruntime'"):
+        only(for_both, "gated-int8-shared-openvino").session(
+            precision="int8", target="openvino", threads=1
+        )
+    report = verified(for_both, family, "base", "super", runtime="openvino")
+    assert [row for row in report.rows if not row.passed] == []
+    assert sum(row.artifact.endswith("-openvino") for row in report.rows) == 2 * 3
+    images = verification_batches(for_both.manifest.preprocess)[1]
+    assert len(images) > 1
+    for depth in ("base", "super"):
+        shared, folded = (
+            for_both.session("openvino", "gated", "int8", weights=weights, threads=1).run(
+                images, depth
+            )
+            for weights in ("shared", "folded")
+        )
+        np.testing.assert_allclose(shared.scores, folded.scores, atol=0.03)
+    elsewhere = verified(for_both, family, "base")
+    assert {item.name for item in ours} <= set(elsewhere.left_out)
+    assert not any(row.artifact.endswith("-openvino") for row in elsewhere.rows)
 
 
 def test_openvino_refuses_what_is_made_for_tensorrt(lowered: Bundle) -> None:

@@ -4,8 +4,10 @@ The pass works on one graph at a time, the main graph and every branch, so that 
 the border of an If: what enters a branch is rounded inside it, what leaves it is float. Constants
 of a pair belong to the graph it is in.
 
-One range table, two schemes. ONNX Runtime's CPU kernels want asymmetric uint8 activations and
-per-channel int8 weights; TensorRT wants zero points of 0, and scales that FP16 can hold.
+One range table, a scheme for each of three runtimes. ONNX Runtime's CPU kernels want asymmetric
+uint8 activations and per-channel int8 weights, and fuse a convolution only where its result is
+rounded, too; TensorRT wants zero points of 0, and scales that FP16 can hold; OpenVINO computes in
+float what follows a convolution within its kernel, and wants what convolutions read and no more.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Scheme:
 SCHEMES = {
     "onnxruntime": Scheme("onnxruntime", symmetric=False, results=True, half=False),
     "tensorrt": Scheme("tensorrt", symmetric=True, results=False, half=True),
+    "openvino": Scheme("openvino", symmetric=True, results=False, half=False),
 }
 
 

@@ -116,6 +116,8 @@ def candidates(cores: int, most_batch: int, *, host: bool = True) -> list[Settin
     ``cores``: that this process may use. ``host``: whether they compute; on a GPU threads mean
     nothing, and streams only hide the way to it. Threads are powers of two up to the cores, and all
     of them; streams fill the cores that threads leave, once and twice; batches are powers of two.
+    Pictures under way at once are at most two for each core, or ``most_batch`` where that is more:
+    each takes memory.
     """
     batches = [2**k for k in range(most_batch.bit_length()) if 2**k <= most_batch]
     pairs: list[tuple[int | None, int]]
@@ -130,7 +132,13 @@ def candidates(cores: int, most_batch: int, *, host: bool = True) -> list[Settin
         ]
     else:
         pairs = [(None, streams) for streams in (1, 2, 4)]
-    found = [Setting(threads, streams, batch) for batch in batches for threads, streams in pairs]
+    most = max(2 * cores, most_batch)
+    found = [
+        Setting(threads, streams, batch)
+        for batch in batches
+        for threads, streams in pairs
+        if streams * batch <= most
+    ]
     return list(dict.fromkeys([USUAL, *found]))
 
 
@@ -160,7 +168,7 @@ def sweep(
         nonlocal done
         if progress is not None:
             progress(str(item.setting), done, total)
-        done += 1
+        done = min(done + 1, total)
         try:
             item.rounds.append(measure(item.setting, length))
         except (AnyDepthError, MemoryError) as error:
@@ -170,21 +178,31 @@ def sweep(
 
     for item in tried:
         take(item, seconds / 4)
-    possible = [item for item in tried if _in_time(item, within_ms)]
-    if not possible:
+    ranked = sorted(
+        (item for item in tried if _in_time(item, within_ms)),
+        key=lambda item: item.gain(usual),
+        reverse=True,
+    )
+    final = [usual]
+    left: list[Tried] = []
+    # What was quick enough for a moment may not stay so.
+    while ranked and not any(item is not usual for item in left):
+        leaders, ranked = ranked[:FINALISTS], ranked[FINALISTS:]
+        rivals = [item for item in leaders if item is not usual]
+        final += rivals
+        taking = rivals if usual.finalist else [*rivals, usual]
+        for number in range(ROUNDS):
+            for item in (taking, taking[::-1])[number % 2]:
+                if _runs(item):
+                    take(item, seconds)
+        left = [item for item in final if _in_time(item, within_ms)]
+    if not left:
         fastest = min((item for item in tried if _runs(item)), key=lambda item: item.slowest_ms)
         raise UsageError(
             f"no setting answers within {within_ms:g} ms at every depth: the quickest "
             f"({fastest.setting}) takes {fastest.slowest_ms:.3g} ms; allow more, or name shallower "
             "depths"
         )
-    leaders = sorted(possible, key=lambda item: item.gain(usual), reverse=True)[:FINALISTS]
-    final = list(dict.fromkeys([*leaders, usual]))
-    for number in range(ROUNDS):
-        for item in (final, final[::-1])[number % 2]:
-            if _runs(item):
-                take(item, seconds)
-    left = [item for item in leaders if _in_time(item, within_ms)] or leaders[:1]
     most = max(item.gain(usual) for item in left)
     equals = [item for item in left if item.gain(usual) >= AS_GOOD * most]
     if progress is not None:

@@ -55,6 +55,10 @@ COUNT = 512
 PROBE = 16
 """Pictures that the errors of whole stages are measured with, by default."""
 
+AT_ONCE = 8
+"""Depths whose stages are measured together: each has some quantised sessions that none of the
+others has, all of them open, with threads of their own."""
+
 SAVE_EVERY = 5.0
 """Seconds between two savings of what is done, for each depth: their size grows with the depths."""
 
@@ -219,7 +223,7 @@ class _Steps:
 
     def measuring(self, picture: str, done: int) -> None:
         observed = self._exported + self.depths * self.pictures
-        self._report(f"measuring stages with {picture}", observed + self.depths * done)
+        self._report(f"measuring stages with {picture}", observed + done)
 
     def done(self) -> None:
         self._report("done", self.total)
@@ -299,12 +303,16 @@ def _measure(
     """The table with the errors of whole stages, over pictures spread evenly over all."""
     chosen = [pictures.paths[index] for index in _spread(len(pictures.paths), probe)]
 
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for done, path in enumerate(chosen):
-            steps.measuring(path.name, done)
-            yield reading(path)
+    found = []
+    for first in range(0, len(depths), AT_ONCE):
+        part = depths[first : first + AT_ONCE]
 
-    found = stage_errors(pieces, ranges, depths, batches(), threads=threads)
+        def batches(begun: int = first, count: int = len(part)) -> Iterator[NDArray[np.float32]]:
+            for done, path in enumerate(chosen):
+                steps.measuring(path.name, begun * len(chosen) + count * done)
+                yield reading(path)
+
+        found += stage_errors(pieces, ranges, part, batches(), threads=threads)
     return ranges.model_copy(update={"stages": found})
 
 

@@ -149,10 +149,10 @@ def _count(
     """New histograms, with what these pictures add to the earlier ones, which stay as they are."""
     found: Counted = {depth: dict(histograms) for depth, histograms in earlier.items()}
     for depth, arrays in network.run(images):
-        for tensor, array in arrays.items():
+        for tensor in arrays:
             histogram = found[depth][tensor].copy()
             try:
-                histogram.add(array)
+                histogram.add(arrays[tensor])
             except FloatingPointError as error:
                 blamed = _blame(network, depth, tensor, images, paths)
                 raise CalibrationError(

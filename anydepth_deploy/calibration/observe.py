@@ -73,5 +73,9 @@ class _Watched:
     def run(
         self, images: NDArray[np.float32]
     ) -> Iterator[tuple[str, Mapping[str, NDArray[np.generic]]]]:
-        for step, _, tensors in self._walk.run(images):
-            yield self._first if step is None else self._counted_at[step], tensors
+        for seen in self._walk.run(images):
+            at = self._first if seen.step is None else self._counted_at[seen.step]
+            tensors = seen.tensors
+            del seen  # and its inputs, before the next step runs
+            yield at, tensors
+            del tensors

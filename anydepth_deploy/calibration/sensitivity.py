@@ -131,6 +131,7 @@ def stage_errors(
         for seen in walk.run(images):
             for item in of_step.get(seen.step, ()) if seen.step is not None else ():
                 item.add(seen.inputs, seen.tensors)
+            del seen
     return [
         StageError(
             stage=item.step.run.stage.name,

@@ -26,7 +26,8 @@ from anydepth_deploy.commands.options import (
     words_of,
 )
 from anydepth_deploy.console import bar, print_json, print_line, print_note, print_table
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.documents import try_to_write
+from anydepth_deploy.errors import ResultError, UsageError
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def sweep(
     format_of(runtime)  # refuses an unknown one
     if plot is not None:
         drawing_format(plot, "picture")
+        try_to_write(plot, "picture", ResultError)
     for note in check_pictures(images):
         print_note(note)
     open_bundle(path).table.select(depth)
@@ -135,16 +137,25 @@ def sweep(
     settings = candidates(cores or usable_cores(), most_batch, host=host)
     with bar("sweep", quiet=json, still=True) as progress:
         found = search(measure, settings, seconds=duration, within_ms=within, progress=progress)
+    if json:
+        print_json(_content(found))
+    else:
+        named = {
+            "runtime": (runtime, "onnxruntime"),
+            "artifact": (layout, None),
+            "precision": (precision, "fp32"),
+            "weights": (weights, None),
+            "target": (target, "onnxruntime"),
+            "threads": (found.best.setting.threads, None),
+        }
+        given = [f"{key}={value!r}" for key, (value, usual) in named.items() if value != usual]
+        _show(found, f"{path.name}, {runtime} {precision}", ", ".join(given))
     if plot is not None:
         from anydepth_deploy.bench.plots.sweep import draw_sweep
 
         draw_sweep(found, plot, f"{path.name}, {runtime} {precision}")
-    if json:
-        print_json(_content(found))
-        return
-    _show(found, f"{path.name}, {runtime} {precision}")
-    if plot is not None:
-        print_line(f"picture: {plot}")
+        if not json:
+            print_line(f"picture: {plot}")
 
 
 def _content(found: Sweep) -> dict[str, Any]:
@@ -163,7 +174,7 @@ def _content(found: Sweep) -> dict[str, Any]:
     return {"best": row(found.best), "tried": [row(item) for item in found.tried]}
 
 
-def _show(found: Sweep, what: str) -> None:
+def _show(found: Sweep, what: str, given: str) -> None:
     runs = [item for item in found.tried if item.problem is None]
     ranked = sorted(runs, key=lambda item: (item.finalist, item.gain(found.usual)), reverse=True)
     depths = list(found.usual.rates)
@@ -197,10 +208,9 @@ def _show(found: Sweep, what: str) -> None:
         if item.problem is not None:
             print_note(f"left out: {item.setting}: {item.problem}")
     setting = found.best.setting
-    threads = "" if setting.threads is None else f"threads={setting.threads}"
     print_line(
         f"deploy with {setting}: {found.gain:.2f} times as many pictures a second as with "
         f"{found.usual.setting}"
     )
     workers = "one worker" if setting.streams == 1 else f"{setting.streams} workers sharing it"
-    print_line(f"Python: bundle.session({threads}), {workers}, {setting.batch} picture(s) a run")
+    print_line(f"Python: bundle.session({given}), {workers}, {setting.batch} picture(s) a run")

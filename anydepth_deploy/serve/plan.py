@@ -13,7 +13,8 @@ from anydepth_deploy.bundle.graphs import graph_file
 from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
-from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact
+from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact, made_for
+from anydepth_deploy.runtimes.registry import graph_targets
 from anydepth_deploy.serve.limits import MAX_BATCH, MAX_PIXELS, in_flight, waiting
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
@@ -211,7 +212,8 @@ def _choose(bundle: Bundle, options: ServeOptions) -> dict[str, list[Artifact]]:
     found: dict[str, list[Artifact]] = {}
     for layout in options.layouts or ("gated", "set"):
         weights = options.weights if layout == "gated" else None
-        has = bundle.artifacts(layout, options.precision, weights=weights, format="onnx")
+        held = bundle.artifacts(layout, options.precision, weights=weights, format="onnx")
+        has = [item for item in held if made_for(item, graph_targets("onnxruntime", "onnxruntime"))]
         if has or options.layouts is not None:
             found[layout] = choose_artifacts(bundle, layout, options.precision, weights)
     if not found:  # one line about what there is, and what makes the rest

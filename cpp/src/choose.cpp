@@ -195,7 +195,7 @@ void check_targets(const std::vector<Artifact>& artifacts, const std::string& ru
     if (item.target && !contains(taken, *item.target)) {
       throw UsageError(item.name + " is made for " + *item.target + ", the runtime '" + runtime +
                        "' would compute something else: choose another --runtime, or the INT8 "
-                       "artifacts for " + taken.front());
+                       "artifacts for " + join(taken, " or "));
     }
   }
 }

@@ -34,6 +34,7 @@ def test_settings_fill_the_cores_in_every_way(cores: int) -> None:
     assert all(threads <= cores and threads * streams <= 2 * cores for threads, streams in pairs)
     assert {batch for _, batch in itertools.product(pairs, (1, 2, 4))} == {1, 2, 4}
     assert len(found) <= 1 + 3 * 3 * (cores.bit_length() + 1)
+    assert all(item.streams * item.batch <= max(2 * cores, 4) for item in found)
 
 
 def test_a_gpu_has_no_threads_to_choose() -> None:
@@ -141,6 +142,38 @@ def test_latency_bounds_what_may_be_chosen() -> None:
     assert held.slowest_ms <= bound
     with pytest.raises(UsageError, match=r"within 0\.1 ms at every depth: the quickest \("):
         sweep(machine, settings, seconds=1.0, within_ms=0.1)
+
+
+def test_a_setting_that_is_too_slow_in_the_end_is_not_recommended() -> None:
+    """Quick enough for a moment: the long rounds find all larger batches over the limit."""
+    machine = Machine(plain)
+
+    def measure(setting: Setting, seconds: float) -> Mapping[str, Rate]:
+        found = machine(setting, seconds)
+        if seconds > 0.5 and setting.batch > 1:
+            found = {
+                depth: Rate(rate.images_per_second, rate.median_ms, 1e4)
+                for depth, rate in found.items()
+            }
+        return found
+
+    found = sweep(measure, candidates(2, 8), seconds=1.0, within_ms=1000.0)
+    assert found.best.setting.batch == 1
+    assert found.best.slowest_ms <= 1000
+    assert sum(item.finalist for item in found.tried) > 5
+
+    def slow(setting: Setting, seconds: float) -> Mapping[str, Rate]:
+        return {depth: Rate(1.0, 1.0, 1.0 if seconds < 0.5 else 1e4) for depth in DEPTHS}
+
+    with pytest.raises(UsageError, match="no setting answers within 1000 ms"):
+        sweep(slow, candidates(2, 2), seconds=1.0, within_ms=1000.0)
+
+
+def test_the_usual_setting_may_be_the_best() -> None:
+    machine = Machine(lambda setting, _: (100.0 if setting == USUAL else 60.0, 10.0))
+    found = sweep(machine, candidates(4, 4), seconds=1.0)
+    assert found.best is found.usual
+    assert found.gain == 1.0
 
 
 def test_what_cannot_run_is_left_out_and_says_why() -> None:

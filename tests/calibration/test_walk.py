@@ -157,6 +157,22 @@ def test_what_nobody_reads_any_more_is_let_go_of() -> None:
     assert not [array for _, array in alive if array() is not None]
 
 
+def test_nothing_is_kept_while_the_next_step_runs() -> None:
+    """As it is counted: of what was shown before, only what later steps read is in memory."""
+    pieces, model = detr_pieces(), random_detr()
+    observations = Observations(pieces, model.table, [model.space.super])
+    before: list[tuple[str, weakref.ref[Any]]] = []
+    held = 0
+    for _, tensors in observations.open(threads=1).run(random_images(1, *pieces.size)):
+        stages = {name.split("/")[0] for name in tensors}
+        alive = [name for name, array in before if array() is not None and name != "images"]
+        assert not [name for name in alive if "/Conv" in name or "/Relu" in name], stages
+        held += len(alive)
+        before = [(name, weakref.ref(array)) for name, array in tensors.items()]
+        del tensors
+    assert held < 40
+
+
 # --- what is refused -------------------------------------------------------------------------
 
 

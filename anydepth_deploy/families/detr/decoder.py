@@ -165,30 +165,17 @@ class Decoder(nn.Module):
         projected = [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
         return torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)
 
-    def score(self, memory: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every token: features [N, S, C] and class logits [N, S, classes]. ``valid`` comes
-        from :func:`anchors`."""
+    def propose(
+        self, memory: Tensor, anchor_logits: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Score every token: features [N, S, C], class logits [N, S, classes], box logits
+        [N, S, 4]. ``anchor_logits`` and ``valid`` come from :func:`anchors`."""
         features = self.enc_output(torch.where(valid, memory, 0.0))
-        return features, self.enc_score_head(features)
+        return features, self.enc_score_head(features), self.enc_bbox_head(features) + anchor_logits
 
     def select(self, class_logits: Tensor) -> Tensor:
         """The tokens that become queries: int64 [N, Q], best class logit first."""
         return class_logits.amax(-1).topk(self.queries, dim=1).indices
-
-    def box_weights(self) -> list[Tensor]:
-        """The matrices of the box head of query selection."""
-        return [matrix for matrix in self.enc_bbox_head.parameters() if matrix.dim() == 2]
-
-    def propose(
-        self, features: Tensor, anchor_logits: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features [N, Q, C] and box logits [N, Q, 4] of the chosen ``tokens`` (int64 [N, Q]).
-
-        The authors compute the boxes of all tokens, of which nothing but these is used.
-        ``anchor_logits`` come from :func:`anchors`.
-        """
-        chosen = gather_tokens(features, tokens)
-        return chosen, self.enc_bbox_head(chosen) + F.embedding(tokens, anchor_logits[0])
 
     def layer(
         self,

@@ -77,11 +77,6 @@ class AnyDepthDETR(AnyDepthModel):
                 f"network selects {self.config.queries} queries from them: choose a larger size"
             )
 
-    def _spared(self, shapes: Sequence[tuple[int, int]]) -> int:
-        """Multiply-adds of the box head on tokens that do not become queries."""
-        idle = sum(height * width for height, width in shapes) - self.config.queries
-        return idle * sum(weight.numel() for weight in self.decoder.box_weights())
-
     def product_weights(self) -> Iterator[nn.Parameter]:
         """And those of attention, which is written as plain products."""
         yield from super().product_weights()
@@ -110,9 +105,9 @@ class AnyDepthDETR(AnyDepthModel):
             selection = stage.variants["full"]
             assert isinstance(selection, _QuerySelection)
             maps = [tensors[name] for name in stage.inputs]
-            memory, features, class_logits = selection.score(maps)
+            memory, features, class_logits, box_logits = selection.score(maps)
             gap = _selection_gap(class_logits, chosen)
-            target, boxes = selection.pick(features, chosen)
+            target, boxes = selection.pick(features, box_logits, chosen)
             tensors.update(memory=memory, target=target, boxes=boxes, queries=chosen)
 
         tensors = self.flow(images, depth, revise=take_over)
@@ -165,7 +160,6 @@ class AnyDepthDETR(AnyDepthModel):
                 encoded,
                 ("memory", "target", "boxes", "queries"),
                 {"full": _QuerySelection(self.decoder, shapes, device)},
-                spared=self._spared(shapes),
             )
         )
         for index in range(self.config.decoder_layers):
@@ -240,20 +234,20 @@ class _QuerySelection(nn.Module):
         self.register_buffer("anchor_logits", anchor_logits, persistent=False)
         self.register_buffer("valid", valid, persistent=False)
 
-    def score(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Memory, features and class logits of every token."""
+    def score(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Memory, features, class logits and box logits of every token."""
         memory = self.decoder.tokens(maps)
-        return (memory, *self.decoder.score(memory, self.valid))
+        return (memory, *self.decoder.propose(memory, self.anchor_logits, self.valid))
 
-    def pick(self, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def pick(self, features: Tensor, box_logits: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Target and reference boxes of the chosen tokens."""
-        target, box_logits = self.decoder.propose(features, self.anchor_logits, queries)
-        return target, torch.sigmoid(box_logits)
+        boxes = torch.sigmoid(gather_tokens(box_logits, queries))
+        return gather_tokens(features, queries), boxes
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        memory, features, class_logits = self.score(maps)
+        memory, features, class_logits, box_logits = self.score(maps)
         queries = self.decoder.select(class_logits)
-        return (memory, *self.pick(features, queries), queries)
+        return (memory, *self.pick(features, box_logits, queries), queries)
 
 
 class _DecoderVariant(nn.Module):

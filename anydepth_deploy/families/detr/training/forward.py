@@ -72,12 +72,10 @@ def training_forward(
     decoder = model.decoder
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in encoded)
     memory = decoder.tokens(encoded)
-    anchor_logits, valid = _anchors(shapes, images.device)
-    features, class_logits = decoder.score(memory, valid)
+    features, class_logits, box_logits = decoder.propose(memory, *_anchors(shapes, images.device))
     chosen = decoder.select(class_logits.detach())
-    proposed, box_logits = decoder.propose(features, anchor_logits, chosen)
-    encoder_boxes = box_logits.sigmoid()
-    target = proposed.detach()
+    encoder_boxes = _rows(box_logits, chosen).sigmoid()
+    target = _rows(features, chosen).detach()
     reference = encoder_boxes.detach()
     mask: Tensor | None = None
     extra = 0

@@ -154,6 +154,17 @@ REFUSED: dict[str, dict[str, str]] = {
         "c.pth --precision int8": "torch computes a checkpoint in fp32, fp16, bf16, not in 'int8'",
         "none.pth": NO_CHECKPOINT,
     },
+    "sweep": {
+        "none": NO_BUNDLE,
+        "b --most-batch 0": "'--most-batch'",
+        "b --cores 0": "'--cores'",
+        "b --target magic": NO_CHOICE,
+        "b --runtime magic": "unknown runtime 'magic'",
+        "b --precision fp32,fp16": "--precision names 2 values: a sweep is of one",
+        "b --plot x.gif": "a picture cannot be drawn as 'x.gif'",
+        "BUNDLE --depth deep": NO_DEPTH,
+        "b --images none": NO_PICTURES,
+    },
     "report": {
         "none.json": "result none.json does not exist",
         "none.json --compare": "--compare takes two results",

@@ -47,6 +47,7 @@ __all__ = [
     "PrecisionError",
     "ResultError",
     "UsageError",
+    "first_line",
     "in_one_line",
     "missing_extra",
     "readable",
@@ -227,6 +228,11 @@ def shown(text: str, most: int = PIECE) -> str:
     tail = _fitting(text[: -room - 1 : -1], room // 3)[::-1]
     count = LEFT_OUT.format(len(text) - len(head) - len(tail))
     return "".join((*head, count, *tail))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's says first; the name of its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def in_one_line(message: str) -> str:

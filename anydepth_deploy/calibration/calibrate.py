@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.calibration.collect import collect, discard_state
+from anydepth_deploy.calibration.collect import collect, discard_state, read_batch
 from anydepth_deploy.calibration.cover import covering_depths
 from anydepth_deploy.calibration.doubts import doubts, warning
 from anydepth_deploy.calibration.entries import table_entries
@@ -39,7 +39,7 @@ from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
-from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
+from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.reading.regular import read_regular
@@ -180,9 +180,7 @@ def calibrate(
     if probe:
 
         def read(path: Path) -> NDArray[np.float32]:
-            upright = orientation == "upright"
-            picture = load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe)
-            return prepare_batch([picture], recipe, max_pixels=max_pixels)[0]
+            return read_batch([path], recipe, orientation, max_pixels)
 
         ranges = _measure(ranges, pieces, depths, pictures, probe, read, threads, steps)
     write_table(path, ranges)

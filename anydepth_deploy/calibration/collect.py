@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.calibration.histogram import BINS, Histogram
 from anydepth_deploy.documents import write_atomically
-from anydepth_deploy.errors import CalibrationError, shorten
+from anydepth_deploy.errors import CalibrationError, first_line, shorten
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.reading.regular import open_regular
 
-__all__ = ["Counted", "Histograms", "Observed", "collect", "discard_state"]
+__all__ = ["Counted", "Histograms", "Observed", "collect", "discard_state", "read_batch"]
 
 log = logging.getLogger("anydepth_deploy")
 
@@ -109,12 +109,7 @@ def collect(
             paths = pictures[start : start + batch]
             if progress is not None:
                 progress(paths[0].name, start, len(pictures))
-            upright = orientation == "upright"
-            read = [
-                load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe)
-                for path in paths
-            ]
-            images, _ = prepare_batch(read, recipe, max_pixels=max_pixels)
+            images = read_batch(paths, recipe, orientation, max_pixels)
             counted = _count(network, paths, images, done.counted)
             done = _Progress(start + len(paths), counted)
             fresh = True
@@ -125,6 +120,17 @@ def collect(
         if fresh:
             _write_state(state, header, done)
     return done.counted
+
+
+def read_batch(
+    paths: Sequence[Path], recipe: Preprocess, orientation: Orientation, max_pixels: int
+) -> NDArray[np.float32]:
+    """Pictures as the network wants them, [N, 3, H, W]; raises :class:`ImageError`."""
+    upright = orientation == "upright"
+    read = [
+        load_image(path, upright=upright, max_pixels=max_pixels, recipe=recipe) for path in paths
+    ]
+    return prepare_batch(read, recipe, max_pixels=max_pixels)[0]
 
 
 def discard_state(state: Path) -> None:
@@ -230,8 +236,7 @@ def _read_state(state: Path, header: Mapping[str, Any]) -> _Progress | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # zipfile, zlib, numpy and json have many ways to say "damaged"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        log.warning("%s cannot be read (%s): starting anew", state, reason)
+        log.warning("%s cannot be read (%s): starting anew", state, first_line(error))
         return None
 
 

@@ -45,6 +45,11 @@ class StageRun:
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
 
+    @property
+    def prefix(self) -> str:
+        """What the names of its tensors begin with, but for the ``/`` behind it."""
+        return f"{self.stage.name}.{self.variant}"
+
 
 def stage_runs(pieces: Pieces, depth: Depth) -> list[StageRun]:
     """The stages before detections at ``depth``, in the order they run."""

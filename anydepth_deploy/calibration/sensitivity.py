@@ -149,15 +149,14 @@ def _cuts(pieces: Pieces, depth: Depth) -> dict[str, _Cut]:
     graph = assemble_static(pieces, depth, detections=False).graph
     made = set(tensors_of(graph))
     kept = place(graph, lambda node, reason: reason, results=True).kept
+    reasons = [(node.name or "", reason) for node, reason in kept.items()]
     found = {}
     for run in stage_runs(pieces, depth):
         if run.variant is None:
             continue
-        prefix = f"{run.stage.name}.{run.variant}"
         outputs = tuple(here for here, _ in run.outputs if here in made)
-        own = [(node.name or "", reason) for node, reason in kept.items()]
-        inside = tuple((name, reason) for name, reason in own if name.startswith(f"{prefix}/"))
-        found[prefix] = _Cut(prefix, outputs, inside)
+        inside = tuple(item for item in reasons if item[0].startswith(f"{run.prefix}/"))
+        found[run.prefix] = _Cut(run.prefix, outputs, inside)
     return found
 
 

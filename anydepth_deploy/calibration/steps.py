@@ -31,8 +31,8 @@ class Step:
 
     @property
     def prefix(self) -> str:
-        """What the names of its tensors begin with, but for the ``/`` behind it."""
-        return f"{self.run.stage.name}.{self.run.variant}"
+        """That of its run."""
+        return self.run.prefix
 
     @property
     def inputs(self) -> list[tuple[Step | None, str]]:

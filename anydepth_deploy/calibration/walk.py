@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.calibration.graphs import to_bytes
 from anydepth_deploy.calibration.steps import Step
-from anydepth_deploy.errors import CalibrationError, InputError, MissingExtraError, shorten
+from anydepth_deploy.errors import (
+    CalibrationError,
+    InputError,
+    MissingExtraError,
+    first_line,
+    shorten,
+)
 from anydepth_deploy.graph.assemble import assemble_stage
 from anydepth_deploy.graph.pieces import Piece, Pieces
 from anydepth_deploy.runtimes.onnxruntime.engine import STOP_SPINNING
@@ -123,7 +129,7 @@ class _Graph:
             feeds = dict(zip(self._inputs, inputs, strict=True))
             arrays = self._session.run(self._names, feeds)
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
-            raise InputError(f"ONNX Runtime: {_first_line(error)}") from None
+            raise InputError(f"ONNX Runtime: {first_line(error)}") from None
         return dict(zip(self._names, arrays, strict=True))
 
 
@@ -147,7 +153,7 @@ def open_session(model: ir.Model, what: str, threads: int | None) -> Any:
     except Exception as error:  # as above
         raise CalibrationError(
             f"ONNX Runtime {ort.__version__} cannot load {what} with its tensors as outputs: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from None
 
 
@@ -158,7 +164,3 @@ def import_onnxruntime(purpose: str = PURPOSE) -> Any:
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnxruntime", purpose) from None
     return onnxruntime
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

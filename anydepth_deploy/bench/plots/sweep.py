@@ -56,9 +56,7 @@ def sweep_figure(found: Sweep, title: str) -> Figure:
                 alpha=1.0 if item.finalist else 0.55,
                 zorder=3 if chosen else 2,
             )
-        for item, word in ((found.usual, "usual"), (found.best, "deploy")):
-            if item is found.usual and found.best is found.usual and word == "usual":
-                continue
+        for item, word in {found.usual: "usual", found.best: "deploy"}.items():
             rate = item.rates[depth]
             axes.annotate(
                 word,

@@ -23,6 +23,7 @@ from anydepth_deploy.errors import (
     InputError,
     MissingExtraError,
     UsageError,
+    first_line,
     shorten,
 )
 from anydepth_deploy.manifest import RAW_METADATA
@@ -93,7 +94,7 @@ class OnnxRuntimeEngine:
                 )
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}"
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}"
             ) from None
         self.path = path
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -108,7 +109,7 @@ class OnnxRuntimeEngine:
         try:
             found = self._session.run(list(outputs), dict(feeds))
         except Exception as error:
-            raise InputError(f"{self.path.name}: {_first_line(error)}") from None
+            raise InputError(f"{self.path.name}: {first_line(error)}") from None
         return dict(zip(outputs, found, strict=True))
 
 
@@ -169,10 +170,6 @@ def _saturates() -> bool:
     except OSError:
         return True
     return "avx512_vnni" not in flags and "avx_vnni" not in flags
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _edited(path: Path, *, raw: bool, rounded: bool) -> bytes:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from anydepth_deploy.depth import Depth, Predicate
 from anydepth_deploy.errors import InputError
-from anydepth_deploy.families.detr.attention import MultiheadAttention
 from anydepth_deploy.families.detr.backbone import Backbone, Stem
 from anydepth_deploy.families.detr.config import DetrConfig
-from anydepth_deploy.families.detr.decoder import Decoder, anchors, gather_tokens
-from anydepth_deploy.families.detr.encoder import HybridEncoder, position_embedding
+from anydepth_deploy.families.shared.detr.attention import MultiheadAttention
+from anydepth_deploy.families.shared.detr.decoder import Decoder, anchors, gather_tokens
+from anydepth_deploy.families.shared.detr.encoder import HybridEncoder, position_embedding
 from anydepth_deploy.families.shared.stages import (
     POSTPROCESS,
     AnyDepthModel,

@@ -14,9 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr.decoder import anchors, inverse_sigmoid
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.denoising import Denoising
+from anydepth_deploy.families.shared.detr.decoder import anchors, inverse_sigmoid
 
 __all__ = ["Outputs", "training_forward"]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.families.detr.attention import MultiheadAttention
+from anydepth_deploy.families.shared.detr.attention import MultiheadAttention
 from anydepth_deploy.families.shared.norms import SwitchableConv
 from anydepth_deploy.families.shared.repeats import Repeats
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.families.detr.attention import DeformableAttention, MultiheadAttention
+from anydepth_deploy.families.shared.detr.attention import DeformableAttention, MultiheadAttention
 
 __all__ = ["Decoder", "DecoderLayer", "anchors", "inverse_sigmoid"]
 

@@ -1,4 +1,4 @@
-"""Attention blocks of RT-DETR: multi-head attention and multi-scale deformable attention."""
+"""Attention blocks of the DETRs: multi-head attention and multi-scale deformable attention."""
 
 from __future__ import annotations
 
@@ -58,36 +58,62 @@ class MultiheadAttention(nn.Module):
 class DeformableAttention(nn.Module):
     """Multi-scale deformable attention with box references.
 
-    Each head of each query samples ``points`` places per level around its reference box:
-    ``centre + offset / points * size / 2``. Deformable DETR, section 4.1.
+    Each head of each query samples places around its reference box, ``points`` of each level (one
+    number for all, or one a level): ``centre + offset / points * size / 2``. Deformable DETR,
+    section 4.1; points that differ by level: RT-DETRv2, section 3.
+
+    ``projected``: whether memory and result go through a linear layer; D-FINE's do not, there the
+    heads share out the channels of memory as they are. ``discrete``: take the nearest cell, as
+    RT-DETRv2's discrete sampling does, where else four neighbours are weighted.
     """
 
-    def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
+    scale: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        levels: int,
+        points: int | Sequence[int],
+        *,
+        projected: bool = True,
+        discrete: bool = False,
+    ) -> None:
         super().__init__()
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(channels, heads * levels * points)
-        self.value_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.heads, self.levels = heads, levels
+        self.points = (points,) * levels if isinstance(points, int) else tuple(points)
+        self.discrete = discrete
+        total = sum(self.points)
+        self.sampling_offsets = nn.Linear(channels, heads * total * 2)
+        self.attention_weights = nn.Linear(channels, heads * total)
+        self.value_proj = nn.Linear(channels, channels) if projected else None
+        self.output_proj = nn.Linear(channels, channels) if projected else None
+        if not self.is_even:  # half a size, shared out over the points of each level: [points, 1]
+            shares = [[0.5 / count] for count in self.points for _ in range(count)]
+            self.register_buffer("scale", torch.tensor(shares), persistent=False)
         self.reset_parameters()
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every level has as many points."""
+        return len(set(self.points)) == 1
 
     def reset_parameters(self) -> None:
         """Offsets start as rings of growing radius, one direction per head; weights uniform."""
         angle = torch.arange(self.heads, dtype=torch.float32) * (2.0 * math.pi / self.heads)
         ring = torch.stack([angle.cos(), angle.sin()], -1)
         ring = ring / ring.abs().amax(-1, keepdim=True)
-        radius = torch.arange(1, self.points + 1, dtype=torch.float32)
-        offsets = ring[:, None, None] * radius[None, None, :, None]
+        radius = torch.cat([torch.arange(1.0, count + 1) for count in self.points])
+        offsets = ring[:, None] * radius[None, :, None]
         nn.init.zeros_(self.sampling_offsets.weight)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(
-                offsets.expand(self.heads, self.levels, self.points, 2).reshape(-1)
-            )
+            self.sampling_offsets.bias.copy_(offsets.reshape(-1))
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            if linear is not None:
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
     def forward(
         self,
@@ -98,31 +124,56 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """``query`` [N, Q, C], ``reference`` [N, Q, 4] (cx, cy, w, h in 0..1), ``memory``
         [N, S, C] with the levels of ``shapes`` (height, width) one after the other -> [N, Q, C]."""
-        heads, levels, points = self.heads, self.levels, self.points
+        heads, total = self.heads, sum(self.points)
         # [N * heads, d, S]: grid sampling wants channels first, one map per head.
-        value = self.value_proj(memory).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
-        value = value.flatten(0, 1)
-        # [N, Q, heads, levels * points, 2] in 0..1, then -1..1 as grid_sample counts.
-        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels * points, 2))
+        value = memory if self.value_proj is None else self.value_proj(memory)
+        value = value.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
+        # [N, Q, heads, points of all levels, 2] in 0..1.
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, total, 2))
         centre, size = reference[:, :, None, None, :2], reference[:, :, None, None, 2:]
-        grid = (centre + offsets * (size * (0.5 / points))) * 2 - 1
-        grid = grid.transpose(1, 2).flatten(0, 1).unflatten(2, (levels, points))
-        weights = self.attention_weights(query).unflatten(-1, (heads, levels * points))
+        scale = 0.5 / self.points[0] if self.is_even else self.scale
+        places = centre + offsets * (size * scale)
+        if not self.discrete:
+            places = places * 2 - 1  # -1..1, as grid_sample counts
+        places = places.transpose(1, 2).flatten(0, 1)
+        parts: Sequence[Tensor] = ()
+        if self.is_even:
+            places = places.unflatten(2, (self.levels, self.points[0]))
+        else:
+            parts = places.split(self.points, dim=2)
+        weights = self.attention_weights(query).unflatten(-1, (heads, total))
         weights = weights.softmax(-1).transpose(1, 2).flatten(0, 1).unsqueeze(1)
 
         maps = value.split([height * width for height, width in shapes], dim=-1)
-        sampled = [
-            F.grid_sample(
-                maps[level].unflatten(-1, shape),
-                grid[:, :, level],
-                mode="bilinear",
-                padding_mode="zeros",
-                align_corners=False,
+        sampled = []
+        for level, shape in enumerate(shapes):
+            cells = maps[level] if self.discrete else maps[level].unflatten(-1, shape)
+            place = places[:, :, level] if self.is_even else parts[level]
+            sampled.append(
+                _nearest(cells, place, shape) if self.discrete else _between(cells, place)
             )
-            for level, shape in enumerate(shapes)
-        ]
-        # [N * heads, d, Q, levels * points] weighted and summed -> [N, Q, C].
+        # [N * heads, d, Q, points of all levels] weighted and summed -> [N, Q, C].
         mixed = (torch.cat(sampled, dim=-1) * weights).sum(-1)
-        mixed = mixed.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2)
-        output: Tensor = self.output_proj(mixed.contiguous())
+        mixed = mixed.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
+        output: Tensor = mixed if self.output_proj is None else self.output_proj(mixed)
         return output
+
+
+def _between(cells: Tensor, places: Tensor) -> Tensor:
+    """Four neighbours of each place, weighted: cells [B, d, h, w], places [B, Q, P, 2] (x, y in
+    -1..1) -> [B, d, Q, P]; zero outside the map."""
+    return F.grid_sample(cells, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _nearest(cells: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The cell ``int(place * side + 0.5)`` of each place, which lies in 0..1, clipped to the map:
+    cells [B, d, S], places [B, Q, P, 2] (x, y) -> [B, d, Q, P].
+
+    Each axis is clipped by itself, as transformers does. The authors clip both to the height, which
+    is the same on square maps; agreement with them on others is not promised.
+    """
+    height, width = shape
+    column = (places[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)
+    row = (places[..., 1] * height + 0.5).to(torch.int64).clamp(0, height - 1)
+    index = (row * width + column).flatten(1).unsqueeze(1).expand(-1, cells.shape[1], -1)
+    return cells.gather(2, index).reshape(*cells.shape[:2], -1, places.shape[2])

@@ -39,9 +39,10 @@ from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.checkpoints.wrappers import Unwrapped, unwrap
 from anydepth_deploy.documents import utf8_path
-from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.errors import CheckpointError, UsageError, shorten
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
+from anydepth_deploy.families.shared.settling import Beside, Said, Settled
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.reading.regular import open_regular
@@ -66,7 +67,9 @@ class Checkpoint:
     the file has; ``weights`` says which entry they came from (``ema``, ``model`` or ``state
     dict``); ``extra`` holds the plain values beside the weights and, where the network was saved
     as an object, what it says about itself (``class_names``, ``input_size``, ``stride``, ``nc``,
-    ``yaml``, ``layers``); ``notes`` say in words what of the file was left out.
+    ``yaml``, ``layers``); ``notes`` say in words what of the file was left out. ``chosen``: what no
+    key reveals, as it was said or assumed, by the fields of
+    :class:`~anydepth_deploy.families.shared.settling.Said`; ``assumed``: which of it nobody said.
     """
 
     path: Path
@@ -76,6 +79,8 @@ class Checkpoint:
     weights: str
     extra: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str] | None:
@@ -114,12 +119,14 @@ class Checkpoint:
 
 
 @usual_state()
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and recognise a checkpoint file.
+def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
+    """Read and recognise a checkpoint file. ``said``: what a person says of it that no key reveals.
 
     Raises :class:`CheckpointError` when the file is missing, truncated, not a checkpoint, holds
-    objects that would have to be executed, or belongs to no known family.
+    objects that would have to be executed, or belongs to no known family; :class:`UsageError` where
+    something is said that a family has no choice of.
     """
+    said = said or Said()
     path = check_present(path)
     read = _read_safetensors if _is_safetensors(path) else _read_archive
     state, weights, extra, notes = read(path)
@@ -130,11 +137,35 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         message = str(error)
         prefix = f"checkpoint {path}: "
         raise CheckpointError(message if message.startswith(prefix) else prefix + message) from None
-    found = Checkpoint(path, family, config, state, weights, extra, notes)
+    settled = _settle(family, config, state, Beside(f"checkpoint {path}", said))
+    found = Checkpoint(
+        path,
+        family,
+        settled.config,
+        settled.state,
+        weights,
+        extra,
+        (*notes, *settled.notes),
+        settled.chosen,
+        settled.assumed,
+    )
+    config, notes = found.config, found.notes
     if found.class_names is None and not extra.keys().isdisjoint(NAMES):
         note = f"left out: class names that do not fit {config.classes} classes or cannot be shown"
         found = replace(found, notes=(*notes, note))
     return found
+
+
+def _settle(family: Family, config: Any, state: dict[str, Tensor], beside: Beside) -> Settled:
+    for name, value in beside.said.words.items():
+        words = family.choices.get(name, ())
+        if value not in words:
+            option = f"--{name.replace('_', '-')}"
+            able = f"expected one of {', '.join(words)}" if words else "leave it out"
+            raise UsageError(f"{option} {value}: {family.title} has no such choice; {able}")
+    if family.settle is None:
+        return Settled(config, state)
+    return family.settle(config, state, beside)
 
 
 @usual_state()

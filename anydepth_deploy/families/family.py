@@ -13,7 +13,7 @@ Importing a family imports no torch: engines are verified on devices that have n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.families.shared.outputs import Outputs, Raw
@@ -21,6 +21,7 @@ from anydepth_deploy.families.shared.sizes import Refusal
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.shared.recipe import Recipe, TrainSettings
+    from anydepth_deploy.families.shared.settling import Beside, Settled
     from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["Family", "Outputs", "Raw", "Refusal", "Shapes", "Training"]
@@ -58,6 +59,13 @@ class Family:
     of another family, and a :class:`Refusal` for networks that are this family's but cannot be
     deployed: a static one, a size that is not known. It does not raise, whatever a file holds.
 
+    ``settle`` is asked next, where a family has it: from the configuration, the tensors by key and
+    what is known beside them (:class:`~anydepth_deploy.families.shared.settling.Beside`) it gives
+    what is built and loaded, tensors by the network's own names; it may raise
+    :class:`CheckpointError` for tensors and words that contradict each other. ``choices``: what no
+    key reveals and a person may say, a field of
+    :class:`~anydepth_deploy.families.shared.settling.Said` with its words.
+
     ``build``: the network of a configuration, weights as they come. ``training``: None for a
     family that cannot be trained here. ``prefix``: before the names of its sizes where those of
     all families stand in one list.
@@ -72,6 +80,8 @@ class Family:
     build: Callable[[Any], AnyDepthModel]
     training: Training | None = None
     prefix: str | None = None
+    settle: Callable[[Any, Mapping[str, Any], Beside], Settled] | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def size_names(self) -> dict[str, str]:

@@ -41,6 +41,8 @@ GROUP = "anydepth_deploy.families"
 BUILT_IN = {
     "anydepth-detr": "anydepth_deploy.families.detr:FAMILY",
     "anydepth-yolo": "anydepth_deploy.families.yolo:FAMILY",
+    "rt-detr": "anydepth_deploy.families.rtdetr:FAMILY",
+    "d-fine": "anydepth_deploy.families.dfine:FAMILY",
 }
 """The families of this package, and where they are."""
 

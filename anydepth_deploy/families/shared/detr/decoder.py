@@ -22,6 +22,8 @@ __all__ = [
     "QueryDecoder",
     "gather_tokens",
     "inverse_sigmoid",
+    "reset_box_head",
+    "reset_score_head",
 ]
 
 CLASS_PRIOR = 0.01
@@ -218,6 +220,7 @@ class Decoder(QueryDecoder):
         position: Sequence[int] | None = None,
         names: tuple[str, str] = ("0", "1"),
         activation: Activation = F.relu,
+        feedforward_activation: Activation = F.relu,
         discrete: bool = False,
     ) -> None:
         inner = (2 * channels,) if position is None else position
@@ -238,7 +241,7 @@ class Decoder(QueryDecoder):
                     feedforward,
                     len(in_channels),
                     points,
-                    activation=activation,
+                    activation=feedforward_activation,
                     discrete=discrete,
                 )
                 for _ in range(layers)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from conftest import random_images
 from oracle_detr import position_embedding
 from static_detrs import save_hugging_face
 from torch import Tensor, nn
-
-import transformers
 from transformers.models.d_fine import modeling_d_fine
 from transformers.models.rt_detr import modeling_rt_detr
 from transformers.models.rt_detr_v2 import modeling_rt_detr_v2
@@ -36,7 +36,8 @@ def open_transformers(folder: Path, model: Any, layout: str, activation: str = "
     network, found = transformers.AutoModelForObjectDetection.from_pretrained(
         folder, output_loading_info=True, attn_implementation="eager"
     )
-    assert not found["missing_keys"] and not found["mismatched_keys"], found
+    assert not found["missing_keys"], found
+    assert not found["mismatched_keys"], found
     for module in network.modules():
         if type(module).__name__.endswith("SinePositionEmbedding"):
             module.forward = _authors_position(module.embed_dim)
@@ -80,20 +81,49 @@ def _set(module: Any, activation: str) -> None:
 
 
 def run_transformers(network: Any, images: Tensor, layers: int) -> list[dict[str, Tensor]]:
-    """Logits [N, Q, classes] and boxes [N, Q, 4] of every exit, the first layer first."""
+    """Logits [N, Q, classes], boxes [N, Q, 4] and queries [N, Q] of every exit, the first layer
+    first."""
     exits = []
     with torch.no_grad():
         if network.config.model_type != "d_fine":
             found = network(images)
+            queries = _queries(found)
             return [
                 {
                     "logits": found.intermediate_logits[:, index],
                     "boxes": found.intermediate_reference_points[:, index],
+                    "queries": queries,
                 }
                 for index in range(layers)
             ]
         for index in range(layers):  # it gives logits of one layer, which may be any
             network.model.decoder.eval_idx = index
             found = network(images)
-            exits.append({"logits": found.logits, "boxes": found.pred_boxes})
+            exits.append(
+                {"logits": found.logits, "boxes": found.pred_boxes, "queries": _queries(found)}
+            )
     return exits
+
+
+def _queries(found: Any) -> Tensor:
+    """The tokens that it chose, by its own scores."""
+    scores = found.enc_outputs_class.max(-1).values
+    return scores.topk(found.logits.shape[1], dim=1).indices
+
+
+def assert_every_exit_equals(model: Any, network: Any) -> None:
+    """Batches of two, square and not, query by query whatever their order."""
+    dtype = next(model.parameters()).dtype
+    for height, width in ((160, 160), (96, 192)):
+        images = torch.from_numpy(random_images(2, height, width)).to(dtype)
+        exits = run_transformers(network, images, model.config.decoder_layers)
+        for number, expected in enumerate(exits, 1):
+            with torch.no_grad():
+                found = model(images, f"L{number}")
+            for row in range(2):
+                order, other = found["queries"][row].argsort(), expected["queries"][row].argsort()
+                same = found["queries"][row][order] == expected["queries"][row][other]
+                assert bool(same.all()), (height, width, number)
+                for name, limit in (("logits", 1e-4), ("boxes", 1e-5)):
+                    gap = found[name][row][order] - expected[name][row][other]
+                    assert gap.abs().max() < limit, (height, width, number, name, gap.abs().max())

@@ -28,7 +28,9 @@ def recognise_dfine(shapes: Shapes) -> DFineConfig | Refusal | None:
 
     None when these are not the keys of a D-FINE; a refusal for one that is built otherwise.
     """
-    if any("_skip" in key for key in shapes) or find_relative(shapes) is not None:
+    if not any("lqe_layers." in key for key in shapes) or any("_skip" in key for key in shapes):
+        return None
+    if find_relative(shapes) is not None:
         return None
     reader = Reader(renamed_shapes(shapes))
     if not reader.has("decoder.decoder.lqe_layers"):

@@ -15,6 +15,9 @@ from anydepth_deploy.families.shared.detr.structure import (
 
 __all__ = ["recognise_rtdetr"]
 
+LAYERS = "decoder.layers."
+"""Is in keys of every layout."""
+
 POSITION = "decoder.query_pos_head.layers"
 
 
@@ -28,6 +31,8 @@ def recognise_rtdetr(shapes: Shapes) -> RTDetrConfig | Refusal | None:
         return None
     if (relative := find_relative(shapes)) is not None:
         return relative
+    if not any(LAYERS in key for key in shapes):
+        return None
     reader = Reader(renamed_shapes(shapes))
     if not reader.has("decoder.decoder.layers") or reader.has("decoder.decoder.lqe_layers"):
         return None
@@ -50,4 +55,3 @@ def _read(reader: Reader) -> RTDetrConfig:
         position=tuple(reader.side(f"{POSITION}.{i}.weight") for i in range(layers - 1)),
         decoder_activation="silu" if release == "deim" else "relu",
     )
-

@@ -28,12 +28,14 @@ RELATIVES = (
 """Names, and how a key of each begins; the first that fits."""
 
 
+_ANY = re.compile("|".join(pattern for _, pattern in RELATIVES))
+
+
 def find_relative(keys: Iterable[str]) -> Refusal | None:
     """A refusal that names the detector whose keys these are; None where none is known."""
-    keys = list(keys)
+    keys = list(filter(_ANY.match, keys))
     for name, pattern in RELATIVES:
-        sign = re.compile(pattern)
-        if found := next((key for key in keys if sign.match(key)), None):
+        if found := next((key for key in keys if re.match(pattern, key)), None):
             return Refusal(
                 f"these look like the weights of {name} (key {shorten([repr(found)])}), which is "
                 "not supported; expected an any-depth detector, RT-DETR, RT-DETRv2, D-FINE, DEIM "

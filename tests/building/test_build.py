@@ -170,6 +170,8 @@ def test_other_targets_precisions_and_batches(
     assert item.engine.layers.keys() == {precision}
     assert (item.engine.batch, item.engine.workspace) == (batch, 1 << 30)
     assert item.depth == str(lowered.table.space.base)
+    # TensorRT-RTX has no operator that suppresses.
+    assert item.engine.detections == (lowered.manifest.suppression is None)
 
 
 def test_what_a_t4_cannot_deliver(lowered: Bundle, tmp_path: Path) -> None:

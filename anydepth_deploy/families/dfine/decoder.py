@@ -145,8 +145,6 @@ class DFineDecoder(QueryDecoder):
     follows from the first layer. ``up`` and ``reg_scale``, [1] each, say how far bins reach.
     """
 
-    boxes_of_chosen = True
-
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -22,6 +22,7 @@ class DFINE(StaticDetr):
     """Parameter names are those of the authors' checkpoints."""
 
     family = "d-fine"
+    counts_all_boxes = False
     config: DFineConfig
     decoder: DFineDecoder
 

@@ -73,10 +73,12 @@ def training_forward(
     decoder = model.decoder
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in encoded)
     memory = decoder.tokens(encoded)
-    features, class_logits, box_logits = decoder.propose(memory, *_anchors(shapes, images.device))
+    anchor_logits, valid = _anchors(shapes, images.device)
+    features, class_logits = decoder.classify(memory, valid)
     chosen = decoder.select(class_logits.detach())
-    encoder_boxes = _rows(box_logits, chosen).sigmoid()
-    target = _rows(features, chosen).detach()
+    proposed, box_logits = decoder.propose(features, anchor_logits, chosen)
+    encoder_boxes = box_logits.sigmoid()
+    target = proposed.detach()
     reference = encoder_boxes.detach()
     mask: Tensor | None = None
     extra = 0

@@ -69,9 +69,6 @@ class QueryDecoder(nn.Module):
     convolution of its own; elsewhere its channels are those of the decoder already.
     """
 
-    boxes_of_chosen = False
-    """Whether encoder boxes are computed for the chosen tokens only."""
-
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -121,18 +118,24 @@ class QueryDecoder(nn.Module):
         features = self.enc_output(torch.where(valid, memory, 0.0))
         return features, self.enc_score_head(features)
 
-    def propose(
-        self, memory: Tensor, anchor_logits: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score every token: features [N, S, C], class logits [N, S, classes], box logits
-        [N, S, 4]. ``anchor_logits`` and ``valid`` come from
-        :func:`~anydepth_deploy.families.shared.detr.queries.anchors`."""
-        features, class_logits = self.classify(memory, valid)
-        return features, class_logits, self.enc_bbox_head(features) + anchor_logits
-
     def select(self, class_logits: Tensor) -> Tensor:
         """The tokens that become queries: int64 [N, Q], best class logit first."""
         return class_logits.amax(-1).topk(self.queries, dim=1).indices
+
+    def propose(
+        self, features: Tensor, anchor_logits: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features [N, Q, C] and box logits [N, Q, 4] of the chosen ``tokens`` (int64 [N, Q]).
+
+        RT-DETR's authors compute the boxes of all tokens, of which nothing but these is used.
+        ``anchor_logits`` come from :func:`~anydepth_deploy.families.shared.detr.queries.anchors`.
+        """
+        chosen = gather_tokens(features, tokens)
+        return chosen, self.enc_bbox_head(chosen) + F.embedding(tokens, anchor_logits[0])
+
+    def box_weights(self) -> list[Tensor]:
+        """The matrices of the box head of query selection."""
+        return [matrix for matrix in self.enc_bbox_head.parameters() if matrix.dim() == 2]
 
 
 def reset_score_head(head: nn.Linear) -> None:

@@ -60,15 +60,23 @@ class DFINE(StaticDetr):
             discrete=config.sampling == "discrete",
         )
 
+    @property
+    def memory_names(self) -> tuple[str, ...]:
+        """Maps, where they are not the encoder's own."""
+        if not self.decoder.projected:
+            return ()
+        return tuple(f"memory{stride}" for stride in self.strides)
+
     def layer_stage(
         self, index: int, shapes: Sequence[tuple[int, int]]
     ) -> tuple[tuple[str, ...], tuple[str, ...], nn.Module]:
         """The first layer makes the anchor boxes that the others are told."""
         layer = DecoderVariant(self.decoder, index, shapes)
+        maps = self.memory_names or self.encoded_names
         if index == 0:
             made = ("target", "boxes", "edges", "anchor", "logits")
-            return ("target", "boxes", "memory"), made, layer
-        read = ("target", "boxes", "edges", "anchor", "memory")
+            return ("target", "boxes", *maps), made, layer
+        read = ("target", "boxes", "edges", "anchor", *maps)
         return read, ("target", "boxes", "edges", "logits"), layer
 
     def after_random_weights(self) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Layers",
     "Mlp",
     "QueryDecoder",
+    "as_tokens",
     "gather_tokens",
     "inverse_sigmoid",
     "reset_box_head",
@@ -107,10 +108,15 @@ class QueryDecoder(nn.Module):
         reset_score_head(self.enc_score_head)
         reset_box_head(self.enc_bbox_head)
 
-    def tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Project the encoder's maps; their cells become tokens [N, S, C], fine to coarse."""
-        projected = [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
-        return torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)
+    def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's maps with the decoder's channels: [N, C, h, w] each."""
+        return [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
+
+    def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What the layers read of the encoder's ``maps`` beside these themselves, and the tokens
+        [N, S, C] that queries are chosen from; here both are the same."""
+        tokens = as_tokens(self.project(maps))
+        return (tokens,), tokens
 
     def classify(self, memory: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, S, C] and class logits [N, S, classes] of every token; ``valid`` comes from
@@ -136,6 +142,11 @@ class QueryDecoder(nn.Module):
     def box_weights(self) -> list[Tensor]:
         """The matrices of the box head of query selection."""
         return [matrix for matrix in self.enc_bbox_head.parameters() if matrix.dim() == 2]
+
+
+def as_tokens(maps: Sequence[Tensor]) -> Tensor:
+    """The cells of ``maps`` [N, C, h, w] one after the other: [N, S, C]."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
 
 
 def reset_score_head(head: nn.Linear) -> None:
@@ -188,7 +199,7 @@ class DecoderLayer(nn.Module):
         ``memory`` [N, S, C]; ``mask`` bool [Q, Q], true where self-attention is forbidden."""
         query = target + position
         target = self.norm1(target + self.self_attn(query, query, target, mask))
-        crossed = self.cross_attn(target + position, reference, memory, shapes)
+        crossed = self.cross_attn(target + position, reference, [memory], shapes)
         target = self.norm2(target + crossed)
         inner = self.activation(self.linear1(target))
         output: Tensor = self.norm3(target + self.linear2(inner))

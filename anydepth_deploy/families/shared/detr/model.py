@@ -103,7 +103,8 @@ class DetrModel(AnyDepthModel):
             memory, features, class_logits = selection.score(maps)
             gap = selection_gap(class_logits, chosen)
             target, boxes = selection.pick(features, chosen)
-            tensors.update(memory=memory, target=target, boxes=boxes, queries=chosen)
+            tensors.update(zip(self.memory_names, memory, strict=True))
+            tensors.update(target=target, boxes=boxes, queries=chosen)
 
         tensors = self.flow(images, depth, revise=take_over)
         return self.comparison(tensors, gap)
@@ -118,6 +119,11 @@ class DetrModel(AnyDepthModel):
         return tuple(f"stride{stride}" for stride in self.strides)
 
     @property
+    def memory_names(self) -> tuple[str, ...]:
+        """Tensors of the flow that the decoder's layers read and query selection makes."""
+        return ("memory",)
+
+    @property
     def encoded_names(self) -> tuple[str, ...]:
         """Tensors of the flow between encoder and queries."""
         return tuple(f"encoded{stride}" for stride in self.strides)
@@ -130,7 +136,7 @@ class DetrModel(AnyDepthModel):
                 "queries",
                 "decoder",
                 self.encoded_names,
-                ("memory", "target", "boxes", "queries"),
+                (*self.memory_names, "target", "boxes", "queries"),
                 {"full": QuerySelection(self.decoder, self.shapes(size), device)},
                 spared=self._spared(size) if self.counts_all_boxes else 0,
             )

@@ -40,7 +40,8 @@ def anchors(
 
 
 class QuerySelection(nn.Module):
-    """Encoder maps -> memory, and the target and reference boxes of the selected queries."""
+    """Encoder maps -> what the decoder remembers of them, the target and reference boxes of the
+    selected queries, and these (int64 [N, Q])."""
 
     anchor_logits: Tensor
     valid: Tensor
@@ -54,20 +55,20 @@ class QuerySelection(nn.Module):
         self.register_buffer("anchor_logits", anchor_logits, persistent=False)
         self.register_buffer("valid", valid, persistent=False)
 
-    def score(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Memory, features and class logits of every token."""
-        memory = self.decoder.tokens(maps)
-        return (memory, *self.decoder.classify(memory, self.valid))
+    def score(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """What the decoder remembers; features and class logits of every token."""
+        memory, tokens = self.decoder.remember(maps)
+        return (memory, *self.decoder.classify(tokens, self.valid))
 
     def pick(self, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Target and reference boxes of the chosen tokens."""
         target, box_logits = self.decoder.propose(features, self.anchor_logits, queries)
         return target, torch.sigmoid(box_logits)
 
-    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         memory, features, class_logits = self.score(maps)
         queries = self.decoder.select(class_logits)
-        return (memory, *self.pick(features, queries), queries)
+        return (*memory, *self.pick(features, queries), queries)
 
 
 def are_tokens(chosen: Tensor, shape: tuple[int, int], count: int) -> bool:

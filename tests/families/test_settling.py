@@ -91,9 +91,14 @@ def test_rtdetrs_by_generation(tmp_path: Path) -> None:
     assert (first.config.release, first.chosen) == ("v1", {})
     second = read(tmp_path, authors_state(static_detr("rt-detr"), "v2"))
     assert (second.config.release, second.assumed) == ("v2", {"sampling": "bilinear"})
-    unknown = {"queries": 300, "max_detections": 300}  # of sizes that nobody published
-    changes = {"position": (64, 64), "decoder_activation": "silu", "release": "deim"}
-    deim = static_detr("rt-detr", **changes, **unknown)
+    deim = static_detr(
+        "rt-detr",
+        position=(64, 64),
+        decoder_activation="silu",
+        release="deim",
+        queries=300,  # as of sizes that nobody published
+        max_detections=300,
+    )
     third = read(tmp_path, authors_state(deim, "v2"))
     assert (third.config.release, third.config.decoder_activation) == ("deim", "silu")
     assert third.chosen == {}
@@ -254,10 +259,8 @@ def _recognised(shapes: dict[str, tuple[int, ...]]) -> Any:
     return recognise_rtdetr(shapes) or recognise_dfine(shapes)
 
 
-def test_a_bundle_remembers_what_it_was_exported_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """So that verifying asks nobody again; inspect says what was assumed."""
+def test_a_bundle_remembers_what_it_was_exported_with(tmp_path: Path) -> None:
+    """So that verifying asks nobody again."""
     model = static_detr("d-fine", decoder_activation="silu")
     file = save_authors(tmp_path / "c.pth", authors_state(model, "d-fine"))
     said = Said(decoder_activation="silu")
@@ -267,11 +270,19 @@ def test_a_bundle_remembers_what_it_was_exported_with(
     opened = open_bundle(bundle.path)
     batches = [torch.rand(2, 3, 160, 160).numpy()]
     assert verify(opened, str(file), batches).passed
-    show(describe_checkpoint(file), every=False, as_json=False)
+    with pytest.raises(BundleError, match="another"):  # the same file is another network now
+        export_bundle(file, tmp_path / "bundle", depth="L1", raw=True)
+
+
+def test_inspect_says_what_was_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = save_authors(tmp_path / "c.pth", authors_state(static_detr("d-fine"), "d-fine"))
+    found = describe_checkpoint(file)
+    assert found["said"] == found["assumed"] == {"decoder_activation": "relu"}
+    assert found["layout"] == "authors"
+    show(found, every=False, as_json=False)
     assert "ASSUMED: decoder_activation relu" in capsys.readouterr().out
+    said = Said(decoder_activation="silu")
     show(describe_checkpoint(file, said=said), every=False, as_json=False)
     out = capsys.readouterr().out
     assert "ASSUMED" not in out
     assert "decoder_activation: silu" in out
-    with pytest.raises(BundleError, match="another"):  # the same file is another network now
-        export_bundle(file, tmp_path / "bundle", depth="L1", raw=True)

@@ -217,6 +217,17 @@ def test_what_is_saved_in_two_files(tmp_path: Path) -> None:
     assert "weights in two of its files" in refused(parts)
 
 
+def test_points_without_scales_are_the_documents(tmp_path: Path) -> None:
+    model = static_detr("d-fine", points=(4, 4, 4), queries=300, max_detections=300)
+    folder = save_hugging_face(tmp_path / "folder", model, "d-fine")
+    state = load_file(folder / "model.safetensors")
+    kept = {key: value for key, value in state.items() if "num_points_scale" not in key}
+    save_file(kept, folder / "model.safetensors")
+    found = read_checkpoint(folder)
+    assert found.config.points == (4, 4, 4)
+    assert same_weights(load_model(found), model)
+
+
 def test_a_missing_part_of_attention_is_named(tmp_path: Path) -> None:
     folder = save_hugging_face(tmp_path / "folder", static_detr("rt-detr"), "v1")
     state = load_file(folder / "model.safetensors")

@@ -13,12 +13,12 @@ from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.exporting.export import export_bundle
-from anydepth_deploy.families.registry import BUILT_IN, find_family
+from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco
 
-FAMILIES = tuple(BUILT_IN)
+FAMILIES = ("anydepth-detr", "anydepth-yolo")
 CHECKPOINTS = {name: ROOT / "checkpoints" / f"{name}-tiny-shapes.pth" for name in FAMILIES}
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},

@@ -13,6 +13,9 @@ from anydepth_deploy.families.shared.stages import Size, Stage
 
 __all__ = ["StaticDetr"]
 
+CLASS_SPREAD, CLASS_DOUBT = 3.0, 6.0
+"""Of random class logits, whose spread is about 1: one in fifty is above 0 then."""
+
 
 class StaticDetr(DetrModel):
     """A backbone and an encoder that always run, and a decoder that stops after any layer."""
@@ -40,5 +43,11 @@ class StaticDetr(DetrModel):
         ]
 
     def after_random_weights(self) -> None:
+        """Class heads judge as trained ones do: most pairs of query and class are clearly not
+        there, a few clearly are. Else all would be, and which of them is best would be a toss."""
+        with torch.no_grad():
+            for head in (self.decoder.enc_score_head, *self.decoder.dec_score_head):
+                head.weight.mul_(CLASS_SPREAD)
+                head.bias.sub_(CLASS_DOUBT)
         if isinstance(self.backbone, HGNetV2):
             self.backbone.after_random_weights()

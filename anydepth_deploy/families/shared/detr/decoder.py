@@ -70,6 +70,9 @@ class QueryDecoder(nn.Module):
     convolution of its own; elsewhere its channels are those of the decoder already.
     """
 
+    dec_score_head: nn.ModuleList
+    """Of each layer, like ``enc_score_head``."""
+
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -160,8 +160,9 @@ class DeformableAttention(nn.Module):
         """What is sampled, by level: [N * heads, d, h, w], one map per head, since grid sampling
         wants channels first."""
         if self.value_proj is None:  # nothing moves
-            return [level.unflatten(1, (self.heads, -1)).flatten(0, 1) for level in memory]
-        value: Tensor = self.value_proj(memory[0])
+            width = memory[0].shape[1] // self.heads
+            return [level.reshape(-1, width, *level.shape[2:]) for level in memory]
+        value = self.value_proj(memory[0])
         value = value.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
         maps = value.split([height * width for height, width in shapes], dim=-1)
         return [level.unflatten(-1, shape) for level, shape in zip(maps, shapes, strict=True)]

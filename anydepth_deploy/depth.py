@@ -3,8 +3,9 @@
 A *gate* is one run-time choice. A *depth* is a full setting of all gates of a model, written as
 text: ``FFTT-F-6`` (groups of gates joined by dashes, ``F`` = runs in full, ``T`` = refinement
 skipped, a number = that many layers run). Where all gates count layers, numbers get a letter,
-``L3``: digits alone are a row of a table, everywhere. A *ladder* is an ordered tuple of depths from
-``base`` (everything skipped) to ``super`` (nothing skipped); each rung is a *level*.
+``L3``: digits alone are a row of a table, everywhere. A network without gates has one depth,
+``full``. A *ladder* is an ordered tuple of depths from ``base`` (everything skipped) to ``super``
+(nothing skipped), of one depth where they are the same; each rung is a *level*.
 
 Nothing here knows a model family: a family describes its gates as a :class:`DepthSpace`.
 """
@@ -34,6 +35,10 @@ __all__ = [
     "parse_ladder",
     "variant_name",
 ]
+
+
+FULL = "full"
+"""The text of the only depth of a network without gates."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,13 @@ class DepthSpace:
             return self.super
         if word.lower() == "base":
             return self.base
+        if not self.gates:
+            if word.lower() == FULL:
+                return self.super
+            raise DepthError(
+                f"unknown depth '{text}': this model has no gates, its one depth is '{FULL}' "
+                "('super', 'base' and 'level:0' name it, too)"
+            )
         groups = word.upper().split("-")
         gates = [list(group) for _, group in itertools.groupby(self.gates, lambda gate: gate.group)]
         problem = DepthError(
@@ -183,6 +195,8 @@ class DepthSpace:
         return "L" if all(gate.layers for gate in self.gates) else ""
 
     def _format(self, settings: tuple[int, ...]) -> str:
+        if not settings:
+            return FULL
         pairs = zip(self.gates, settings, strict=True)
         groups = itertools.groupby(pairs, lambda pair: pair[0].group)
         return "-".join(
@@ -208,7 +222,7 @@ class DepthTable:
 
     def __post_init__(self) -> None:
         for ladder in (self.ladder, self.first or self.ladder):
-            if len(ladder) < 2 or ladder[0] != self.space.base or ladder[-1] != self.space.super:
+            if not ladder or ladder[0] != self.space.base or ladder[-1] != self.space.super:
                 raise DepthError(
                     f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
                     f"found: {shorten(ladder)}"
@@ -252,9 +266,9 @@ class DepthTable:
                 return self.space.parse(depth)
             level = int(match.group(1))
             if not 0 <= level < self.levels:
+                has = "one level, 0" if self.levels == 1 else f"levels 0 to {self.levels - 1}"
                 raise DepthError(
-                    f"unknown depth '{depth}': the ladder has levels 0 to {self.levels - 1} "
-                    f"({shorten(self.ladder, 12)})"
+                    f"unknown depth '{depth}': the ladder has {has} ({shorten(self.ladder, 12)})"
                 )
             return self.ladder[level]
         row = _integer(depth)
@@ -264,10 +278,7 @@ class DepthTable:
                 f"'{self.space.example}', 'level:K', a row or a Depth"
             )
         if not 0 <= row < len(self.rows):
-            ladder = "" if self.first else f", of which 0 to {self.levels - 1} are the ladder"
-            raise DepthError(
-                f"unknown depth row {row}: rows go from 0 to {len(self.rows) - 1}{ladder}"
-            )
+            raise DepthError(f"unknown depth row {row}: {self._rows_in_words()}")
         return self.rows[row]
 
     def select(self, text: str) -> tuple[Depth, ...]:
@@ -286,6 +297,15 @@ class DepthTable:
                 found = iter((self.find(word.strip()),))
             chosen.update(dict.fromkeys(found))
         return tuple(chosen)
+
+    def _rows_in_words(self) -> str:
+        if len(self.rows) == 1:
+            return "the only row is 0"
+        words = f"rows go from 0 to {len(self.rows) - 1}"
+        if self.first:
+            return words
+        last = self.levels - 1
+        return f"{words}, of which 0 {f'to {last} are' if last else 'is'} the ladder"
 
     @cached_property
     def _row_of(self) -> dict[Depth, int]:

@@ -103,7 +103,10 @@ def show(
         f"{found['parameters'] / 1e6:.3f} M parameters, {len(found['classes'])} classes, "
         f"input {height}x{width}, weights: {found['weights']}"
     )
-    console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
+    count = len(found["depths"])
+    console.print_line(
+        f"gates: {gates or 'none'}; {'one depth' if count == 1 else f'{count} depths'}"
+    )
     if about := found.get("about"):
         console.print_line(", ".join(f"{key}: {_shown(value)}" for key, value in about.items()))
     for note in found.get("notes", []):

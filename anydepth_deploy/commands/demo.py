@@ -154,7 +154,8 @@ def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Non
     picture = data.load(busiest)
     prepared, geometry = prepare(picture, bundle.manifest.preprocess)
     drawings, titles = [], []
-    for name in ("base", "super"):
+    table = bundle.table
+    for name in ("base", "super") if table.levels > 1 else ("super",):
         found = session.run(prepared[None], name).image(0, THRESHOLD)
         boxes = geometry.to_picture(found.boxes)
         shown = Detections(found.labels, boxes, found.scores)

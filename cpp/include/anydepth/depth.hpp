@@ -79,6 +79,9 @@ class ANYDEPTH_EXPORT DepthTable {
   std::optional<std::size_t> level(std::size_t row) const;
 
  private:
+  /// What rows there are, for messages.
+  std::string rows_in_words() const;
+
   std::vector<Gate> gates_;
   std::vector<int> base_;
   std::vector<Depth> rows_;

@@ -30,6 +30,7 @@ __all__ = [
     "DepthTable",
     "Gate",
     "Predicate",
+    "count_depths",
     "ladder_words",
     "names_whole_ladder",
     "parse_ladder",
@@ -314,6 +315,11 @@ class DepthTable:
     @cached_property
     def _level_of(self) -> dict[Depth, int]:
         return {depth: level for level, depth in enumerate(self.ladder)}
+
+
+def count_depths(count: int) -> str:
+    """``one depth``, ``192 depths``."""
+    return "one depth" if count == 1 else f"{count} depths"
 
 
 def names_whole_ladder(text: str) -> bool:

@@ -157,9 +157,7 @@ class AnyDepthYOLO(AnyDepthModel):
         assert rule is not None
         steps = [self._step(step) for step in STEPS]
         entry = _Entry(self._stem(), *steps[:2])
-        stages = [
-            Stage("entry", "backbone", ("images",), ("layer4",), *self._gated(entry, (0, 1)))
-        ]
+        stages = [Stage("entry", "backbone", ("images",), ("layer4",), *self._gated(entry, (0, 1)))]
         for gate in range(2, len(STEPS)):
             step, module = STEPS[gate], steps[gate]
             stages.append(

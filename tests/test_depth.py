@@ -379,7 +379,17 @@ def test_a_network_of_one_depth(space: DepthSpace, text: str) -> None:
     table = DepthTable(space, (depth,))
     assert table.rows == table.ladder == (depth,)
     assert table.levels == 1
-    for name in (text, f" {text.upper()}\n", "super", "base", "level:0", "0", 0, np.int64(0), depth):
+    for name in (
+        text,
+        f" {text.upper()}\n",
+        "super",
+        "base",
+        "level:0",
+        "0",
+        0,
+        np.int64(0),
+        depth,
+    ):
         assert (table.find(name), table.row(name), table.level(name)) == (depth, 0, 0)
     for words in ("all", "every", f"base,{text},super,0"):
         assert table.select(words) == (depth,)
@@ -420,7 +430,7 @@ def test_a_ladder_of_one_rung_needs_base_to_be_super() -> None:
     table = DepthTable(whole, (whole.super,))
     assert [str(depth) for depth in table.rows] == ["L3", "L2", "L1"]
     assert [table.level(row) for row in range(3)] == [0, None, None]
-    with pytest.raises(DepthError, match="rows go from 0 to 2, of which 0 is the ladder$"):
+    with pytest.raises(DepthError, match=r"rows go from 0 to 2, of which 0 is the ladder$"):
         table.find(3)
     for space in (R50, EIGHT_STAGES):
         for ladder in ((space.super,), (space.base,), ()):

@@ -21,6 +21,7 @@ from anydepth_deploy.families.family import Refusal
 from anydepth_deploy.families.registry import find_family, recognise
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.families.shared.randomise import randomise
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.yolo.config import ONE_DEPTH_CONFIGS, YoloConfig
 from anydepth_deploy.families.yolo.model import YOLOv12
 from anydepth_deploy.families.yolo.recognise import recognise_yolo, recognise_yolov12
@@ -51,7 +52,7 @@ def shapes_of(config: YoloConfig) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def run(model: YOLOv12, images: Tensor, depth: str | int = "full") -> Tensor:
+def run(model: AnyDepthModel, images: Tensor, depth: str | int = "full") -> Tensor:
     with torch.no_grad():
         found: Tensor = model(images, depth)["predictions"]
     return found

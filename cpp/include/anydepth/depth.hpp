@@ -26,7 +26,7 @@ struct Gate {
   ANYDEPTH_EXPORT std::vector<int> choices() const;
 };
 
-/// A full setting of all gates; `text` is how it is written (`FFTT-F-6`).
+/// A full setting of all gates; `text` is how it is written (`FFTT-F-6`; `full` without gates).
 struct Depth {
   std::vector<int> settings;
   std::string text;

@@ -6,9 +6,9 @@ stage becomes one If: its full piece in one branch, its skipped piece (or a pass
 tensors it would have changed) in the other. A stage with two gates becomes an If in each branch of
 an If. Decoder layers are flat, not nested: nested Ifs were measured 2-3 % slower.
 
-A network of one depth gives a graph without Ifs, and with both inputs all the same: whoever runs
-graphs need not know how many depths there are. Its row, the only one, is looked up all the same, so
-that ONNX Runtime refuses any other.
+A network of one depth gives a graph without Ifs that has both inputs all the same: whoever runs
+graphs need not know how many depths there are. The only row is looked up though nothing reads what
+is found, so that ONNX Runtime refuses any other.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
         cheaper_than_super = row.macs < by_depth[top].macs
         if cheaper_than_super and row.macs > rungs[-1].macs and row.ap > rungs[-1].ap:
             rungs.append(row)
-    return [*(row.depth for row in rungs), top]
+    return list(dict.fromkeys([*(row.depth for row in rungs), top]))  # they may be one depth
 
 
 def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ class Family:
 
     ``recognise`` gives the configuration whose network has keys of these shapes, None for the keys
     of another family, and a :class:`Refusal` for networks that are this family's but cannot be
-    deployed: a static one, a size that is not known. It does not raise, whatever a file holds.
+    deployed: another layout, a size that is not known. It does not raise, whatever a file holds.
 
     ``build``: the network of a configuration, weights as they come. ``training``: None for a
     family that cannot be trained here. ``prefix``: before the names of its sizes where those of

@@ -148,7 +148,7 @@ def evaluate(
     layout: str | None = None,
     weights: str | None = None,
     precision: str = "fp32",
-    target: str = "onnxruntime",
+    target: str | None = None,
     runtime: str = "onnxruntime",
     batch: int = 8,
     threads: int | None = None,
@@ -217,7 +217,7 @@ def precisions_of(
     bundle: Bundle,
     layout: str | None = None,
     runtime: str = "onnxruntime",
-    target: str = "onnxruntime",
+    target: str | None = None,
 ) -> list[str]:
     """The precisions that ``bundle`` has artifacts of and ``runtime`` can compute them in."""
     found: set[str] = {
@@ -238,7 +238,7 @@ def check_precisions(
     layout: str | None = None,
     weights: str | None = None,
     runtime: str = "onnxruntime",
-    target: str = "onnxruntime",
+    target: str | None = None,
 ) -> list[str]:
     """``precisions`` without repetitions, when all of them can be evaluated; ``all`` is what
     :func:`precisions_of` gives. Raises what :func:`evaluate` would raise, before its long work."""

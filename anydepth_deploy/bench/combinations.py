@@ -59,7 +59,7 @@ class Request:
     streams: Sequence[int] = (1,)
     layout: str | None = None
     weights: str | None = None
-    target: str = "onnxruntime"
+    target: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     size: tuple[int, int] | None = None
     transfers: bool | None = None

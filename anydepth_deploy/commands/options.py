@@ -169,7 +169,11 @@ PrecisionOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    Target, ARTIFACTS.one_of(get_args(Target), "What the INT8 artifacts were made for.")
+    Target | None,
+    ARTIFACTS.one_of(
+        get_args(Target),
+        "What the INT8 artifacts were made for; default: what the runtime likes best.",
+    ),
 ]
 FamilyOption = Annotated[str, one_of(family_names(), help="Of networks.")]
 EngineRuntime = Annotated[

@@ -436,7 +436,7 @@ def test_choices(
         for layout in (None, "gated", "set", "stages", "what")
         for precision in ("fp32", "fp16", "int8", "bf16", "fp64")
         for weights in (None, "shared", "folded")
-        for target in ("onnxruntime", "tensorrt", "openvino", "what")
+        for target in (None, "onnxruntime", "tensorrt", "openvino", "what")
     ]
     given = {"folder": str(everything.path), "device": device}
     found = probe.call("choose", **given, choices=choices)

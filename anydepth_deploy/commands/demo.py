@@ -58,7 +58,7 @@ def demo(
 ) -> None:
     """Export, verify, evaluate and predict with the trained tiny checkpoint."""
     if checkpoint is None:
-        find_training(family)  # refuses one without such a checkpoint
+        find_training(family)  # refuses a family that no tiny checkpoint was trained of
     result = run_demo(
         checkpoint or Path("checkpoints") / f"{family}-tiny-shapes.pth",
         out or Path("engines") / f"demo-{family}",

@@ -36,9 +36,11 @@ __all__ = [
     "INT8",
     "NETWORK",
     "PICTURES",
+    "ActivationOption",
     "BatchOption",
     "BundlePath",
     "CheckpointPath",
+    "DeformableOption",
     "Depths",
     "EngineRuntime",
     "FamilyOption",
@@ -70,7 +72,8 @@ __all__ = [
 
 
 def one_of(words: Sequence[str], **settings: Any) -> Any:
-    """An option that takes one of ``words``; ``settings``: as for ``typer.Option``."""
+    """An option that takes one of ``words``; ``settings``: as for ``typer.Option``, with a
+    ``metavar`` where the words are too many to be shown as one."""
 
     def read(text: str) -> str:
         if text in words:
@@ -80,8 +83,8 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
-    shown = f"<{'|'.join(words)}>"
-    return typer.Option(parser=read, metavar=shown, autocompletion=complete, **settings)
+    settings = {"metavar": f"<{'|'.join(words)}>", **settings}
+    return typer.Option(parser=read, autocompletion=complete, **settings)
 
 
 class Panel:
@@ -175,7 +178,9 @@ TargetOption = Annotated[
         "What the INT8 artifacts were made for; default: what the runtime likes best.",
     ),
 ]
-FamilyOption = Annotated[str, one_of(family_names(), help="Of networks.")]
+FamilyOption = Annotated[
+    str, one_of(family_names(), metavar="<name>", help=f"One of {', '.join(family_names())}.")
+]
 EngineRuntime = Annotated[
     str,
     one_of(
@@ -187,13 +192,23 @@ LadderOption = Annotated[
     str | None, NETWORK.option("Rungs from base to super, joined by commas, or a file with them.")
 ]
 SizeOption = Annotated[str | None, NETWORK.option("Input size, HEIGHTxWIDTH.")]
-SamplingOption = Annotated[
+DeformableOption = Annotated[
     Deformable,
     ARTIFACTS.one_of(
         get_args(Deformable),
         "Deformable attention with GridSample, or with gathers: some TensorRT versions get "
         "the first wrong.",
     ),
+]
+ActivationOption = Annotated[
+    str | None,
+    NETWORK.one_of(
+        ("relu", "silu"), "D-FINE, DEIM: of the decoder, where 'inspect' says it is assumed."
+    ),
+]
+SamplingOption = Annotated[
+    str | None,
+    NETWORK.one_of(("bilinear", "discrete"), "RT-DETRv2, D-FINE: how attention reads maps."),
 ]
 BatchOption = Annotated[
     str,

@@ -471,7 +471,8 @@ def test_content_without_known_weights(tmp_path: Path, content: object, told: st
 
 def test_a_static_detector(tmp_path: Path, state: State) -> None:
     static = {key: value for key, value in state.items() if "_skip" not in key}
-    assert "static RT-DETR" in refused(saved(tmp_path / "c.pth", static))
+    said = refused(saved(tmp_path / "c.pth", static))
+    assert "an RT-DETR with a backbone that is not known" in said
 
 
 @pytest.mark.parametrize("change", ["blocks", "hidden", "layers"])

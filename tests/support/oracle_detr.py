@@ -147,7 +147,7 @@ def _csp(state: State, key: str, x: Tensor, skip: bool) -> Tensor:
     return main + _conv_norm(state, f"{key}.conv2", x, skip)
 
 
-def _position(height: int, width: int, channels: int) -> Tensor:
+def position_embedding(height: int, width: int, channels: int) -> Tensor:
     """Token t (row by row) gets the angles of cell t of a grid walked column by column."""
     rows = []
     for token in range(height * width):
@@ -168,7 +168,7 @@ def _encoder(state: State, maps: list[Tensor], skip: bool, heads: int) -> list[T
     )
     batch, channels, height, width = p32.shape
     tokens = p32.reshape(batch, channels, -1).permute(0, 2, 1)
-    query = tokens + _position(height, width, channels)
+    query = tokens + position_embedding(height, width, channels)
     key, suffix = "encoder.encoder.0.layers.0", "_skippable" if skip else ""
     tokens = tokens + _attention(state, f"{key}.self_attn", query, query, tokens, heads)
     tokens = _layer_norm(state, f"{key}.norm1{suffix}", tokens)

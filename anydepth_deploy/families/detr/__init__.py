@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
-from anydepth_deploy.families.detr.outputs import DetrOutputs
 from anydepth_deploy.families.detr.recognise import recognise_detr
 from anydepth_deploy.families.family import Family, Training
+from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.detr.model import AnyDepthDETR

@@ -17,19 +17,15 @@ CLASSES = "decoder.enc_score_head.weight"
 def recognise_detr(shapes: Mapping[str, tuple[int, ...]]) -> DetrConfig | Refusal | None:
     """The configuration with these shapes, its class count read from the heads.
 
-    None when these are not the keys of an RT-DETR; a refusal for a static RT-DETR and for an
-    AnyDepth-DETR of a size that is not known or without classes.
+    None when these are not the keys of an RT-DETR with second norm sets (keys like
+    'backbone.layer1.0.bn1_skip.weight'); a refusal for one of a size that is not known or without
+    classes.
     """
-    if not any(key.startswith("backbone.") for key in shapes) or not any(
-        key.startswith("decoder.decoder.layers.") for key in shapes
-    ):
+    if not all(
+        any(key.startswith(prefix) for key in shapes)
+        for prefix in ("backbone.", "decoder.decoder.layers.")
+    ) or not any("_skip" in key for key in shapes):
         return None
-    if not any("_skip" in key for key in shapes):
-        return Refusal(
-            "these are the weights of a static RT-DETR: no second norm sets (keys like "
-            "'backbone.layer1.0.bn1_skip.weight'), so its depth cannot be chosen; expected an "
-            "AnyDepth-DETR checkpoint"
-        )
     config = find_size(TITLE, CONFIGS, _expected, _structure(shapes))
     if isinstance(config, Refusal):
         return config

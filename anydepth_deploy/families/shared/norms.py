@@ -1,4 +1,4 @@
-"""Norms, and the choice between two sets of them, as both families make it.
+"""Norms, and the choice between two sets of them, as the families make it.
 
 A layer of an essential path owns two sets of norm parameters over one convolution. Set one
 normalises when its stage runs in full, set two when the stage's refinement is skipped, because the
@@ -47,7 +47,8 @@ class SwitchableConv(nn.Module):
     """Convolution without bias, batch norm, optional activation; the norm may be switchable.
 
     Keys: ``conv.weight``, and for each of the one or two norm sets the name that the family gives
-    it in ``norm_names``. Padding is "same" for stride 1.
+    it in ``norm_names``. Padding is "same" for odd kernels at stride 1. ``frozen``: norms are
+    :class:`FrozenBatchNorm2d`.
     """
 
     norm_names: ClassVar[tuple[str, str]]
@@ -64,6 +65,7 @@ class SwitchableConv(nn.Module):
         groups: int = 1,
         activation: Callable[[Tensor], Tensor] | None = None,
         switchable: bool = False,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -71,13 +73,17 @@ class SwitchableConv(nn.Module):
             out_channels,
             kernel,
             stride,
-            padding=kernel // 2,
+            padding=(kernel - 1) // 2,
             groups=groups,
             bias=False,
         )
         self.switchable = switchable
         for name in self.norm_names[: 1 + switchable]:
-            norm = nn.BatchNorm2d(out_channels, eps=self.eps, momentum=self.momentum)
+            norm: nn.Module
+            if frozen:
+                norm = FrozenBatchNorm2d(out_channels, eps=self.eps)
+            else:
+                norm = nn.BatchNorm2d(out_channels, eps=self.eps, momentum=self.momentum)
             self.add_module(name, norm)
         self.activation = activation
 

@@ -42,7 +42,8 @@ ENGINES = {
         bias={"boxes": 0.0045, "scores": 0.05},
     ),
 }
-"""Found as those of AnyDepth-DETR were (:data:`anydepth_deploy.families.detr.outputs.ENGINES`)."""
+"""Found as those of AnyDepth-DETR were
+(:data:`anydepth_deploy.families.shared.detr.outputs.ENGINES`)."""
 
 
 class YoloOutputs(Outputs):

@@ -14,9 +14,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr.decoder import anchors, inverse_sigmoid
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.denoising import Denoising
+from anydepth_deploy.families.shared.detr.decoder import inverse_sigmoid
+from anydepth_deploy.families.shared.detr.queries import anchors
 
 __all__ = ["Outputs", "training_forward"]
 

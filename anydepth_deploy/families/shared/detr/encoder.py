@@ -1,19 +1,25 @@
-"""RT-DETR's hybrid encoder with switchable norms: projections, AIFI, top-down, bottom-up."""
+"""The hybrid encoder of the DETRs: projections, AIFI, top-down, bottom-up; norms may switch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.families.detr.attention import MultiheadAttention
+from anydepth_deploy.families.shared.detr.attention import MultiheadAttention
 from anydepth_deploy.families.shared.norms import SwitchableConv
 from anydepth_deploy.families.shared.repeats import Repeats
 
-__all__ = ["HybridEncoder", "position_embedding"]
+__all__ = [
+    "ConvNorm",
+    "CspBlock",
+    "HybridEncoder",
+    "position_embedding",
+    "silu_conv",
+]
 
 TEMPERATURE = 10000.0
 
@@ -42,6 +48,15 @@ class ConvNorm(SwitchableConv):
     norm_names = ("norm", "norm_skippable")
 
 
+def silu_conv(
+    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, *, switchable: bool
+) -> ConvNorm:
+    """Convolution, norm, SiLU."""
+    return ConvNorm(
+        in_channels, out_channels, kernel, stride, activation=F.silu, switchable=switchable
+    )
+
+
 class RepVggBlock(nn.Module):
     """3x3 and 1x1 convolutions side by side, summed, then SiLU."""
 
@@ -50,46 +65,63 @@ class RepVggBlock(nn.Module):
         self.conv1 = ConvNorm(channels, channels, 3, switchable=switchable)
         self.conv2 = ConvNorm(channels, channels, 1, switchable=switchable)
 
-    def forward(self, x: Tensor, skip: bool) -> Tensor:
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         return F.silu(self.conv1(x, skip) + self.conv2(x, skip))
 
 
 class CspBlock(nn.Module):
-    """Cross-stage partial block: ``bottlenecks(conv1(x)) + conv2(x)``.
+    """Cross-stage partial block: ``bottlenecks(conv1(x)) + conv2(x)``, between ``channels``.
 
-    The first ``(n + 1) // 2 - 1`` bottlenecks (one of three) are essential, the rest refinement.
+    Where another number of ``out_channels`` is asked for, ``conv3`` makes it. With ``switchable``
+    norms the first ``(n + 1) // 2 - 1`` bottlenecks (one of three) are essential, the rest
+    refinement; without, nothing is skipped.
     """
 
-    def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        blocks: int,
+        out_channels: int | None = None,
+        *,
+        switchable: bool = True,
+    ) -> None:
         super().__init__()
-        essential = (blocks + 1) // 2 - 1
-        self.conv1 = ConvNorm(in_channels, channels, 1, activation=F.silu, switchable=True)
-        self.conv2 = ConvNorm(in_channels, channels, 1, activation=F.silu, switchable=True)
+        essential = (blocks + 1) // 2 - 1 if switchable else blocks
+        self.conv1 = silu_conv(in_channels, channels, switchable=switchable)
+        self.conv2 = silu_conv(in_channels, channels, switchable=switchable)
         self.bottlenecks = Repeats(
-            (RepVggBlock(channels, switchable=index < essential) for index in range(blocks)),
+            (
+                RepVggBlock(channels, switchable=switchable and index < essential)
+                for index in range(blocks)
+            ),
             essential,
         )
+        self.conv3: ConvNorm | None = None
+        if out_channels is not None and out_channels != channels:
+            self.conv3 = silu_conv(channels, out_channels, switchable=switchable)
 
-    def forward(self, x: Tensor, skip: bool) -> Tensor:
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         main = self.conv1(x, skip)
         for block in self.bottlenecks.running(skip):
             main = block(main, skip)
         output: Tensor = main + self.conv2(x, skip)
-        return output
+        return output if self.conv3 is None else self.conv3(output, skip)
 
 
 class AifiLayer(nn.Module):
     """One post-norm transformer layer on the coarsest map; only its two norms switch."""
 
-    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+    def __init__(self, channels: int, heads: int, feedforward: int, *, switchable: bool) -> None:
         super().__init__()
         self.self_attn = MultiheadAttention(channels, heads)
         self.linear1 = nn.Linear(channels, feedforward)
         self.linear2 = nn.Linear(feedforward, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
-        self.norm1_skippable = nn.LayerNorm(channels)
-        self.norm2_skippable = nn.LayerNorm(channels)
+        if switchable:
+            self.norm1_skippable = nn.LayerNorm(channels)
+            self.norm2_skippable = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor, position: Tensor, skip: bool) -> Tensor:
         norm1 = self.norm1_skippable if skip else self.norm1
@@ -103,13 +135,20 @@ class AifiLayer(nn.Module):
 class _Aifi(nn.Module):
     """Holds the layers under the authors' names (``encoder.encoder.0.layers.0``)."""
 
-    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+    def __init__(self, layers: Sequence[AifiLayer]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([AifiLayer(channels, heads, feedforward)])
+        self.layers = nn.ModuleList(layers)
 
 
 class HybridEncoder(nn.Module):
-    """Maps of strides 8, 16, 32 in, the same strides out, with ``hidden`` channels."""
+    """Maps of rising strides in (8, 16, 32 or the last two), the same strides out, with ``hidden``
+    channels.
+
+    ``join`` makes the block behind each concatenation (2 * hidden to hidden channels), ``lateral``
+    the convolution before each step up, ``down`` that before each step down; what they make takes
+    a map and ``skip``. ``layers``: of AIFI. ``switchable``: whether projections and AIFI have two
+    sets of norms.
+    """
 
     def __init__(
         self,
@@ -118,29 +157,30 @@ class HybridEncoder(nn.Module):
         *,
         heads: int,
         feedforward: int,
-        csp_blocks: int,
+        join: Callable[[], nn.Module],
+        lateral: Callable[[], nn.Module],
+        down: Callable[[], nn.Module],
+        layers: int = 1,
+        switchable: bool = False,
     ) -> None:
         super().__init__()
         self.hidden = hidden
         self.input_proj = nn.ModuleList(
-            ConvNorm(channels, hidden, 1, switchable=True) for channels in in_channels
+            ConvNorm(channels, hidden, 1, switchable=switchable) for channels in in_channels
         )
-        self.encoder = nn.ModuleList([_Aifi(hidden, heads, feedforward)])
+        aifi = [AifiLayer(hidden, heads, feedforward, switchable=switchable) for _ in range(layers)]
+        self.encoder = nn.ModuleList([_Aifi(aifi)])
         joins = range(len(in_channels) - 1)
-        self.lateral_convs = nn.ModuleList(
-            ConvNorm(hidden, hidden, 1, activation=F.silu, switchable=True) for _ in joins
-        )
-        self.fpn_blocks = nn.ModuleList(CspBlock(2 * hidden, hidden, csp_blocks) for _ in joins)
-        self.downsample_convs = nn.ModuleList(
-            ConvNorm(hidden, hidden, 3, 2, activation=F.silu, switchable=True) for _ in joins
-        )
-        self.pan_blocks = nn.ModuleList(CspBlock(2 * hidden, hidden, csp_blocks) for _ in joins)
+        self.lateral_convs = nn.ModuleList(lateral() for _ in joins)
+        self.fpn_blocks = nn.ModuleList(join() for _ in joins)
+        self.downsample_convs = nn.ModuleList(down() for _ in joins)
+        self.pan_blocks = nn.ModuleList(join() for _ in joins)
 
     def forward(
-        self, maps: Sequence[Tensor], skip: bool, position: Tensor | None = None
+        self, maps: Sequence[Tensor], skip: bool = False, position: Tensor | None = None
     ) -> list[Tensor]:
-        """``maps``: strides 8, 16, 32. ``position``: the embedding of the coarsest map, computed
-        here when it is not given."""
+        """``maps``: from the finest to the coarsest. ``position``: the embedding of the coarsest
+        map, computed here when it is not given."""
         projected = [conv(x, skip) for conv, x in zip(self.input_proj, maps, strict=True)]
         height, width = projected[-1].shape[-2:]
         if position is None:

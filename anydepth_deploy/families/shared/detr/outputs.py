@@ -1,4 +1,4 @@
-"""What the raw outputs of AnyDepth-DETR mean, and how exactly they must be repeated. NumPy only."""
+"""What the raw outputs of the DETRs mean, and how exactly they must be repeated. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.families.family import Outputs, Raw
 from anydepth_deploy.families.shared.items import Items
+from anydepth_deploy.families.shared.outputs import Outputs, Raw
 from anydepth_deploy.families.shared.tolerances import (
     EngineLimits,
     EngineTolerances,
@@ -90,7 +90,7 @@ def _best(
     logits: NDArray[np.generic], boxes: NDArray[np.generic], size: tuple[int, int], places: int
 ) -> Detections:
     """The best ``places`` pairs of query and class: logits [N, Q, classes] and boxes [N, Q, 4]
-    (cx, cy, w, h in 0..1) to detections, as an AnyDepth-DETR ends."""
+    (cx, cy, w, h in 0..1) to detections, as the DETRs end."""
     count, _, classes = logits.shape
     with np.errstate(over="ignore"):
         flat = (1 / (1 + np.exp(-logits.astype(np.float32, copy=False)))).reshape(count, -1)

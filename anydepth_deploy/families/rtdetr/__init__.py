@@ -1,0 +1,36 @@
+"""RT-DETR, RT-DETRv2 and what DEIM trained of it: as they are, their decoder may stop early."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anydepth_deploy.families.family import Family
+from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
+from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
+from anydepth_deploy.families.rtdetr.settle import settle_rtdetr
+from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
+from anydepth_deploy.families.shared.detr.settle import CHOICES
+
+if TYPE_CHECKING:
+    from anydepth_deploy.families.rtdetr.model import RTDETR
+
+__all__ = ["FAMILY"]
+
+
+def _build(config: RTDetrConfig) -> RTDETR:
+    from anydepth_deploy.families.rtdetr.model import RTDETR
+
+    return RTDETR(config)
+
+
+FAMILY = Family(
+    name="rt-detr",
+    title="RT-DETR",
+    description="RT-DETR, RT-DETRv2 and DEIM-RT-DETRv2, whose decoder stops after any layer",
+    sizes=CONFIGS,
+    recognise=recognise_rtdetr,
+    settle=settle_rtdetr,
+    choices=CHOICES,
+    outputs=DetrOutputs(),
+    build=_build,
+)

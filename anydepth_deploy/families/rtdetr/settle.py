@@ -1,0 +1,45 @@
+"""What shapes do not tell of an RT-DETR: its activation, and how it samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
+from anydepth_deploy.families.shared.detr.document import read_document
+from anydepth_deploy.families.shared.detr.settle import settle_sampling, settled, take_parts
+from anydepth_deploy.families.shared.settling import Beside, Settled
+
+__all__ = ["settle_rtdetr"]
+
+TYPES = {"rt_detr": "v1", "rt_detr_v2": "v2"}
+
+
+def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside) -> Settled:
+    """The network of a file whose shapes are those of ``config``.
+
+    Its activation is ReLU, as RT-DETR's and transformers', SiLU in DEIM's, which have a third layer
+    in the embedding of boxes. Raises :class:`CheckpointError` for contradictions.
+    """
+    config, parts = take_parts(config, state, beside)
+    document = read_document(config, beside, tuple(TYPES))
+    chosen: dict[str, str] = {}
+    if document.model_type is not None:
+        queries = document.queries or config.queries
+        config = config.replace(
+            release=TYPES[document.model_type] if config.release != "deim" else config.release,
+            feedforward_activation=_unless(document.feedforward, config.decoder_activation),
+            queries=queries,
+            max_detections=queries,
+        )
+    if said := beside.said.decoder_activation:
+        config = config.replace(decoder_activation=said, feedforward_activation=None)
+        chosen["decoder_activation"] = said
+    config, sampled, assumed = settle_sampling(
+        config, beside, document, may_differ=config.release == "v2"
+    )
+    return settled(config, CONFIGS, parts, chosen | sampled, assumed)
+
+
+def _unless(value: str | None, usual: str) -> str | None:
+    return None if value == usual else value

@@ -1,0 +1,1 @@
+"""What the real-time DETRs have in common."""

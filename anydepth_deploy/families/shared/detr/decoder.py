@@ -1,0 +1,284 @@
+"""The decoders of the DETRs; each stops after any layer, which then uses its own heads."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anydepth_deploy.families.shared.detr.attention import DeformableAttention, MultiheadAttention
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Decoder",
+    "DecoderLayer",
+    "Layers",
+    "Mlp",
+    "QueryDecoder",
+    "gather_tokens",
+    "inverse_sigmoid",
+    "reset_box_head",
+    "reset_score_head",
+]
+
+CLASS_PRIOR = 0.01
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "silu": F.silu}
+"""By the names that configurations have for them."""
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """log(x / (1 - x)) with x clipped to [0, 1] and both terms to at least ``eps``."""
+    x = x.clamp(0.0, 1.0)
+    return torch.log(x.clamp(min=eps) / (1.0 - x).clamp(min=eps))
+
+
+def gather_tokens(x: Tensor, tokens: Tensor) -> Tensor:
+    """Rows ``tokens`` (int64 [N, Q]) of ``x`` [N, S, C] -> [N, Q, C]."""
+    return x.gather(1, tokens.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+class Mlp(nn.Module):
+    """Linear layers with an activation between them (keys ``layers.{i}``)."""
+
+    def __init__(self, *channels: int, activation: Activation = F.relu) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(channels))
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        output: Tensor = self.layers[-1](x)
+        return output
+
+
+class QueryDecoder(nn.Module):
+    """What the decoders have in common: projections of the encoder's maps, and the heads that
+    choose which tokens become queries.
+
+    ``norm_names``: of the linear layer and the norm of ``enc_output``. ``position``: channels of
+    the embedding of a box, from 4 to ``channels``. ``projected``: whether each map goes through a
+    convolution of its own; elsewhere its channels are those of the decoder already.
+    """
+
+    boxes_of_chosen = False
+    """Whether encoder boxes are computed for the chosen tokens only."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        channels: int,
+        queries: int,
+        classes: int,
+        position: Sequence[int],
+        names: tuple[str, str] = ("0", "1"),
+        projected: bool = True,
+        activation: Activation = F.relu,
+    ) -> None:
+        super().__init__()
+        self.queries = queries
+        self.classes = classes
+        self.input_proj = nn.ModuleList()
+        for width in in_channels:
+            projection: nn.Module = nn.Identity()
+            if projected:
+                projection = nn.Sequential()
+                projection.add_module("conv", nn.Conv2d(width, channels, 1, bias=False))
+                projection.add_module("norm", nn.BatchNorm2d(channels))
+            self.input_proj.append(projection)
+        self.enc_output = nn.Sequential()
+        self.enc_output.add_module(names[0], nn.Linear(channels, channels))
+        self.enc_output.add_module(names[1], nn.LayerNorm(channels))
+        self.enc_score_head = nn.Linear(channels, classes)
+        self.enc_bbox_head = Mlp(channels, channels, channels, 4, activation=activation)
+        self.query_pos_head = Mlp(*position, activation=activation)
+
+    def reset_selection(self) -> None:
+        """Class heads start at a prior of 0.01, box heads at "no change"."""
+        nn.init.xavier_uniform_(self.enc_output[0].weight)  # type: ignore[arg-type]
+        for linear in self.query_pos_head.layers:
+            nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]
+        reset_score_head(self.enc_score_head)
+        reset_box_head(self.enc_bbox_head)
+
+    def tokens(self, maps: Sequence[Tensor]) -> Tensor:
+        """Project the encoder's maps; their cells become tokens [N, S, C], fine to coarse."""
+        projected = [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
+        return torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)
+
+    def classify(self, memory: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, S, C] and class logits [N, S, classes] of every token; ``valid`` comes from
+        :func:`~anydepth_deploy.families.shared.detr.queries.anchors`."""
+        features = self.enc_output(torch.where(valid, memory, 0.0))
+        return features, self.enc_score_head(features)
+
+    def propose(
+        self, memory: Tensor, anchor_logits: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Score every token: features [N, S, C], class logits [N, S, classes], box logits
+        [N, S, 4]. ``anchor_logits`` and ``valid`` come from
+        :func:`~anydepth_deploy.families.shared.detr.queries.anchors`."""
+        features, class_logits = self.classify(memory, valid)
+        return features, class_logits, self.enc_bbox_head(features) + anchor_logits
+
+    def select(self, class_logits: Tensor) -> Tensor:
+        """The tokens that become queries: int64 [N, Q], best class logit first."""
+        return class_logits.amax(-1).topk(self.queries, dim=1).indices
+
+
+def reset_score_head(head: nn.Linear) -> None:
+    """A prior of 0.01 for every class."""
+    nn.init.constant_(head.bias, -math.log((1.0 - CLASS_PRIOR) / CLASS_PRIOR))
+
+
+def reset_box_head(head: Mlp) -> None:
+    """ "No change"."""
+    last = head.layers[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable cross-attention, feed-forward; post-norm."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        feedforward: int,
+        levels: int,
+        points: int | Sequence[int],
+        *,
+        activation: Activation = F.relu,
+        discrete: bool = False,
+    ) -> None:
+        super().__init__()
+        self.self_attn = MultiheadAttention(channels, heads)
+        self.norm1 = nn.LayerNorm(channels)
+        self.cross_attn = DeformableAttention(channels, heads, levels, points, discrete=discrete)
+        self.norm2 = nn.LayerNorm(channels)
+        self.linear1 = nn.Linear(channels, feedforward)
+        self.linear2 = nn.Linear(feedforward, channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.activation = activation
+
+    def forward(
+        self,
+        target: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        position: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """``target`` and ``position`` [N, Q, C], ``reference`` [N, Q, 4] (cx, cy, w, h in 0..1),
+        ``memory`` [N, S, C]; ``mask`` bool [Q, Q], true where self-attention is forbidden."""
+        query = target + position
+        target = self.norm1(target + self.self_attn(query, query, target, mask))
+        crossed = self.cross_attn(target + position, reference, memory, shapes)
+        target = self.norm2(target + crossed)
+        inner = self.activation(self.linear1(target))
+        output: Tensor = self.norm3(target + self.linear2(inner))
+        return output
+
+
+class Layers(nn.Module):
+    """Holds the layers under the authors' names (``decoder.decoder.layers``)."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class Decoder(QueryDecoder):
+    """RT-DETR's: query selection and up to ``layers`` decoder layers, each with its own heads.
+
+    ``position``: channels between those of a box and ``channels`` in the embedding of boxes.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        channels: int,
+        heads: int,
+        feedforward: int,
+        layers: int,
+        points: int | Sequence[int],
+        queries: int,
+        classes: int,
+        position: Sequence[int] | None = None,
+        names: tuple[str, str] = ("0", "1"),
+        activation: Activation = F.relu,
+        feedforward_activation: Activation = F.relu,
+        discrete: bool = False,
+    ) -> None:
+        inner = (2 * channels,) if position is None else position
+        super().__init__(
+            in_channels,
+            channels=channels,
+            queries=queries,
+            classes=classes,
+            position=(4, *inner, channels),
+            names=names,
+            activation=activation,
+        )
+        self.decoder = Layers(
+            [
+                DecoderLayer(
+                    channels,
+                    heads,
+                    feedforward,
+                    len(in_channels),
+                    points,
+                    activation=feedforward_activation,
+                    discrete=discrete,
+                )
+                for _ in range(layers)
+            ]
+        )
+        self.dec_score_head = nn.ModuleList(nn.Linear(channels, classes) for _ in range(layers))
+        self.dec_bbox_head = nn.ModuleList(
+            Mlp(channels, channels, channels, 4, activation=activation) for _ in range(layers)
+        )
+        # Training only; the last row stands for "no object".
+        self.denoising_class_embed = nn.Embedding(classes + 1, channels, padding_idx=classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Class heads start at a prior of 0.01, box heads at "no change"."""
+        self.reset_selection()
+        for score_head, box_head in zip(self.dec_score_head, self.dec_bbox_head, strict=True):
+            reset_score_head(score_head)  # type: ignore[arg-type]
+            reset_box_head(box_head)  # type: ignore[arg-type]
+
+    def layer(
+        self,
+        index: int,
+        target: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Decoder layer ``index`` (from 0), with the position of its reference boxes."""
+        position = self.query_pos_head(reference)
+        output: Tensor = self.decoder.layers[index](
+            target, reference, memory, position, shapes, mask
+        )
+        return output
+
+    def refine(self, index: int, target: Tensor, reference: Tensor) -> Tensor:
+        """The boxes [N, Q, 4] (cx, cy, w, h in 0..1) after layer ``index``."""
+        delta: Tensor = self.dec_bbox_head[index](target)
+        return torch.sigmoid(delta + inverse_sigmoid(reference))

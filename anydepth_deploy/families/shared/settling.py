@@ -1,0 +1,58 @@
+"""What no key of a state dict reveals: who says it, and what a family makes of a file with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Beside", "Said", "Settled"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a person says of a network; None where nothing is said.
+
+    ``decoder_activation``: ``relu`` or ``silu``, in the decoder's linear layers. ``sampling``:
+    ``bilinear`` or ``discrete``, how deformable attention reads a map. A family names in
+    :attr:`Family.choices` which of these it has.
+    """
+
+    decoder_activation: str | None = None
+    sampling: str | None = None
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What was said, by field."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What there is to know of a state dict but its tensors.
+
+    ``origin``: the file, for messages. ``document``: the content of the ``config.json`` that it
+    came with, None where there was none.
+    """
+
+    origin: str
+    said: Said = Said()
+    document: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A network as it will be built and loaded.
+
+    ``state``: tensors by the network's own names. ``notes``: what was left out or found, in words.
+    ``chosen``: what no key reveals, by the fields of :class:`Said`, and ``assumed``: which of it
+    nobody said, so that it may be wrong.
+    """
+
+    config: Any
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)

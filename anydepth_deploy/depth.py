@@ -3,8 +3,9 @@
 A *gate* is one run-time choice. A *depth* is a full setting of all gates of a model, written as
 text: ``FFTT-F-6`` (groups of gates joined by dashes, ``F`` = runs in full, ``T`` = refinement
 skipped, a number = that many layers run). Where all gates count layers, numbers get a letter,
-``L3``: digits alone are a row of a table, everywhere. A *ladder* is an ordered tuple of depths from
-``base`` (everything skipped) to ``super`` (nothing skipped); each rung is a *level*.
+``L3``: digits alone are a row of a table, everywhere. A network without gates has one depth,
+``full``. A *ladder* is an ordered tuple of depths from ``base`` (everything skipped) to ``super``
+(nothing skipped), of one depth where they are the same; each rung is a *level*.
 
 Nothing here knows a model family: a family describes its gates as a :class:`DepthSpace`.
 """
@@ -29,11 +30,16 @@ __all__ = [
     "DepthTable",
     "Gate",
     "Predicate",
+    "count_depths",
     "ladder_words",
     "names_whole_ladder",
     "parse_ladder",
     "variant_name",
 ]
+
+
+FULL = "full"
+"""The text of the only depth of a network without gates."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,13 @@ class DepthSpace:
             return self.super
         if word.lower() == "base":
             return self.base
+        if not self.gates:
+            if word.lower() == FULL:
+                return self.super
+            raise DepthError(
+                f"unknown depth '{text}': this model has no gates, its one depth is '{FULL}' "
+                "('super', 'base' and 'level:0' name it, too)"
+            )
         groups = word.upper().split("-")
         gates = [list(group) for _, group in itertools.groupby(self.gates, lambda gate: gate.group)]
         problem = DepthError(
@@ -183,6 +196,8 @@ class DepthSpace:
         return "L" if all(gate.layers for gate in self.gates) else ""
 
     def _format(self, settings: tuple[int, ...]) -> str:
+        if not settings:
+            return FULL
         pairs = zip(self.gates, settings, strict=True)
         groups = itertools.groupby(pairs, lambda pair: pair[0].group)
         return "-".join(
@@ -208,7 +223,7 @@ class DepthTable:
 
     def __post_init__(self) -> None:
         for ladder in (self.ladder, self.first or self.ladder):
-            if len(ladder) < 2 or ladder[0] != self.space.base or ladder[-1] != self.space.super:
+            if not ladder or ladder[0] != self.space.base or ladder[-1] != self.space.super:
                 raise DepthError(
                     f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
                     f"found: {shorten(ladder)}"
@@ -252,9 +267,9 @@ class DepthTable:
                 return self.space.parse(depth)
             level = int(match.group(1))
             if not 0 <= level < self.levels:
+                has = "one level, 0" if self.levels == 1 else f"levels 0 to {self.levels - 1}"
                 raise DepthError(
-                    f"unknown depth '{depth}': the ladder has levels 0 to {self.levels - 1} "
-                    f"({shorten(self.ladder, 12)})"
+                    f"unknown depth '{depth}': the ladder has {has} ({shorten(self.ladder, 12)})"
                 )
             return self.ladder[level]
         row = _integer(depth)
@@ -264,10 +279,7 @@ class DepthTable:
                 f"'{self.space.example}', 'level:K', a row or a Depth"
             )
         if not 0 <= row < len(self.rows):
-            ladder = "" if self.first else f", of which 0 to {self.levels - 1} are the ladder"
-            raise DepthError(
-                f"unknown depth row {row}: rows go from 0 to {len(self.rows) - 1}{ladder}"
-            )
+            raise DepthError(f"unknown depth row {row}: {self._rows_in_words()}")
         return self.rows[row]
 
     def select(self, text: str) -> tuple[Depth, ...]:
@@ -287,6 +299,15 @@ class DepthTable:
             chosen.update(dict.fromkeys(found))
         return tuple(chosen)
 
+    def _rows_in_words(self) -> str:
+        if len(self.rows) == 1:
+            return "the only row is 0"
+        words = f"rows go from 0 to {len(self.rows) - 1}"
+        if self.first:
+            return words
+        last = self.levels - 1
+        return f"{words}, of which 0 {f'to {last} are' if last else 'is'} the ladder"
+
     @cached_property
     def _row_of(self) -> dict[Depth, int]:
         return {depth: row for row, depth in enumerate(self.rows)}
@@ -294,6 +315,11 @@ class DepthTable:
     @cached_property
     def _level_of(self) -> dict[Depth, int]:
         return {depth: level for level, depth in enumerate(self.ladder)}
+
+
+def count_depths(count: int) -> str:
+    """``one depth``, ``192 depths``."""
+    return "one depth" if count == 1 else f"{count} depths"
 
 
 def names_whole_ladder(text: str) -> bool:

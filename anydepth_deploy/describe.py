@@ -12,7 +12,7 @@ from anydepth_deploy import console
 from anydepth_deploy.annotations.evaluations import labels, read_evaluations
 from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.bundle.verdicts import read_verdicts
-from anydepth_deploy.depth import DepthSpace
+from anydepth_deploy.depth import DepthSpace, count_depths
 from anydepth_deploy.errors import shorten
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.manifest import depth_rows
@@ -111,7 +111,7 @@ def show(
         f"{found['parameters'] / 1e6:.3f} M parameters, {len(found['classes'])} classes, "
         f"input {height}x{width}, weights: {found['weights']}"
     )
-    console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
+    console.print_line(f"gates: {gates or 'none'}; {count_depths(len(found['depths']))}")
     if found.get("layout") == "hugging face":
         console.print_line("names of weights: those of transformers (Hugging Face)")
     for name, value in found.get("assumed", {}).items():

@@ -148,7 +148,7 @@ def evaluate(
     layout: str | None = None,
     weights: str | None = None,
     precision: str = "fp32",
-    target: str = "onnxruntime",
+    target: str | None = None,
     runtime: str = "onnxruntime",
     batch: int = 8,
     threads: int | None = None,
@@ -217,7 +217,7 @@ def precisions_of(
     bundle: Bundle,
     layout: str | None = None,
     runtime: str = "onnxruntime",
-    target: str = "onnxruntime",
+    target: str | None = None,
 ) -> list[str]:
     """The precisions that ``bundle`` has artifacts of and ``runtime`` can compute them in."""
     found: set[str] = {
@@ -238,7 +238,7 @@ def check_precisions(
     layout: str | None = None,
     weights: str | None = None,
     runtime: str = "onnxruntime",
-    target: str = "onnxruntime",
+    target: str | None = None,
 ) -> list[str]:
     """``precisions`` without repetitions, when all of them can be evaluated; ``all`` is what
     :func:`precisions_of` gives. Raises what :func:`evaluate` would raise, before its long work."""
@@ -264,7 +264,7 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
         cheaper_than_super = row.macs < by_depth[top].macs
         if cheaper_than_super and row.macs > rungs[-1].macs and row.ap > rungs[-1].ap:
             rungs.append(row)
-    return [*(row.depth for row in rungs), top]
+    return list(dict.fromkeys([*(row.depth for row in rungs), top]))  # they may be one depth
 
 
 def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:

@@ -20,7 +20,8 @@ from anydepth_deploy.families.detr.config import CONFIGS
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.randomise import randomise
 from anydepth_deploy.families.yolo.config import CONFIGS as YOLO_CONFIGS
-from anydepth_deploy.families.yolo.model import AnyDepthYOLO
+from anydepth_deploy.families.yolo.config import ONE_DEPTH_CONFIGS
+from anydepth_deploy.families.yolo.model import AnyDepthYOLO, YOLOv12
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 
 pytest_plugins = ["command_line"]
@@ -154,6 +155,19 @@ def yolo_checkpoint(yolo_model: AnyDepthYOLO, tmp_path_factory: pytest.TempPathF
 def yolo_bundle(yolo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Gated graphs (shared and folded) and the static set of `yolo_checkpoint`. Read only."""
     return open_bundle(_export_once(tmp_path_factory, "bundle-yolo", yolo_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def one_depth_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Gated graphs (shared and folded) and the static graph of a tiny YOLOv12 with random weights,
+    which has one depth. Read only."""
+    network, stale = (randomise(YOLOv12(ONE_DEPTH_CONFIGS["tiny"]), seed) for seed in (0, 99))
+
+    def make(folder: Path) -> None:
+        write_training_file(folder / "tiny.pth", network, stale)
+
+    checkpoint = once(tmp_path_factory, "checkpoint-one-depth", make) / "tiny.pth"
+    return open_bundle(_export_once(tmp_path_factory, "bundle-one-depth", checkpoint))
 
 
 @pytest.fixture(scope="session")

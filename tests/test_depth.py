@@ -361,3 +361,78 @@ def test_no_text_raises_anything_else(text: str) -> None:
             assert {str(depth) for depth in depths} <= set(ALL_TEXTS)
     with contextlib.suppress(DepthError):
         assert parse_ladder(R50, f"base,{text},super")[0] == R50.base
+
+
+# --- one depth -------------------------------------------------------------------------------
+
+NO_GATES = DepthSpace((), ())
+ONE_LAYER = DepthSpace((Gate("decoder", 0, layers=1),), (1,))
+
+
+@pytest.mark.parametrize(("space", "text"), [(NO_GATES, "full"), (ONE_LAYER, "L1")])
+def test_a_network_of_one_depth(space: DepthSpace, text: str) -> None:
+    (depth,) = space.every
+    assert str(depth) == space.example == text
+    assert space.base == space.super == depth
+    for source in (text, "super", "base"):
+        assert parse_ladder(space, source) == (depth,)
+    table = DepthTable(space, (depth,))
+    assert table.rows == table.ladder == (depth,)
+    assert table.levels == 1
+    for name in (
+        text,
+        f" {text.upper()}\n",
+        "super",
+        "base",
+        "level:0",
+        "0",
+        0,
+        np.int64(0),
+        depth,
+    ):
+        assert (table.find(name), table.row(name), table.level(name)) == (depth, 0, 0)
+    for words in ("all", "every", f"base,{text},super,0"):
+        assert table.select(words) == (depth,)
+
+
+@pytest.mark.parametrize("space", [NO_GATES, ONE_LAYER])
+def test_what_a_network_of_one_depth_does_not_have(space: DepthSpace) -> None:
+    table = DepthTable(space, (space.super,))
+    for row in (1, "1", -1, "-1"):
+        with pytest.raises(DepthError, match=rf"unknown depth row {row}: the only row is 0$"):
+            table.find(row)
+    for text in ("level:1", "level:-1"):
+        with pytest.raises(DepthError, match=rf"the ladder has one level, 0 \({space.super}\)$"):
+            table.find(text)
+    for ladder in ((), (space.super, space.super)):
+        with pytest.raises(DepthError, match="a ladder"):
+            DepthTable(space, ladder)
+
+
+@pytest.mark.parametrize("text", ["", "-", "F", "T", "L1", "L0", "full-full", "fu ll", "level"])
+def test_texts_that_are_no_depth_of_a_network_without_gates(text: str) -> None:
+    with pytest.raises(DepthError) as caught:
+        NO_GATES.parse(text)
+    assert str(caught.value) == (
+        f"unknown depth '{text}': this model has no gates, its one depth is 'full' "
+        "('super', 'base' and 'level:0' name it, too)"
+    )
+
+
+def test_full_is_a_depth_only_where_there_are_no_gates() -> None:
+    for space in (R50, EIGHT_STAGES, ONE_LAYER):
+        with pytest.raises(DepthError, match="written like"):
+            space.parse("full")
+
+
+def test_a_ladder_of_one_rung_needs_base_to_be_super() -> None:
+    whole = DepthSpace((Gate("decoder", 0, layers=3),), (3,))
+    table = DepthTable(whole, (whole.super,))
+    assert [str(depth) for depth in table.rows] == ["L3", "L2", "L1"]
+    assert [table.level(row) for row in range(3)] == [0, None, None]
+    with pytest.raises(DepthError, match=r"rows go from 0 to 2, of which 0 is the ladder$"):
+        table.find(3)
+    for space in (R50, EIGHT_STAGES):
+        for ladder in ((space.super,), (space.base,), ()):
+            with pytest.raises(DepthError, match="a ladder goes from base"):
+                DepthTable(space, ladder)

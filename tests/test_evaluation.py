@@ -814,6 +814,11 @@ def test_a_ladder_of_rungs_that_pay(
     assert [str(depth) for depth in parse_ladder(space, str(path))] == expected
 
 
+def test_the_ladder_of_one_depth(one_depth_bundle: Bundle) -> None:
+    only = Accuracy("fp32", "full", 0, 7, 40, 60, 50, 10, 40, 70)
+    assert pareto_ladder(one_depth_bundle, [only]) == ["full"]
+
+
 def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accuracy of base and super"):
         pareto_ladder(bundle, [row("TT-1", 30), row("FF-1", 40)])

@@ -61,7 +61,7 @@ class Request:
     streams: Sequence[int] = (1,)
     layout: str | None = None
     weights: str | None = None
-    target: str = "onnxruntime"
+    target: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     size: tuple[int, int] | None = None
     said: Said = field(default_factory=Said)

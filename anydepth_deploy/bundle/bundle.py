@@ -23,7 +23,7 @@ class Bundle(BundleFiles):
         precision: str = "fp32",
         *,
         weights: str | None = None,
-        target: str = "onnxruntime",
+        target: str | None = None,
         threads: int | None = None,
         kept_depths: int | None = None,
         raw: bool = False,
@@ -40,8 +40,9 @@ class Bundle(BundleFiles):
         ``anydepth-deploy build`` made; one that failed its verification is refused, and the log of
         this package warns of one that was never verified. ``precision``:
         that of the artifact, ``fp32``, ``fp16`` or ``int8`` (``target``: what an INT8 graph was
-        made for), or ``bf16``: an FP32 artifact, computed in BF16 by a runtime that can. ``raw``
-        makes :meth:`Session.run_raw` work on artifacts exported without raw outputs, at the cost of
+        made for, by default what the runtime likes best), or ``bf16``: an FP32 artifact,
+        computed in BF16 by a runtime that can. ``raw`` makes :meth:`Session.run_raw` work on
+        artifacts exported without raw outputs, at the cost of
         a copy in memory; ``rounded`` has ONNX Runtime round to FP16 wherever an FP16 graph does,
         which it leaves out by itself. ``threads``: inside one operator, by default the runtime's
         own choice, but no more than a container's quota and the processors that the process may

@@ -54,14 +54,14 @@ def choose_artifacts(
     layout: str | None,
     precision: str,
     weights: str | None,
-    target: str = "onnxruntime",
+    target: str | None = None,
     runtime: str = "onnxruntime",
 ) -> list[Artifact]:
     """The artifacts that one session will run: a gated graph, all static graphs, or the pieces of
     one chain.
 
-    ``precision``: one of :data:`SESSION_PRECISIONS`. ``target``: what INT8 graphs were made for,
-    where ``runtime`` takes several kinds. Of engines, those for the device at hand are chosen.
+    ``precision``: one of :data:`SESSION_PRECISIONS`. ``target``: what INT8 graphs were made for;
+    by default what ``runtime`` likes best. Of engines, those for the device at hand are chosen.
     Raises :class:`UsageError` for an unknown precision or runtime, :class:`BundleError` when the
     bundle has no artifact of that kind, and :class:`DeviceError` for engines where there is no
     device.
@@ -145,6 +145,8 @@ def _nothing_like(
     purpose = f"for {targets[0]}" if stored == "int8" or engines else None
     wanted = " ".join(word for word in (layout, stored, weights, purpose) if word)
     given = {"precision": stored, "layout": layout, "weights": weights}
+    if stored == "int8" and not engines and targets[0] != "onnxruntime":
+        given["target"] = targets[0]
     options = " ".join(f"--{name} {word}" for name, word in given.items() if word)
     command = f"build {bundle.path} --runtime {runtime}" if engines else "export"
     return BundleError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.calibration.keeping import Keeper, KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
+from anydepth_deploy.depth import count_depths
 from anydepth_deploy.errors import CalibrationError, missing_extra
 from anydepth_deploy.pictures.figures import write_figure
 
@@ -121,7 +122,7 @@ def draw_report(table: RangeTable, path: str | Path, rules: KeepingRules | None 
     """Draw the report into the picture ``path`` (.png, .pdf or .svg).
 
     On the left what 8 bits cost each stage at each depth of the ladder, on the right how far the
-    ranges of joins differ between depths.
+    ranges of joins differ between depths, where there are joins.
 
     Raises :class:`MissingExtraError` without the extra ``plot``, :class:`UsageError` for another
     kind of file, and :class:`CalibrationError` when it cannot be written.
@@ -143,20 +144,23 @@ def _figure(table: RangeTable, rules: KeepingRules) -> Figure:
         raise missing_extra(error, "drawing a report") or error from None
     joins, stages = join_rows(table, rules), stage_rows(table)
     columns = len(table.ladder)
-    widths = [1.6 + 1.15 * columns, 4.6] if stages else [6.0]
+    widths = [max(1.6 + 1.15 * columns, 5.2 if joins else 8.0)] if stages else []
+    if joins or not stages:
+        widths.append(4.6 if stages else 6.0)
     rows = max(len(joins), len(stages), 3)
     figure = Figure(figsize=(sum(widths) + 1.2, 2.1 + 0.5 * rows), layout="constrained")
     axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     figure.suptitle(
         f"{table.family} {table.config} in 8 bits, over {table.pictures.count} pictures and "
-        f"{len(table.depths)} depths ({_method(table)})",
+        f"{count_depths(len(table.depths))} ({_method(table)})",
         color=INK,
         fontsize=12,
         fontweight="bold",
     )
     if stages:
         _draw_stages(axes[0], stages, table, rules.max_error)
-    _draw_joins(axes[-1], joins, rules)
+    if joins or not stages:
+        _draw_joins(axes[-1], joins, rules)
     return figure
 
 

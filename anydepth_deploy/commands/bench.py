@@ -86,7 +86,7 @@ def bench(
     streams: Annotated[str, LOAD.option("Requests at the same time, or several numbers.")] = "1",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
-    target: TargetOption = "onnxruntime",
+    target: TargetOption = None,
     scenario: Annotated[
         Scenario,
         LOAD.one_of(

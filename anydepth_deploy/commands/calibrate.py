@@ -28,7 +28,7 @@ from anydepth_deploy.commands.options import (
     size_of,
 )
 from anydepth_deploy.console import Table, print_note
-from anydepth_deploy.depth import ladder_words
+from anydepth_deploy.depth import count_depths, ladder_words
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CalibrationError, MissingExtraError, shorten
 from anydepth_deploy.families.shared.settling import Said
@@ -138,11 +138,11 @@ def calibrate(
     if stages := report.stage_rows(table):
         title = "relative error at the outputs of stages, ranges merged over depths (own)"
         console.print_table(title, *stage_table(stages, table.ladder))
-    title = "ranges of joins over depths"
-    console.print_table(title, *join_table(report.join_rows(table)))
+    if joins := report.join_rows(table):
+        console.print_table("ranges of joins over depths", *join_table(joins))
     further = table.depths[len(table.ladder) :]
     console.print_line(
-        f"{table.pictures.count} pictures at {len(table.depths)} depths"
+        f"{table.pictures.count} pictures at {count_depths(len(table.depths))}"
         + (f" (beside the ladder: {shorten(further)})" if further else "")
     )
     console.print_line(f"ranges: {path}" + (f", picture: {picture}" if picture else ""))

@@ -12,6 +12,7 @@ import typer
 from anydepth_deploy import console
 from anydepth_deploy.checkpoints.present import check_present
 from anydepth_deploy.commands.options import FamilyOption, Json, family_names
+from anydepth_deploy.depth import count_depths
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckFailedError, UsageError
 from anydepth_deploy.families.registry import find_training
@@ -157,7 +158,8 @@ def _draw(bundle: Bundle, session: Session, data: CocoData, target: Path) -> Non
     picture = data.load(busiest)
     prepared, geometry = prepare(picture, bundle.manifest.preprocess)
     drawings, titles = [], []
-    for name in ("base", "super"):
+    table = bundle.table
+    for name in ("base", "super") if table.levels > 1 else ("super",):
         found = session.run(prepared[None], name).image(0, THRESHOLD)
         boxes = geometry.to_picture(found.boxes)
         shown = Detections(found.labels, boxes, found.scores)
@@ -171,10 +173,10 @@ def _show(
     bundle: Bundle, table: list[dict[str, Any]], picture: Path, pictures: int, verified: int
 ) -> None:
     console.print_line(
-        f"one gated graph, {len(bundle.table.rows)} depths: "
+        f"one gated graph, {count_depths(len(bundle.table.rows))}: "
         f"{bundle.file(bundle.artifacts('gated')[0])}"
     )
-    console.print_line(f"verified against the checkpoint at {verified} depths")
+    console.print_line(f"verified against the checkpoint at {count_depths(verified)}")
     console.print_table(
         f"{bundle.manifest.family} {bundle.manifest.config}: {pictures} held-out pictures, "
         "ONNX Runtime on this CPU, one thread, batch 1",

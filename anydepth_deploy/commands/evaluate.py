@@ -60,7 +60,7 @@ def evaluate(
         str,
         ARTIFACTS.option("fp32, fp16, int8, bf16 (OpenVINO), several joined by commas, or all."),
     ] = "fp32",
-    target: TargetOption = "onnxruntime",
+    target: TargetOption = None,
     batch: Annotated[int, EXECUTION.option("Pictures per call.", min=1)] = 8,
     ladder_out: Annotated[
         Path | None,

@@ -27,9 +27,12 @@ def report(
     ],
     plot: Annotated[Path | None, typer.Option(help="Picture to draw (.png, .pdf, .svg).")] = None,
     figures: Annotated[
-        str,
-        typer.Option(help="speedup, accuracy, distribution, throughput, or several."),
-    ] = "speedup,accuracy",
+        str | None,
+        typer.Option(
+            help="speedup, accuracy, distribution, throughput, or several; default: "
+            "speedup,accuracy, of single depths distribution,accuracy."
+        ),
+    ] = None,
     format: Annotated[str, one_of(STYLES, help="Of the table.")] = "text",
     out: Annotated[Path | None, typer.Option(help="File for the table.")] = None,
     compare: Annotated[
@@ -63,7 +66,7 @@ def report(
     if plot is not None:
         from anydepth_deploy.bench.plots.page import draw
 
-        draw(found, plot, words_of(figures))
+        draw(found, plot, None if figures is None else words_of(figures))
     if json:
         content = formats.to_json(found)
         console.print_json({**content, "picture": None if plot is None else str(plot)})

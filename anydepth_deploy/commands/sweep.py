@@ -45,7 +45,7 @@ def sweep(
     precision: Annotated[str, ARTIFACTS.option("fp32, fp16, int8 or bf16.")] = "fp32",
     layout: LayoutOption = None,
     weights: WeightsOption = None,
-    target: TargetOption = "onnxruntime",
+    target: TargetOption = None,
     most_batch: Annotated[
         int, SEARCH.option("Batches to try: 1, 2, 4 and so on up to this.", min=1, max=1024)
     ] = 8,
@@ -145,7 +145,7 @@ def sweep(
             "artifact": (layout, None),
             "precision": (precision, "fp32"),
             "weights": (weights, None),
-            "target": (target, "onnxruntime"),
+            "target": (target, None),
             "threads": (found.best.setting.threads, None),
         }
         given = [f"{key}={value!r}" for key, (value, usual) in named.items() if value != usual]

@@ -57,7 +57,7 @@ class Family:
 
     ``recognise`` gives the configuration whose network has keys of these shapes, None for the keys
     of another family, and a :class:`Refusal` for networks that are this family's but cannot be
-    deployed: a static one, a size that is not known. It does not raise, whatever a file holds.
+    deployed: another layout, a size that is not known. It does not raise, whatever a file holds.
 
     ``settle`` is asked next, where a family has it: from the configuration, the tensors by key and
     what is known beside them (:class:`~anydepth_deploy.families.shared.settling.Beside`) it gives

@@ -41,6 +41,7 @@ GROUP = "anydepth_deploy.families"
 BUILT_IN = {
     "anydepth-detr": "anydepth_deploy.families.detr:FAMILY",
     "anydepth-yolo": "anydepth_deploy.families.yolo:FAMILY",
+    "yolov12": "anydepth_deploy.families.yolo.yolov12:FAMILY",
     "rt-detr": "anydepth_deploy.families.rtdetr:FAMILY",
     "d-fine": "anydepth_deploy.families.dfine:FAMILY",
 }

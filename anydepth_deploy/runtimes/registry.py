@@ -150,12 +150,14 @@ def runtime_targets(runtime: str) -> tuple[Target, ...]:
     return find_runtime(runtime).targets
 
 
-def graph_targets(runtime: str, target: str) -> tuple[str, ...]:
-    """What INT8 graphs have to be made for where ``target`` is asked for: that, or all that
-    ``runtime`` runs, the best first, where ``target`` is what is meant when nothing is said and
-    another is better."""
+def graph_targets(runtime: str, target: str | None) -> tuple[str, ...]:
+    """What INT8 graphs have to be made for where ``target`` is asked for. Where nothing is said:
+    for ONNX Runtime where that is best for ``runtime``, else for any that it runs, the best
+    first."""
+    if target is not None:
+        return (target,)
     taken = runtime_targets(runtime)
-    return taken if target == "onnxruntime" and target != taken[0] else (target,)
+    return taken[:1] if taken[0] == "onnxruntime" else taken
 
 
 def runtime_computes(runtime: str) -> tuple[Compute, ...]:

@@ -42,11 +42,15 @@ bool contains(const std::vector<std::string>& words, const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-/// What INT8 graphs have to be made for where `target` is asked for: that, or all that `runtime`
-/// runs, the best first, where `target` is what is meant when nothing is said and another is better.
-std::vector<std::string> graph_targets(const std::string& runtime, const std::string& target) {
+/// What INT8 graphs have to be made for where `target` is asked for. Where nothing is said: for
+/// ONNX Runtime where that is best for `runtime`, else for any that it runs, the best first.
+std::vector<std::string> graph_targets(const std::string& runtime,
+                                       const std::optional<std::string>& target) {
+  if (target) {
+    return {*target};
+  }
   const auto taken = runtime_targets(runtime);
-  return target == "onnxruntime" && target != taken.front() ? taken : std::vector{target};
+  return taken.front() == "onnxruntime" ? std::vector{taken.front()} : taken;
 }
 
 /// What artifacts that belong together have in common.
@@ -140,6 +144,7 @@ BundleError nothing_like(const Manifest& manifest, const std::filesystem::path& 
   add(command, "--precision ", stored);
   add(command, "--layout ", layout);
   add(command, "--weights ", weights);
+  add(command, "--target ", stored == "int8" && !engines && target != "onnxruntime" ? target : "");
   return BundleError("bundle " + path.string() + " has no artifact '" + join(wanted, " ") +
                      "'; it has: " + has + ". '" + join(command, " ") + "' adds it");
 }

@@ -84,12 +84,7 @@ DepthTable::DepthTable(std::vector<Gate> gates, std::vector<int> base,
 std::size_t DepthTable::row(const DepthName& name) const {
   if (const auto* number = std::get_if<std::int64_t>(&name.value())) {
     if (*number < 0 || static_cast<std::uint64_t>(*number) >= rows_.size()) {
-      const bool first =
-          ladder_.back() + 1 == ladder_.size() && std::is_sorted(ladder_.begin(), ladder_.end());
-      throw DepthError(
-          "unknown depth row " + std::to_string(*number) + ": rows go from 0 to " +
-          std::to_string(rows_.size() - 1) +
-          (first ? ", of which 0 to " + std::to_string(levels() - 1) + " are the ladder" : ""));
+      throw DepthError("unknown depth row " + std::to_string(*number) + ": " + rows_in_words());
     }
     return static_cast<std::size_t>(*number);
   }
@@ -106,10 +101,27 @@ std::size_t DepthTable::row(const DepthName& name) const {
     for (const auto rung : ladder_) {
       rungs.push_back(rows_[rung].text);
     }
-    throw DepthError("unknown depth '" + text + "': the ladder has levels 0 to " +
-                     std::to_string(levels() - 1) + " (" + shorten(rungs, 12) + ")");
+    const std::string has =
+        levels() == 1 ? "one level, 0" : "levels 0 to " + std::to_string(levels() - 1);
+    throw DepthError("unknown depth '" + text + "': the ladder has " + has + " (" +
+                     shorten(rungs, 12) + ")");
   }
   return ladder_[static_cast<std::size_t>(*level)];
+}
+
+std::string DepthTable::rows_in_words() const {
+  if (rows_.size() == 1) {
+    return "the only row is 0";
+  }
+  const std::string words = "rows go from 0 to " + std::to_string(rows_.size() - 1);
+  const bool first =
+      ladder_.back() + 1 == ladder_.size() && std::is_sorted(ladder_.begin(), ladder_.end());
+  if (!first) {
+    return words;
+  }
+  const auto last = levels() - 1;
+  return words + ", of which 0 " + (last == 0 ? "is" : "to " + std::to_string(last) + " are") +
+         " the ladder";
 }
 
 std::optional<std::size_t> DepthTable::level(std::size_t row) const {

@@ -12,6 +12,9 @@
 namespace anydepth {
 namespace {
 
+/// The text of the only depth of a network without gates.
+constexpr const char* kFull = "full";
+
 bool has(const Gate& gate, int setting) {
   return gate.layers == 0 ? setting == 0 || setting == 1 : setting >= 1 && setting <= gate.layers;
 }
@@ -99,6 +102,13 @@ Depth DepthSpace::parse(const std::string& text) const {
   if (lower(word) == "base") {
     return base();
   }
+  if (gates_.empty()) {
+    if (lower(word) == kFull) {
+      return super();
+    }
+    throw DepthError("unknown depth '" + text + "': this model has no gates, its one depth is '" +
+                     kFull + "' ('super', 'base' and 'level:0' name it, too)");
+  }
   const auto problem = [&] {
     return DepthError("unknown depth '" + text + "': this model's depths are written like '" +
                       super().text +
@@ -144,7 +154,7 @@ std::vector<Depth> DepthSpace::ladder(const std::vector<std::string>& texts) con
   }
   const Depth low = base();
   const Depth high = super();
-  if (rungs.size() < 2 || !(rungs.front() == low) || !(rungs.back() == high)) {
+  if (rungs.empty() || !(rungs.front() == low) || !(rungs.back() == high)) {
     throw DepthError("a ladder goes from base (" + low.text + ") to super (" + high.text +
                      "); found: " + shorten(texts_of(rungs)));
   }
@@ -194,6 +204,9 @@ std::string DepthSpace::counted() const {
 }
 
 std::string DepthSpace::format(const std::vector<int>& settings) const {
+  if (settings.empty()) {
+    return kFull;
+  }
   std::string text;
   for (std::size_t place = 0; place < gates_.size(); ++place) {
     const bool begins = place == 0 || gates_[place].group != gates_[place - 1].group;

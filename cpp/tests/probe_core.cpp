@@ -185,7 +185,7 @@ anydepth::SessionOptions options_of(const Json& given) {
   anydepth::SessionOptions options;
   options.runtime = given.value("runtime", options.runtime);
   options.precision = given.value("precision", options.precision);
-  options.target = given.value("target", options.target);
+  options.target = maybe<std::string>(given, "target");
   options.layout = maybe<std::string>(given, "layout");
   options.weights = maybe<std::string>(given, "weights");
   return options;

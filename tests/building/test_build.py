@@ -17,7 +17,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 from conftest import TRAINED
-from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle
+from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle, without_any_depth
 
 from anydepth_deploy import cli
 from anydepth_deploy.building.build import BuildReport, build_bundle
@@ -112,6 +112,22 @@ def test_every_layout_in_half_precision(
     ends = {item.engine.detections for item in found if item.engine}
     assert ends == ({True} if family == "anydepth-detr" else {True, False})
     assert open_bundle(lowered.path).artifacts(format="tensorrt-rtx") == []
+
+
+def test_one_depth_in_every_layout(tmp_path: Path) -> None:
+    """Three engines of the same products; that of layout ``stages`` is the whole network."""
+    checkpoint = without_any_depth(tmp_path / "plain.pth")
+    export_bundle(checkpoint, tmp_path / "b", layouts=["gated"], precision=["fp16"])
+    build(tmp_path / "b", ["sm89"], ["fp16"], layouts=["gated", "set", "stages"])
+    bundle = open_bundle(tmp_path / "b")
+    found = engines(bundle)
+    assert [item.layout for item in found] == ["gated", "set", "stages"]
+    assert [item.depth for item in found] == [None, "full", None]
+    assert len({sum(item.engine.layers.values()) for item in found if item.engine}) == 1
+    piece = found[2].piece
+    assert piece is not None
+    assert (piece.total, piece.reads) == (1, {"images": "images"})
+    assert piece.writes == {"raw_predictions": "raw_predictions"}
 
 
 def test_suppression_is_left_to_the_host(pieces: Bundle) -> None:

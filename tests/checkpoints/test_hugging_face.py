@@ -128,7 +128,9 @@ def test_values_of_the_document_that_decide(tmp_path: Path) -> None:
     assert (fewer.config.queries, fewer.config.max_detections) == (40, 40)
     silu = read("silu", decoder_activation_function="silu")
     assert (silu.config.decoder_activation, silu.config.feedforward_activation) == ("relu", "silu")
-    assert read("discrete", decoder_method="discrete").config.sampling == "discrete"
+    assert usual.chosen == {}
+    discrete = read("discrete", decoder_method="discrete")
+    assert (discrete.config.sampling, discrete.chosen) == ("discrete", {"sampling": "discrete"})
     assert read("nameless", id2label={str(i): f"LABEL_{i}" for i in range(8)}).class_names is None
     # Its tensor says how far bins reach, whatever the document says.
     wide = static_detr("d-fine", reach=8.0)
@@ -173,6 +175,7 @@ def test_documents_that_contradict_tensors_are_refused(
         ({"do_pad": True}, "do_pad = True, expected False"),
         ({"do_resize": False}, "do_resize = False, expected True"),
         ({"do_rescale": 0}, "do_rescale = 0, expected True"),
+        ({"resample": 3}, "resample = 3, expected 2"),
         ({"rescale_factor": 1.0}, "rescale_factor = 1.0, expected 1 / 255"),
         ({"size": {"shortest_edge": 800}}, "expected a height and a width"),
         ({"size": {"height": 640, "width": True}}, "expected a height and a width"),

@@ -358,6 +358,7 @@ def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert run("demo", "--family", "anydepth-yolo", "--out", "d", "--pictures", 20, "--json").json
     committed = Path("checkpoints/anydepth-yolo-tiny-shapes.pth")
     assert asked[-1] == (committed, Path("d"), options)
+    fails(run("demo", "--family", "yolov12"), 2, "'yolov12' cannot be trained: choose one of")
 
 
 # --- use -------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ SPACES = {
         ("5-TT-1", "12-FT-3", "12-FF-3"),
     ),
     "layers": (DepthSpace((Gate("decoder", 0, 12),), (5,)), ("L5", "L12")),
+    "no gates": (DepthSpace((), ()), ("full",)),
+    "one layer": (DepthSpace((Gate("decoder", 0, 1),), (1,)), ("L1",)),
+    "one rung": (DepthSpace((Gate("decoder", 0, 3),), (3,)), ("L3",)),
     "two counts": (DepthSpace((Gate("a", 0, 2), Gate("b", 1, 3)), (1, 1)), ("L1-L1", "L2-L3")),
 }
 
@@ -87,6 +90,7 @@ def test_tables_and_every_depth(probe: Probe, name: str) -> None:
     names += ["", "-", "--", "F", "FFTT-F-0", "FFTT-F-7", "FFTT-F-06", "FFTT-F-1000", "FFTT_F_6"]
     names += ["13-FF-3", "0-FF-3", "12-FF-٣", "FFFFFFFG", "FFFFFFF", "'\"\\", "\u3000base\u2003"]
     names += ["0", " 1 ", "-1", "03", "\u20032", "-", "--1", "1234567890", "L3", "l6", "L1-l2", "L"]
+    names += ["full", " FULL\n", "full-", "fully", "L1", "level:1"]
     names += [2**62, -(2**62)]
     found = probe.call("table", **describe(space, ladder), names=names)
     assert found["rows"] == texts
@@ -124,7 +128,7 @@ def test_any_gates_and_ladder(
     probe: Probe, gates: list[tuple[str, int, int]], base: list[int], data: st.DataObject
 ) -> None:
     space = DepthSpace(tuple(Gate(*gate) for gate in gates), tuple(base))
-    rungs = ["base", "super", *(str(depth) for depth in space.every[:6]), "FF", "F-2", "L2"]
+    rungs = ["base", "super", "full", *(str(depth) for depth in space.every[:6]), "FF", "F-2", "L2"]
     ladder = data.draw(st.lists(st.sampled_from(rungs), max_size=4), "ladder")
     ladder = data.draw(st.sampled_from([ladder, ["base", *ladder, "super"]]), "whole")
     expected = outcome(lambda: [str(depth) for depth in table_of(space, ladder).rows])

@@ -40,6 +40,7 @@ from manifests import (
     engine,
     mutated_bytes,
     mutated_values,
+    one_depth,
     places,
     verified,
 )
@@ -79,6 +80,44 @@ def test_what_may_be_left_out(probe: Probe, tmp_path: Path) -> None:
     dumped = manifest().model_dump(mode="json", exclude_defaults=True)
     folder = write(tmp_path, dumped)
     assert probe.call("manifest", folder=folder) == described(open_bundle(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("gates", "text"),
+    [([], "full"), ([{"name": "decoder", "group": 0, "layers": 1}], "L1")],
+)
+def test_one_depth(probe: Probe, tmp_path: Path, gates: list[Any], text: str) -> None:
+    whole = json.loads(json.dumps(one_depth()).replace('"full"', json.dumps(text)))
+    whole |= {"gates": gates, "base": [1] * len(gates)}
+    for item in whole["artifacts"]:
+        if item.get("piece"):
+            item["piece"]["variant"] = "full"
+    folder = write(tmp_path, whole)
+    found = probe.call("manifest", folder=folder)
+    assert found == described(open_bundle(tmp_path))
+    assert (found["rows"], found["levels"], found["macs"]) == ([text], 1, [7])
+
+
+def test_one_depth_that_does_not_agree(probe: Probe, tmp_path: Path) -> None:
+    whole = one_depth()
+    condition = {"gate": 0, "layer": 0, "runs": True}
+    for at, value in (
+        (("ladder",), []),
+        (("ladder",), ["full", "super"]),
+        (("ladder", 0), "F"),
+        (("base",), [1]),
+        (("gates",), [{"name": "one", "group": 0}]),
+        (("depths",), []),
+        (("depths", 0, "depth"), "super"),
+        (("depths", 0, "level"), None),
+        (("depths", 0, "index"), 1),
+        (("depths", 0, "macs", "total"), 0),
+        (("artifacts", 1, "depth"), "base"),
+        (("artifacts", 1, "row"), 1),
+        (("artifacts", 2, "piece", "when"), [condition]),
+    ):
+        write(tmp_path, changed(whole, at, value))
+        assert not compare(probe, tmp_path, (*at, value))
 
 
 # --- what is refused -------------------------------------------------------------------------
@@ -397,7 +436,7 @@ def test_choices(
         for layout in (None, "gated", "set", "stages", "what")
         for precision in ("fp32", "fp16", "int8", "bf16", "fp64")
         for weights in (None, "shared", "folded")
-        for target in ("onnxruntime", "tensorrt", "openvino", "what")
+        for target in (None, "onnxruntime", "tensorrt", "openvino", "what")
     ]
     given = {"folder": str(everything.path), "device": device}
     found = probe.call("choose", **given, choices=choices)

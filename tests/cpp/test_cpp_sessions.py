@@ -24,7 +24,7 @@ from cpp_oracle import compare_plans, described
 from edited_bundles import answer_with, edit_artifact
 from numpy.typing import NDArray
 from once import once
-from trained_networks import CHECKPOINTS, FAMILIES
+from trained_networks import CHECKPOINTS, FAMILIES, one_depth_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
@@ -240,6 +240,34 @@ def test_the_same_detections_in_another_size(
     cpp, python = opened(wide, layout=layout), wide.session(artifact=layout, threads=1)
     for name, array in python.run_raw(images, "base").items():
         np.testing.assert_array_equal(cpp.run_raw(images, "base")[name], array, name)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_same_detections_of_a_network_of_one_depth(
+    layout: str,
+    runtime: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Bit for bit, by any name of the depth; and the same refusals."""
+    bundle = one_depth_bundle(tmp_path_factory, WIDE, raw=True)
+    sessions = "plain_sessions" if runtime == "openvino" else "opened"
+    cpp = request.getfixturevalue(sessions)(bundle, layout=layout, runtime=runtime)
+    python = bundle.session(runtime=runtime, artifact=layout, threads=1)
+    assert cpp.depths == ["full"]
+    images = pictures_of(bundle, 2)
+    expected = python.run(images)
+    assert (expected.scores > 0.5).sum() > 1
+    for depth in ("full", "FULL", "super", "base", "level:0", "0", 0):
+        assert_same(cpp.run(images, depth), expected)
+    for name, array in python.run_raw(images, "full").items():
+        np.testing.assert_array_equal(cpp.run_raw(images, "full")[name], array, name)
+    for depth in (1, -1, "1", "level:1", "F", "FFFFFFFF"):
+        assert_refused(
+            lambda depth=depth: cpp.run(images, depth),  # type: ignore[misc]
+            lambda depth=depth: python.run(images, depth),  # type: ignore[misc]
+        )
 
 
 def assert_the_same_detections(trained: Bundle, layout: str, opened: Callable[..., Cpp]) -> None:

@@ -211,7 +211,7 @@ def test_options_of_commands_know_it(example: Family, tmp_path: Path) -> None:
     )
     for family, told in (
         (NAME, f"family '{NAME}' cannot be trained: choose one of anydepth-detr, anydepth-yolo"),
-        ("x", f"'d-fine', '{NAME}'"),
+        ("x", f"'{list(registry.BUILT_IN)[-1]}', '{NAME}'"),
     ):
         words = ["train", "--family", family, "--out", str(tmp_path / "c.pth")]
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)

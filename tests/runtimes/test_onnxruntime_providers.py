@@ -321,9 +321,11 @@ def test_what_runtimes_take(bundle_copy: Path) -> None:
     assert {format_of(name) for name in GPU} == {"onnx"}
     assert runtime_targets("onnxruntime-cuda") == ("onnxruntime", "tensorrt")
     assert runtime_targets("onnxruntime-tensorrt") == ("tensorrt",)
-    assert graph_targets("onnxruntime-cuda", "onnxruntime") == ("onnxruntime",)
+    assert graph_targets("onnxruntime-cuda", None) == ("onnxruntime",)
+    assert graph_targets("openvino", None) == ("openvino", "onnxruntime")
+    assert graph_targets("openvino", "onnxruntime") == ("onnxruntime",)
     assert graph_targets("onnxruntime-cuda", "tensorrt") == ("tensorrt",)
-    assert graph_targets("onnxruntime-tensorrt", "onnxruntime") == ("tensorrt",)
+    assert graph_targets("onnxruntime-tensorrt", None) == ("tensorrt",)
     assert graph_targets("openvino", "tensorrt") == ("tensorrt",)  # to be refused
     opened = with_int8(bundle_copy, "onnxruntime")
     (int8,) = opened.artifacts("gated", "int8")
@@ -336,7 +338,8 @@ def test_int8_for_tensorrt_is_what_tensorrt_is_given(
 ) -> None:
     opened = with_int8(bundle_copy, "tensorrt")
     name = "onnxruntime-tensorrt"
-    for target in ("onnxruntime", "tensorrt"):  # the first is what is meant without a word
+    targets: tuple[str | None, ...] = (None, "tensorrt")
+    for target in targets:
         (found,) = choose_artifacts(opened, None, "int8", None, target, name)
         assert found.name == "gated-int8-folded"
         assert precisions_of(opened, "gated", name, target) == ["fp32", "fp16", "int8"]

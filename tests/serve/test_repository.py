@@ -51,7 +51,7 @@ def parameters(path: Path) -> dict[str, str]:
     return {key: value.string_value for key, value in config(path).parameters.items()}
 
 
-@pytest.mark.parametrize("family", ["bundle", "yolo_bundle"])
+@pytest.mark.parametrize("family", ["bundle", "yolo_bundle", "one_depth_bundle"])
 def test_what_is_written_for_a_real_bundle(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "engine",
     "mutated_bytes",
     "mutated_values",
+    "one_depth",
     "piece",
     "places",
     "quantised",
@@ -136,6 +137,23 @@ def content(**changes: Any) -> dict[str, Any]:
     )
     dumped: dict[str, Any] = {**found.model_dump(mode="json"), **changes}
     return dumped
+
+
+def one_depth(**changes: Any) -> dict[str, Any]:
+    """A manifest of a network without gates."""
+    macs = {"total": 7, "all": 7}
+    return content(
+        gates=[],
+        base=[],
+        ladder=["full"],
+        depths=[{"index": 0, "depth": "full", "level": 0, "macs": macs}],
+        artifacts=[
+            artifact("gated"),
+            artifact("only", **static("full", 0)),
+            artifact("piece", **piece(0, total=1)),
+        ],
+        **changes,
+    )
 
 
 DELETED = object()

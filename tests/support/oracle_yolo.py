@@ -235,7 +235,21 @@ SCALES = {
     "s": (1.0, 0.5, 512),
     "l": (1.0, 1.0, 512),
     "x": (1.0, 1.5, 512),
+    "plain n": (0.5, 0.25, 1024),
+    "plain s": (0.5, 0.5, 1024),
+    "plain m": (0.5, 1.0, 512),
 }
+"""Of AnyDepth-YOLO; of YOLOv12 where it has others."""
+
+
+def plain_shapes(scale: str, *, gamma: bool, classes: int = 80) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint without any-depth: one norm set, no second weights."""
+    found = shapes(scale, classes=classes)
+    return {
+        key: shape
+        for key, shape in found.items()
+        if "_skip." not in key and (gamma or not key.endswith(".gamma"))
+    }
 
 
 def shapes(
@@ -320,9 +334,10 @@ def shapes(
     c64, c128, c256, c512, c1024 = (wide(channels) for channels in (64, 128, 256, 512, 1024))
     conv("model.0", 3, c64, 3, norms=1)
     conv("model.1", c64, c128, 3, groups=2, norms=1)
-    split_block(2, c128, c256, 0.25, large)
+    deep = large or scale == "plain m"
+    split_block(2, c128, c256, 0.25, deep)
     conv("model.3", c256, c256, 3, groups=4)
-    split_block(4, c256, c512, 0.25, large)
+    split_block(4, c256, c512, 0.25, deep)
     conv("model.5", c512, c512, 3)
     chain_block(6, c512, c512, 4, attention=True)
     conv("model.7", c512, c1024, 3)

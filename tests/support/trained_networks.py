@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from once import once
 
@@ -13,12 +15,12 @@ from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.exporting.export import export_bundle
-from anydepth_deploy.families.registry import find_family
+from anydepth_deploy.families.registry import BUILT_IN, find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco
 
-FAMILIES = ("anydepth-detr", "anydepth-yolo")
+FAMILIES = tuple(name for name in BUILT_IN if find_family(name).training is not None)
 CHECKPOINTS = {name: ROOT / "checkpoints" / f"{name}-tiny-shapes.pth" for name in FAMILIES}
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},
@@ -26,12 +28,36 @@ SIZES: dict[str, Size] = {
 }
 """What tests of graphs export them for: their own sizes, but for one that is not square."""
 
+ONE_DEPTH = "yolov12"
+"""A family without any-depth, of which :func:`without_any_depth` makes a network."""
+
 CALIBRATION = 64, 7
 """How many generated training pictures ranges come from, and their seed."""
 
 
 def trained(family: str) -> AnyDepthModel:
     return load_model(read_checkpoint(CHECKPOINTS[family]))
+
+
+def without_any_depth(path: Path) -> Path:
+    """Write the trained AnyDepth-YOLO without its second norm sets and weights: a YOLOv12 that
+    computes what it computes at super."""
+    state = read_checkpoint(CHECKPOINTS["anydepth-yolo"]).state
+    torch.save({key: value for key, value in state.items() if "_skip." not in key}, path)
+    return path
+
+
+def one_depth_bundle(folders: pytest.TempPathFactory, size: Size, **options: Any) -> Bundle:
+    """That network in all layouts for inputs of ``size``. Read only."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        checkpoint = without_any_depth(folder / "plain.pth")
+        layouts = ["gated", "set", "stages"]
+        export_bundle(checkpoint, folder / "tiny", input_size=size, layouts=layouts, **options)
+
+    name = "-".join([ONE_DEPTH, *map(str, size), *options])
+    return open_bundle(once(folders, name, make) / "tiny")
 
 
 @functools.cache

@@ -21,7 +21,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from trained_networks import FAMILIES, lowered_bundle
+from trained_networks import FAMILIES, lowered_bundle, one_depth_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.choose import chains
@@ -205,6 +205,30 @@ def is_detr(bundle: Bundle) -> bool:
 
 
 # --- sound engines ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["gated", "set", "stages"])
+def test_an_engine_of_one_depth_looks_like_no_other(
+    layout: str, fake: Fake, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No depth is one gate away, and no gate votes; a wrong answer shows all the same."""
+    plain = one_depth_bundle(tmp_path_factory, (96, 160), precision=["fp32", "fp16"])
+    (graph,) = plain.artifacts(layout, "fp32")
+    gated = named(plain, SOURCES["fp32"])
+    artifacts = [gated, engine_of(graph, source=gated)]
+    bundle = with_artifacts(plain, artifacts, tmp_path / "engines")
+    report = check(bundle)
+    (row,) = report.rows
+    assert (report.passed, report.gates, row.depth) == (True, [], "full")
+    assert (row.resembles, row.resemblance) == (None, 0.0)
+    assert all(value > 0 for value in row.differences.values())
+    assert row.detections > 0
+
+    def wrong(found: Arrays, depth: int, given: Arrays) -> None:
+        found["raw_predictions"][:, :4] *= 1.01
+
+    fake.change = wrong
+    assert not check(bundle).passed
 
 
 def test_sound_engines_pass_and_are_marked(engines: Bundle, fake: Fake) -> None:

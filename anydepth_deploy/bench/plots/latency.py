@@ -87,7 +87,7 @@ def draw_distribution(axes: Axes, series: Sequence[Series]) -> Drawn:
     if not largest:
         drawn.missing = "No distribution to show: the results have no samples."
         return drawn
-    room = (largest / smallest) ** 0.06
+    room = max((largest / smallest) ** 0.06, 1.001)  # they may all be the same
     log_axis(axes, "x", smallest / room, largest * room**1.5)
     bottom = least / 1.7
     # The names of the depths stand above the curves.

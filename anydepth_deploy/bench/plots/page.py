@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DEFAULT_FIGURES", "FIGURES", "draw", "figure"]
+__all__ = ["DEFAULT_FIGURES", "FIGURES", "ONE_DEPTH_FIGURES", "draw", "figure"]
 
 FIGURES: dict[str, Callable[[Axes, Sequence[Series]], Drawn]] = {
     "speedup": draw_speedup,
@@ -31,6 +31,8 @@ FIGURES: dict[str, Callable[[Axes, Sequence[Series]], Drawn]] = {
 """Panels by name."""
 
 DEFAULT_FIGURES = ("speedup", "accuracy")
+ONE_DEPTH_FIGURES = ("distribution", "accuracy")
+"""Where no result has two depths, so that there is no speed-up."""
 
 PANEL = (5.15, 4.3)
 LEFT, BETWEEN, RIGHT = 0.85, 1.05, 0.45
@@ -43,9 +45,11 @@ CHARACTER, LEGEND_CHARACTER = 0.064, 0.07
 
 
 def draw(
-    results: Sequence[BenchResult], path: str | Path, figures: Sequence[str] = DEFAULT_FIGURES
+    results: Sequence[BenchResult], path: str | Path, figures: Sequence[str] | None = None
 ) -> None:
     """Draw ``figures`` (names of :data:`FIGURES`) of ``results`` into a .png, .pdf or .svg.
+
+    By default :data:`DEFAULT_FIGURES`, or :data:`ONE_DEPTH_FIGURES`.
 
     Raises :class:`MissingExtraError` without the extra ``plot``, :class:`UsageError` for another
     kind of file or an unknown figure, and :class:`ResultError` where there is nothing to draw or
@@ -54,8 +58,11 @@ def draw(
     write_figure(Path(path), lambda: figure(results, figures), "picture", ResultError)
 
 
-def figure(results: Sequence[BenchResult], figures: Sequence[str] = DEFAULT_FIGURES) -> Figure:
+def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None) -> Figure:
     """The page that :func:`draw` writes; raises the same but for what is about the file."""
+    if figures is None:
+        curves = any(len(result.depths) > 1 for result in results)
+        figures = DEFAULT_FIGURES if curves or not results else ONE_DEPTH_FIGURES
     names = list(dict.fromkeys(figures))
     unknown = [name for name in names if name not in FIGURES]
     if unknown or not names:

@@ -31,7 +31,7 @@ class Choice:
     precision: str = "fp32"
     layout: str | None = None
     weights: str | None = None
-    target: str = "onnxruntime"
+    target: str | None = None
     threads: int | None = None
 
 

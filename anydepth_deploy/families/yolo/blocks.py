@@ -1,7 +1,9 @@
 """Blocks of AnyDepth-YOLO: convolutions with two norm sets, C3k, C3k2 and A2C2f.
 
 In every block ``skip`` selects the second norm set, and leaves out the repeats that are the
-block's refinement. A refinement has one norm set: it never runs in the skipped mode.
+block's refinement. A refinement has one norm set: it never runs in the skipped mode. A block that
+is not ``switchable`` is as YOLOv12 has it without any-depth: one norm set everywhere, and no
+refinement.
 """
 
 from __future__ import annotations
@@ -122,7 +124,8 @@ class _Aggregation(nn.Module):
     """A convolution ``cv1``, a chain of repeats ``m`` on it, and ``cv2`` on everything together.
 
     ``cv1`` gives ``first`` parts of ``hidden`` channels, ``repeat(switchable)`` makes one of the
-    ``count`` repeats; in the skipped mode ``cv2`` sees only the ``essential`` ones.
+    ``count`` repeats; in the skipped mode ``cv2`` sees only the ``essential`` ones, which are all
+    unless the block is ``switchable``.
     """
 
     def __init__(
@@ -136,17 +139,21 @@ class _Aggregation(nn.Module):
         first: int,
         hidden: int,
         own_skip_weight: bool,
+        switchable: bool,
     ) -> None:
         super().__init__()
-        self.cv1 = Conv(in_channels, first * hidden, switchable=True)
+        essential = essential if switchable else count
+        self.cv1 = Conv(in_channels, first * hidden, switchable=switchable)
         self.cv2 = Conv(
             (first + count) * hidden,
             channels,
-            switchable=True,
+            switchable=switchable,
             skipped_channels=(first + essential) * hidden if essential < count else None,
             own_skip_weight=own_skip_weight,
         )
-        self.m = Repeats((repeat(index < essential) for index in range(count)), essential)
+        self.m = Repeats(
+            (repeat(switchable and index < essential) for index in range(count)), essential
+        )
 
     def aggregate(self, parts: Sequence[Tensor], skip: bool) -> Tensor:
         """Run the repeats on the last of ``parts`` and join everything."""
@@ -174,13 +181,14 @@ class C3k2(_Aggregation):
         c3k: bool,
         inner_skip: bool = False,
         own_skip_weight: bool = False,
+        switchable: bool = True,
     ) -> None:
         hidden = int(channels * expansion)
 
-        def repeat(switchable: bool) -> nn.Module:
+        def repeat(switches: bool) -> nn.Module:
             if c3k:
-                return C3k(hidden, switchable=switchable, inner_skip=inner_skip)
-            return Bottleneck(hidden, hidden // 2, switchable=switchable)
+                return C3k(hidden, switchable=switches, inner_skip=inner_skip)
+            return Bottleneck(hidden, hidden // 2, switchable=switches)
 
         super().__init__(
             in_channels,
@@ -191,6 +199,7 @@ class C3k2(_Aggregation):
             first=2,
             hidden=hidden,
             own_skip_weight=own_skip_weight,
+            switchable=switchable,
         )
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
@@ -245,13 +254,14 @@ class A2C2f(_Aggregation):
         residual: bool = False,
         inner_skip: bool = False,
         own_skip_weight: bool = False,
+        switchable: bool = True,
     ) -> None:
         hidden = channels // 2
 
-        def repeat(switchable: bool) -> nn.Module:
+        def repeat(switches: bool) -> nn.Module:
             if not area:
-                return C3k(hidden, switchable=switchable, inner_skip=inner_skip)
-            return _Pair(ABlock(hidden, mlp_ratio, area, switchable=switchable) for _ in range(2))
+                return C3k(hidden, switchable=switches, inner_skip=inner_skip)
+            return _Pair(ABlock(hidden, mlp_ratio, area, switchable=switches) for _ in range(2))
 
         super().__init__(
             in_channels,
@@ -262,6 +272,7 @@ class A2C2f(_Aggregation):
             first=1,
             hidden=hidden,
             own_skip_weight=own_skip_weight,
+            switchable=switchable,
         )
         self.gamma = nn.Parameter(torch.full((channels,), GAMMA)) if residual else None
 

@@ -1,4 +1,5 @@
-"""Sizes of AnyDepth-YOLO: n, s, l, x as published, and a tiny one for demos and tests."""
+"""Sizes of AnyDepth-YOLO: n, s, l, x as published, and a tiny one for demos and tests; and those
+of YOLOv12 without any-depth."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ from typing import Any
 
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
 
-__all__ = ["ATTENTION_LAYERS", "C3K2_LAYERS", "CONFIGS", "GATED_LAYERS", "YoloConfig"]
+__all__ = [
+    "ATTENTION_LAYERS",
+    "C3K2_LAYERS",
+    "CONFIGS",
+    "GATED_LAYERS",
+    "ONE_DEPTH_CONFIGS",
+    "YoloConfig",
+]
 
 GATED_LAYERS = (2, 4, 6, 8, 11, 14, 17, 20)
 """Layers whose block has a gate, in the order of the gates."""
@@ -30,7 +38,8 @@ class YoloConfig:
     What checkpoints of one size may differ in is a tuple of layers: ``own_skip_weights`` (the
     last convolution has weights of its own for the skipped mode, ``conv_skip``), ``gamma`` (the
     block is residual), ``inner_skips`` (C3k blocks skip half of their bottlenecks). ``ladder``
-    holds the default rungs as text, from base to super (see docs/ladders.md).
+    holds the default rungs as text, from base to super (see docs/ladders.md). ``one_depth``: of
+    the network without any-depth, which has one norm set, no gates and nothing to skip.
     """
 
     name: str = "s"
@@ -47,6 +56,7 @@ class YoloConfig:
     max_detections: int = 300
     input_size: tuple[int, int] = (640, 640)
     ladder: tuple[str, ...] = LADDER
+    one_depth: bool = False
 
     def replace(self, **changes: Any) -> YoloConfig:
         """This configuration with some fields changed."""
@@ -68,7 +78,9 @@ class YoloConfig:
 
     @property
     def depth_space(self) -> DepthSpace:
-        """One skip gate for each of the eight blocks."""
+        """One skip gate for each of the eight blocks; without any-depth none."""
+        if self.one_depth:
+            return DepthSpace((), ())
         gates = tuple(Gate(f"layer{layer}", 0) for layer in GATED_LAYERS)
         return DepthSpace(gates, (1,) * len(gates))
 
@@ -96,3 +108,20 @@ CONFIGS: dict[str, YoloConfig] = {
         ladder=("TTTTTTTT", "TTTTTFTT", "TFTTTFTT", "FFTTTFTT", "FFFFFFFF"),
     ),
 }
+
+_PLAIN = YoloConfig(depth=0.5, own_skip_weights=(), gamma=(), ladder=("full",), one_depth=True)
+_RESIDUAL = {"bottleneck_c3k": True, "mlp_ratio": 1.5, "gamma": ATTENTION_LAYERS}
+_SCALED = {"own_skip_weights": (), "ladder": ("full",), "one_depth": True}
+
+ONE_DEPTH_CONFIGS: dict[str, YoloConfig] = {
+    "n": _PLAIN.replace(name="n", width=0.25, max_channels=1024),
+    "s": _PLAIN.replace(name="s", max_channels=1024),
+    "m": _PLAIN.replace(name="m", width=1.0, bottleneck_c3k=True),
+    "l": _PLAIN.replace(name="l", depth=1.0, width=1.0, **_RESIDUAL),
+    "x": _PLAIN.replace(name="x", depth=1.0, width=1.5, **_RESIDUAL),
+    "n-anydepth": CONFIGS["n"].replace(name="n-anydepth", **_SCALED),
+    "s-anydepth": CONFIGS["s"].replace(name="s-anydepth", **_SCALED),
+    "tiny": CONFIGS["tiny"].replace(**_SCALED),
+}
+"""YOLOv12 without any-depth, as its authors scale it, and as those of AnyDepth-YOLO scale n and s.
+At l and x the two agree."""

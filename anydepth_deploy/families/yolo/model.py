@@ -25,7 +25,7 @@ from anydepth_deploy.families.yolo.config import ATTENTION_LAYERS, YoloConfig
 from anydepth_deploy.families.yolo.head import Detect, decode, grid
 from anydepth_deploy.suppression import Suppression
 
-__all__ = ["AnyDepthYOLO"]
+__all__ = ["AnyDepthYOLO", "YOLOv12"]
 
 AREAS = {6: 4, 8: 1}
 """Areas of the attention layers."""
@@ -157,19 +157,7 @@ class AnyDepthYOLO(AnyDepthModel):
         assert rule is not None
         steps = [self._step(step) for step in STEPS]
         entry = _Entry(self._stem(), *steps[:2])
-        stages = [
-            Stage(
-                "entry",
-                "backbone",
-                ("images",),
-                ("layer4",),
-                {
-                    variant_name([not skip for skip in skips]): Variant(entry, skip=skips)
-                    for skips in itertools.product((False, True), repeat=2)
-                },
-                (Predicate(0), Predicate(1)),
-            )
-        ]
+        stages = [Stage("entry", "backbone", ("images",), ("layer4",), *self._gated(entry, (0, 1)))]
         for gate in range(2, len(STEPS)):
             step, module = STEPS[gate], steps[gate]
             stages.append(
@@ -178,8 +166,7 @@ class AnyDepthYOLO(AnyDepthModel):
                     "backbone" if step.layer <= 8 else "neck",
                     tuple(f"layer{source}" for source in step.sources),
                     (f"layer{step.layer}",),
-                    {"full": Variant(module, skip=False), "skipped": Variant(module, skip=True)},
-                    (Predicate(gate),),
+                    *self._gated(module, (gate,)),
                 )
             )
         maps = tuple(f"layer{layer}" for layer in OUTPUTS)
@@ -196,6 +183,21 @@ class AnyDepthYOLO(AnyDepthModel):
         )
         return stages
 
+    def _gated(
+        self, module: nn.Module, gates: Sequence[int]
+    ) -> tuple[dict[str, Variant], tuple[Predicate, ...]]:
+        """The variants of a stage with these gates, and its predicates; of a network of one depth
+        the full one, and none."""
+
+        def variant(skips: tuple[bool, ...]) -> Variant:
+            return Variant(module, skip=skips if len(skips) > 1 else skips[0])
+
+        if self.config.one_depth:
+            return {"full": variant((False,) * len(gates))}, ()
+        choices = itertools.product((False, True), repeat=len(gates))
+        variants = {variant_name([not skip for skip in skips]): variant(skips) for skips in choices}
+        return variants, tuple(Predicate(gate) for gate in gates)
+
     def _stem(self) -> nn.Sequential:
         return nn.Sequential(self.model["0"], self.model["1"])
 
@@ -204,9 +206,16 @@ class AnyDepthYOLO(AnyDepthModel):
         return _Joined(self.model[str(step.layer)], down, step.up)
 
 
+class YOLOv12(AnyDepthYOLO):
+    """The network without any-depth: one norm set, one depth, no gates."""
+
+    family = "yolov12"
+
+
 def _layers(config: YoloConfig) -> dict[int, nn.Module]:
     """All layers that hold weights, by index; sizes are those of YOLOv12's table."""
     width, repeats = config.channels, config.repeats
+    switchable = not config.one_depth
 
     def c3k2(layer: int, inputs: int, channels: int, expansion: float, c3k: bool) -> C3k2:
         count = repeats(2)
@@ -219,6 +228,7 @@ def _layers(config: YoloConfig) -> dict[int, nn.Module]:
             c3k=c3k or config.bottleneck_c3k,
             inner_skip=layer in config.inner_skips,
             own_skip_weight=layer in config.own_skip_weights,
+            switchable=switchable,
         )
 
     def a2c2f(layer: int, inputs: int, channels: int) -> A2C2f:
@@ -231,10 +241,11 @@ def _layers(config: YoloConfig) -> dict[int, nn.Module]:
             residual=layer in config.gamma,
             inner_skip=layer in config.inner_skips,
             own_skip_weight=layer in config.own_skip_weights,
+            switchable=switchable,
         )
 
     def down(inputs: int, channels: int, groups: int = 1) -> Conv:
-        return Conv(width(inputs), width(channels), 3, 2, groups=groups, switchable=True)
+        return Conv(width(inputs), width(channels), 3, 2, groups=groups, switchable=switchable)
 
     p3, p4, p5 = width(256), width(512), width(1024)
     return {

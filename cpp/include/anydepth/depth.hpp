@@ -26,7 +26,7 @@ struct Gate {
   ANYDEPTH_EXPORT std::vector<int> choices() const;
 };
 
-/// A full setting of all gates; `text` is how it is written (`FFTT-F-6`).
+/// A full setting of all gates; `text` is how it is written (`FFTT-F-6`; `full` without gates).
 struct Depth {
   std::vector<int> settings;
   std::string text;
@@ -79,6 +79,9 @@ class ANYDEPTH_EXPORT DepthTable {
   std::optional<std::size_t> level(std::size_t row) const;
 
  private:
+  /// What rows there are, for messages.
+  std::string rows_in_words() const;
+
   std::vector<Gate> gates_;
   std::vector<int> base_;
   std::vector<Depth> rows_;

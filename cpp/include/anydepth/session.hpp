@@ -28,8 +28,8 @@ struct SessionOptions {
   std::string precision = "fp32";
   /// `shared` or `folded`.
   std::optional<std::string> weights;
-  /// What an INT8 graph was made for.
-  std::string target = "onnxruntime";
+  /// What an INT8 graph was made for; by default what the runtime likes best.
+  std::optional<std::string> target;
   /// Threads inside one operator; by default the runtime's own choice, but no more than the quota of
   /// a container and the processors that the process may run on.
   std::optional<int> threads;

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from bench_results import NETWORKS, fake_result, four_networks, network_result
 
-from anydepth_deploy.bench.plots.page import DEFAULT_FIGURES, FIGURES, draw, figure
+from anydepth_deploy.bench.plots.page import (
+    DEFAULT_FIGURES,
+    FIGURES,
+    ONE_DEPTH_FIGURES,
+    draw,
+    figure,
+)
 from anydepth_deploy.bench.results import BenchResult, Verdict
 from anydepth_deploy.bench.sensors.state import Device
 from anydepth_deploy.errors import MissingExtraError, ResultError, UsageError
@@ -234,6 +240,22 @@ def test_one_depth_has_no_speedup() -> None:
     unknown = fake_result({BASE: [1.0] * 9, SUPER: [2.0] * 9}, macs={BASE: 1, SUPER: None})
     with pytest.raises(ResultError, match="multiply-adds"):
         figure([unknown], ["speedup"])
+
+
+def test_results_of_single_depths_show_what_they_have() -> None:
+    """By default: there is no curve, so the requests themselves."""
+    result = fake_result({"full": [10.0] * 30}, subject={"family": "yolov12", "config": "tiny"})
+    page = figure([result])
+    assert [axes.get_title(loc="left") for axes in page.axes] == [
+        "Distribution of latency, every request",
+        "Accuracy against latency",
+    ]
+    assert lines(page.axes[0], "samples")
+    rated = fake_result({"full": [10.0] * 30}, ap={"full": 40.0})
+    assert points(figure([rated]).axes[1], "measured") == [(10.0, 40.0)]
+    assert DEFAULT_FIGURES[0] not in ONE_DEPTH_FIGURES
+    two = figure([result, known()])
+    assert two.axes[0].get_title(loc="left") == "Measured speed-up against multiply-adds saved"
 
 
 def test_distribution_holds_every_sample() -> None:

@@ -128,11 +128,15 @@ def settle_sampling(
 
     ``may_differ``: whether files of this release are known that sample otherwise.
     """
-    said = beside.said.sampling or document.sampling
-    if said is None:
-        assumed = {"sampling": config.sampling} if may_differ else {}
-        return config, dict(assumed), assumed
-    return config.replace(sampling=said), {"sampling": said}, {}
+    said = beside.said.sampling
+    if said is not None:
+        return config.replace(sampling=said), {"sampling": said}, {}
+    if document.sampling is not None:
+        unusual = document.sampling != config.sampling
+        chosen = {"sampling": document.sampling} if unusual else {}
+        return config.replace(sampling=document.sampling), chosen, {}
+    assumed = {"sampling": config.sampling} if may_differ else {}
+    return config, dict(assumed), assumed
 
 
 def settled(

@@ -252,8 +252,8 @@ class DFineDecoder(QueryDecoder):
 class DecoderVariant(nn.Module):
     """One decoder layer for maps of one size, with what it hands to the next.
 
-    The first takes target, boxes and maps, and gives target, boxes, edges, anchor and logits; the
-    others take edges and anchor, too, before the maps, and leave the anchor as it is.
+    The first takes target, boxes and maps, the others edges and anchor, too, before the maps; what
+    each gives is listed in ``makes``.
     """
 
     distances: Tensor
@@ -270,6 +270,9 @@ class DecoderVariant(nn.Module):
         distances = bin_distances(bound, reach, decoder.bins)
         self.register_buffer("distances", distances, persistent=False)
         self.register_buffer("reach", reach, persistent=False)
+        self.makes: tuple[str, ...] = ("boxes", "logits")
+        if index < len(decoder.dec_bbox_head) - 1:
+            self.makes += ("target", "edges") if index else ("target", "edges", "anchor")
 
     def forward(self, before: Tensor, boxes: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         decoder, index = self.decoder, self.index
@@ -284,4 +287,4 @@ class DecoderVariant(nn.Module):
         shares = decoder.shares(edges)
         boxes = edges_to_boxes(anchor, (shares * self.distances).sum(-1), self.reach)
         logits = decoder.score(index, target, shares)
-        return (target, boxes, edges, *([] if index else [anchor]), logits)
+        return (boxes, logits, target, edges, anchor)[: len(self.makes)]

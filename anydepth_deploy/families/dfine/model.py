@@ -70,14 +70,13 @@ class DFINE(StaticDetr):
     def layer_stage(
         self, index: int, shapes: Sequence[tuple[int, int]]
     ) -> tuple[tuple[str, ...], tuple[str, ...], nn.Module]:
-        """The first layer makes the anchor boxes that the others are told."""
+        """The first layer makes the anchor boxes that the others are told; the last tells nobody
+        anything."""
         layer = DecoderVariant(self.decoder, index, shapes)
         maps = self.memory_names or self.encoded_names
         if index == 0:
-            made = ("target", "boxes", "edges", "anchor", "logits")
-            return ("target", "boxes", *maps), made, layer
-        read = ("target", "boxes", "edges", "anchor", *maps)
-        return read, ("target", "boxes", "edges", "logits"), layer
+            return ("target", "boxes", *maps), layer.makes, layer
+        return ("target", "boxes", "edges", "anchor", *maps), layer.makes, layer
 
     def after_random_weights(self) -> None:
         """The reach of bins is a constant, and not drawn."""

@@ -210,8 +210,9 @@ def test_a_checkpoint_and_its_session(
                 model, mode="eager", device="cpu", precision="fp32", threads=None, transfers=True
             )
             fast = runner.run(images, depths[0])
+        loaded = model.state_dict()
         for name, value in expected.state_dict().items():
-            other = model.state_dict()[name]
+            other = loaded[name]
             assert (other.dtype, other.device) == (value.dtype, value.device)
             assert not other.is_inference()
             assert torch.equal(other, value)

@@ -48,7 +48,10 @@ LINE = re.compile(
     r"Constants: \[(?P<constants>.*?)\], Outputs: \["
 )
 
-DATATYPE = re.compile(r"Datatype: (\w+)")
+OPERAND = re.compile(r"Dimensions: \[(?P<sides>[-0-9, ]*)\].*?Datatype: (?P<type>\w+)")
+
+Operand = tuple[tuple[int, ...], str]
+"""Dimensions of a tensor that a layer reads, and its type in the library's words."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Listing:
     opaque: int = 0
 
     def add(self, name: str, kind: str, types: Iterable[str]) -> None:
-        """Count a layer; ``types``: of its inputs in order, then of its constants.
+        """Count a layer; ``types``: of its factors, else of inputs in order, then of constants.
 
         What a product computes in is the type of its first factor. Sizes that come first in
         branches of an If are integers, and skipped.
@@ -93,8 +96,8 @@ def from_log(messages: Iterable[str]) -> Listing:
     for message in messages:
         for line in message.splitlines():
             if found := LINE.match(line):
-                types = DATATYPE.findall(found["inputs"]) + DATATYPE.findall(found["constants"])
-                listing.add(found["name"], found["kind"], types)
+                inputs, constants = _operands(found["inputs"]), _operands(found["constants"])
+                listing.add(found["name"], found["kind"], _types(inputs, constants))
     return listing
 
 
@@ -108,8 +111,7 @@ def from_inspector(text: str) -> Listing:
         kind = str(layer.get("LayerType", ""))
         if not PRODUCTS.search(kind) and PRODUCTS.search(str(layer.get("ParameterType", ""))):
             kind = str(layer["ParameterType"])
-        tensors = [*_entries(layer, "Inputs"), *_entries(layer, "Constants")]
-        types = [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in tensors]
+        types = _types(_entries(layer, "Inputs"), _entries(layer, "Constants"))
         # With a free batch TensorRT 8.6 gives no format of tensors, but that of the weights.
         weights = layer.get("Weights")
         if isinstance(weights, dict):
@@ -118,9 +120,43 @@ def from_inspector(text: str) -> Listing:
     return listing
 
 
-def _entries(layer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def _operands(text: str) -> list[Operand]:
+    """Those of a line of the log."""
+    return [
+        (tuple(int(side) for side in found["sides"].split(",") if side.strip()), found["type"])
+        for found in OPERAND.finditer(text)
+    ]
+
+
+def _entries(layer: Mapping[str, Any], key: str) -> list[Operand]:
+    """Those of a layer of the inspector."""
     found = layer.get(key)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    types = (item.get("Datatype") or item.get("Format/Datatype", "") for item in items)
+    return [
+        (_sides(item.get("Dimensions")), str(kind)) for item, kind in zip(items, types, strict=True)
+    ]
+
+
+def _sides(value: object) -> tuple[int, ...]:
+    sides = value if isinstance(value, list) else []
+    return tuple(side if isinstance(side, int) else -1 for side in sides)
+
+
+def _types(inputs: list[Operand], constants: list[Operand]) -> list[str]:
+    """Types of what a layer reads, those of the factors of its product first.
+
+    What is added to a product in the same layer may come before its factors, and be of another
+    type. Factors tell themselves by their dimensions: [..., K] and [..., K, M], of one type.
+    """
+    factors = {
+        kind
+        for sides, kind in inputs
+        for others, other in constants
+        if kind == other and sides and len(others) > 1 and sides[-1] == others[-2]
+    }
+    found = [kind for _, kind in (*inputs, *constants)]
+    return [*factors, *found] if len(factors) == 1 else found
 
 
 def asked_types(layers: Iterable[tuple[str, str]]) -> Counter[str]:

@@ -155,18 +155,23 @@ def test_eight_bits_on_newer_cards(lowered: Bundle, target: str, tmp_path: Path)
     assert report.notes == {}
 
 
-@pytest.mark.parametrize(("target", "precision"), [("sm89", "fp32"), ("sm120", "fp16")])
-def test_other_targets_and_precisions(
-    lowered: Bundle, target: str, precision: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("target", "precision", "pictures"), [("sm89", "fp32", 2), ("sm120", "fp16", 1)]
+)
+def test_other_targets_precisions_and_batches(
+    lowered: Bundle, target: str, precision: str, pictures: int, tmp_path: Path
 ) -> None:
+    """Of one picture only, TensorRT-RTX 1.7.1 adds boxes in the layer of the product before."""
     path = copy_of(lowered, tmp_path)
-    batch = BatchProfile(smallest=2, typical=2, largest=2)
+    batch = BatchProfile(smallest=pictures, typical=pictures, largest=pictures)
     build(path, [target], [precision], depth="base", batch=batch, workspace=1 << 30)
     (item,) = engines(open_bundle(path))
     assert item.engine is not None
     assert item.engine.layers.keys() == {precision}
     assert (item.engine.batch, item.engine.workspace) == (batch, 1 << 30)
     assert item.depth == str(lowered.table.space.base)
+    # TensorRT-RTX has no operator that suppresses.
+    assert item.engine.detections == (lowered.manifest.suppression is None)
 
 
 def test_what_a_t4_cannot_deliver(lowered: Bundle, tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ TITLE = "TensorRT-RTX 1.7.1"
 
 
 def tensor(kind: str) -> str:
+    """``Half``, or ``Half [-1,60,4]``: a type, and dimensions."""
+    name, _, sides = kind.partition(" ")
     return (
-        f"{{ Name: t_myl0, Dimensions: [-1,3,8,8], Strides: [192,64,8,1], Datatype: {kind}, "
-        "Format: (NHWC) Channel major format }"
+        f"{{ Name: t_myl0, Dimensions: {sides or '[-1,3,8,8]'}, Strides: [192,64,8,1], "
+        f"Datatype: {name}, Format: (NHWC) Channel major format }}"
     )
 
 
@@ -49,6 +51,38 @@ def line(name: str, kind: str, inputs: list[str], constants: list[str], output: 
         (line("__myl_FcAdd", "runtime_fusion", ["Int64", "Half"], ["Float"], "Half"), "fp16"),
         (line("__myl_CorrMulAddRelu", "runtime_fusion", ["Half"], ["Half"], "Half"), "fp16"),
         (line("_gemm_mha_v2", "kgen", ["Half", "Half", "Half"], [], "Half"), "fp16"),
+        # What is added to a product may stand before its factors, which fit each other.
+        (
+            line(
+                "__myl_FcCastAddAddSigm",
+                "runtime_fusion",
+                ["Float [1,60,4]", "Half [1,60,64]"],
+                ["Float [1,1,4]", "Half [1,64,4]"],
+                "Float",
+            ),
+            "fp16",
+        ),
+        (
+            line(
+                "__myl_FcCastAddAdd",
+                "runtime_fusion",
+                ["Half [-1,4]", "Float [-1,64]"],
+                ["Half [1,4]", "Float [64,4]"],
+                "Half",
+            ),
+            "fp32",
+        ),
+        # Where both fit, the first.
+        (
+            line(
+                "__myl_FcCastFc",
+                "runtime_fusion",
+                ["Float [-1,64]", "Half [-1,64]"],
+                ["Half [64,4]", "Float [64,4]"],
+                "Half",
+            ),
+            "fp32",
+        ),
         (
             line(
                 "$$myelin$$(Unnamed IfConditional* 4)^$$myelin$$then^a.full/Conv_8",
@@ -131,6 +165,19 @@ def test_lines_of_the_log(listed: str, expected: str | None) -> None:
         # 11: the type by itself.
         (
             {"LayerType": "correlation", "Inputs": [{"Datatype": "Half", "Format": "(NHWC) x"}]},
+            "fp16",
+            0,
+        ),
+        (
+            {
+                "LayerType": "kgen",
+                "Name": "__myl_FcCastAdd_myl0_3",
+                "Inputs": [
+                    {"Dimensions": [1, 60, 4], "Format/Datatype": "Float"},
+                    {"Dimensions": [1, 60, 64], "Format/Datatype": "Half"},
+                ],
+                "Constants": [{"Dimensions": [64, 4], "Format/Datatype": "Half"}],
+            },
             "fp16",
             0,
         ),

@@ -273,7 +273,7 @@ def test_no_pictures_are_refused_by_the_ensemble(server: LocalServer) -> None:
 
 def test_no_answer_is_mixed_up_among_many_clients(server: LocalServer) -> None:
     """2,000 requests of eight clients at mixed depths, a few of which do not exist."""
-    clients, calls = 8, 250
+    clients, calls = 8, 100
 
     def client(number: int) -> tuple[int, int]:
         draw = random.Random(number)
@@ -314,7 +314,7 @@ def test_no_answer_is_mixed_up_among_many_clients(server: LocalServer) -> None:
 
 def test_requests_at_one_depth_are_batched(server: LocalServer) -> None:
     """Through the router, which must not wait for one answer before it passes on the next."""
-    clients, calls = 8, 25
+    clients, calls = 8, 10
 
     def statistics() -> tuple[int, int]:
         with Caller(server, "http") as call:

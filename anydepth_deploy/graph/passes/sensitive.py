@@ -305,7 +305,8 @@ def _move_casts(flow: _Flow, full: set[Unit], pinned: set[ir.Value], beyond: set
         if unit not in full or any(value in pinned for value in flow.results(unit)):
             continue
         sources = flow.sources(unit)
-        if any(flow.is_full(value, full) for value in sources):
+        # Rows of a constant table (anchors) need no cast, and are not to be rounded.
+        if not sources or any(flow.is_full(value, full) for value in sources):
             continue
         shared = any(
             reader in full for v in sources for reader in flow.readers(v) if reader != unit

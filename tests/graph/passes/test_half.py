@@ -726,6 +726,25 @@ def test_residual_streams_stay_half() -> None:
     assert sorted(casts) == ["r", "s", "x"]
 
 
+def test_rows_of_a_table_that_a_box_is_made_of_stay_exact() -> None:
+    """Anchors of the tokens that were chosen: 0.1 of FP16 is 0.09998."""
+    model = parse("""g (float[N, 2] x, int64[N] i) => (float[N, 2] y)
+        <float[2, 2] w = {1, 2, 3, 4}, float[3, 2] table = {0.1, 0.2, 0.3, 0.7, 1.1, 1.3}> {
+            [product] p = MatMul(x, w)
+            [rows] r = Gather(table, i)
+            [sum] s = Add(p, r)
+            [box] y = Sigmoid(s)
+        }""")
+    proto, report = halved(model)
+    assert report.kept == ("rows", "sum", "box")
+    assert constants(proto)["table"].dtype == np.float32
+    x, chosen = np.asarray([[1, 2], [0, 1]], np.float32) / 4, np.asarray([2, 0])
+    table = np.asarray([[0.1, 0.2], [0.3, 0.7], [1.1, 1.3]])
+    expected = 1 / (1 + np.exp(-(x @ np.asarray([[1, 2], [3, 4]]) + table[chosen])))
+    found = run(rounding_session(proto), x=x, i=chosen)["y"]
+    assert np.abs(found - expected).max() < 1e-7
+
+
 NORM = """g (float[N, 2, 1, 1] x) => (float[N, 2, 1, 1] y)
     <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] gamma = {2, -300}, float[2] beta = {0.5, 1},
      float[2] mean = {0.25, 70000}, float[2] var = {1e-9, 1e10}> {

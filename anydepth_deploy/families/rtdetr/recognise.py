@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anydepth_deploy.families.family import Refusal, Shapes
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
+from anydepth_deploy.families.shared.detr.fine_config import read_fine
 from anydepth_deploy.families.shared.detr.names import renamed_shapes
 from anydepth_deploy.families.shared.detr.relatives import find_relative
 from anydepth_deploy.families.shared.detr.structure import (
@@ -53,5 +54,6 @@ def _read(reader: Reader) -> RTDetrConfig:
         csp_channels=reader.side("encoder.fpn_blocks.0.conv1.conv.weight"),
         **read_decoder(reader),
         position=tuple(reader.side(f"{POSITION}.{i}.weight") for i in range(layers - 1)),
+        fine=read_fine(reader),
         decoder_activation="silu" if release == "deim" else "relu",
     )

@@ -14,6 +14,7 @@ from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.bundle.verdicts import read_verdicts
 from anydepth_deploy.depth import DepthSpace
 from anydepth_deploy.errors import shorten
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.manifest import depth_rows
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
@@ -23,12 +24,15 @@ MOST_NUMBERS = 64
 """In one of them: a network has a few strides."""
 
 
-def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -> dict[str, Any]:
+def describe_checkpoint(
+    path: str | Path, size: tuple[int, int] | None = None, said: Said | None = None
+) -> dict[str, Any]:
     """Family, configuration, gates, parameters and multiply-adds per depth of a checkpoint.
 
     ``about`` is what the file says of itself: version, epoch, date and, of a network that was
     saved as an object, its strides and its class count, as far as these are texts and numbers.
-    ``notes`` say what of it was left out.
+    ``notes`` say what of it was left out. ``layout``: whose names its weights have. ``said``: what
+    no key reveals, of which ``assumed`` was said by nobody.
     Multiply-adds are of one image of ``size`` (height, width; by default the checkpoint's).
     Raises :class:`CheckpointError` and :class:`InputError`.
     """
@@ -36,7 +40,7 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
     from anydepth_deploy.checkpoints.class_names import class_names
     from anydepth_deploy.families.shared.macs import count_macs
 
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, said)
     model = load_model(checkpoint)
     chosen = size or checkpoint.usual_size()
     macs = count_macs(model, chosen)
@@ -48,6 +52,9 @@ def describe_checkpoint(path: str | Path, size: tuple[int, int] | None = None) -
         "family": checkpoint.family.name,
         "config": checkpoint.config.name,
         "weights": checkpoint.weights,
+        "layout": checkpoint.layout,
+        "said": dict(checkpoint.chosen),
+        "assumed": dict(checkpoint.assumed),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": class_names(checkpoint.config.classes, stored=checkpoint.class_names),
         "input_size": list(chosen),
@@ -74,6 +81,7 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "family": manifest.family,
         "config": manifest.config,
         "weights": manifest.source.weights,
+        "said": manifest.said,
         "source": manifest.source.model_dump(),
         "parameters": manifest.parameters,
         "classes": manifest.classes,
@@ -104,6 +112,14 @@ def show(
         f"input {height}x{width}, weights: {found['weights']}"
     )
     console.print_line(f"gates: {gates}; {len(found['depths'])} depths")
+    if found.get("layout") == "hugging face":
+        console.print_line("names of weights: those of transformers (Hugging Face)")
+    for name, value in found.get("assumed", {}).items():
+        option = f"--{name.replace('_', '-')}"
+        console.print_line(f"ASSUMED: {name} {value}; no key tells, {option} says otherwise")
+    said = {key: word for key, word in found["said"].items() if key not in found.get("assumed", {})}
+    if said:
+        console.print_line(", ".join(f"{key}: {_shown(word)}" for key, word in said.items()))
     if about := found.get("about"):
         console.print_line(", ".join(f"{key}: {_shown(value)}" for key, value in about.items()))
     for note in found.get("notes", []):

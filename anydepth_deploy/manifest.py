@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 MAJOR = 1
-MINOR = 0
+MINOR = 1
 VERSION: int | str = written_version(MAJOR, MINOR)
 """Of manifests that are written; see :mod:`anydepth_deploy.documents`."""
 
@@ -123,6 +123,7 @@ class Source(_Model):
 
     file: str
     sha256: Digest
+    """Of its bytes; of several files of weights, of their digests joined."""
     bytes: Count
     weights: str
     """The entry of the file that was used: ``ema``, ``model`` or ``state dict``."""
@@ -343,6 +344,8 @@ class Manifest(_Model):
     artifacts: Annotated[list[Artifact], FailFast()] = Field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     """Records of verify, eval and bench, newest last."""
+    said: dict[str, str] = Field(default_factory=dict)
+    """What no key of the checkpoint reveals, as it was said or assumed."""
 
     @field_validator("version", mode="before")
     @classmethod

@@ -21,9 +21,11 @@ from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
 from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.bundle.bundle import open_bundle
+from anydepth_deploy.checkpoints.present import is_saved_folder
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import ResultError, UsageError
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
@@ -62,6 +64,7 @@ class Request:
     target: str = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     size: tuple[int, int] | None = None
+    said: Said = field(default_factory=Said)
     transfers: bool | None = None
     images: Path | None = None
     orientation: Orientation = "upright"
@@ -125,7 +128,7 @@ def bench_all(
             if unwritten is None:
                 raise
             unwritten[len(found)] = error
-        if request.path.is_dir():
+        if result.subject.kind == "bundle":
             open_bundle(request.path).record("bench", summary(result))
         found.append((path, result))
         if each is not None:
@@ -141,7 +144,7 @@ def bench_one(request: Request, *, batch: int, threads: int | None, streams: int
 
 
 def _cases(request: Request) -> Iterator[_Case]:
-    checkpoint = not request.path.is_dir()
+    checkpoint = not request.path.is_dir() or is_saved_folder(request.path)
     default = "torch" if checkpoint else "onnxruntime"
     for name, values in (
         ("--runtime", request.runtimes or (default,)),
@@ -233,10 +236,16 @@ def _open(
             threads=case.threads,
             transfers=request.transfers,
             size=request.size,
+            said=request.said,
         )
         return workload, workload.table.select(request.depth)
     if request.size is not None:
         raise UsageError("--size is for checkpoints: the input size of a bundle is its own")
+    if request.said.words:
+        raise UsageError(
+            "--decoder-activation and --sampling are for checkpoints: a bundle was exported with "
+            "its own"
+        )
     bundle = open_bundle(request.path)
     choice = Choice(
         case.runtime, case.precision, request.layout, request.weights, request.target, case.threads

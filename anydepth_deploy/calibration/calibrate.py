@@ -32,8 +32,9 @@ from anydepth_deploy.calibration.table import (
 from anydepth_deploy.calibration.walk import import_onnxruntime
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.documents import file_sha256, try_to_write, utc_now
+from anydepth_deploy.documents import try_to_write, utc_now
 from anydepth_deploy.errors import CalibrationError, UsageError, readable
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
@@ -82,6 +83,7 @@ def calibrate(
     batch: int = 1,
     threads: int | None = None,
     progress: Progress | None = None,
+    said: Said | None = None,
 ) -> tuple[Path, RangeTable]:
     """Observe the activations of ``checkpoint`` over pictures and depths; write their ranges.
 
@@ -93,7 +95,8 @@ def calibrate(
     ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
     chosen, see :func:`~anydepth_deploy.calibration.ranges.choose_range`. ``probe``: pictures that
     the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
-    ``threads``: of ONNX Runtime, by default as many as there are cores.
+    ``threads``: of ONNX Runtime, by default as many as there are cores. ``said``: what no key of
+    the checkpoint reveals.
 
     Pictures that can hardly calibrate anything (equal, of one colour, too few) are no error: the
     log of this package warns of them, and the table says so.
@@ -107,7 +110,7 @@ def calibrate(
     """
     _check_numbers(method, percentile, probe=probe, batch=batch, threads=threads)
     versions = _versions()
-    source = read_checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint, said)
     path = default_table(checkpoint) if out is None else Path(out)
     _check_out(path)
     model = load_model(source)
@@ -128,7 +131,7 @@ def calibrate(
         log.warning("%s", warning(path, reasons))
     recipe = Preprocess.of(model.resize, size)
     checkpoint_file = CheckpointFile(
-        file=readable(source.path.name), sha256=file_sha256(source.path)
+        file=readable(source.path.resolve().name), sha256=source.sha256
     )
     identity = _identity(
         versions=versions,

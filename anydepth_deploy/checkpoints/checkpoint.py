@@ -3,14 +3,16 @@
 Accepted are the authors' training dictionary (``ema`` first, then ``model``) of state dicts or of
 network objects, a bare state dict and safetensors; what wrappers put before names and beside
 weights is left out (:mod:`.wrappers`). torch's own reader is not used,
-:mod:`anydepth_deploy.checkpoints` is. Only the weights to deploy are read into memory.
+:mod:`anydepth_deploy.checkpoints` is. Only the weights to deploy are read into memory. Folders
+of transformers are found by :mod:`.hugging_face`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from anydepth_deploy.checkpoints.archive import Archive, read_tensors, refuse_unreadable
 from anydepth_deploy.checkpoints.class_names import listed_names
+from anydepth_deploy.checkpoints.hugging_face import find_saved
 from anydepth_deploy.checkpoints.inert import (
     NOT_PLAIN,
     LazyTensor,
@@ -38,10 +41,11 @@ from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.checkpoints.wrappers import Unwrapped, unwrap
-from anydepth_deploy.documents import utf8_path
+from anydepth_deploy.documents import file_sha256, utf8_path
 from anydepth_deploy.errors import CheckpointError, UsageError, shorten
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
+from anydepth_deploy.families.shared.detr.names import is_hugging_face
 from anydepth_deploy.families.shared.settling import Beside, Said, Settled
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
@@ -70,6 +74,8 @@ class Checkpoint:
     ``yaml``, ``layers``); ``notes`` say in words what of the file was left out. ``chosen``: what no
     key reveals, as it was said or assumed, by the fields of
     :class:`~anydepth_deploy.families.shared.settling.Said`; ``assumed``: which of it nobody said.
+    ``files``: what the weights were read from. ``layout``: whose names they had there, ``authors``
+    or ``hugging face``.
     """
 
     path: Path
@@ -81,6 +87,20 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    layout: str = "authors"
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; where weights are in several, of their digests in hexadecimal, one
+        after the other in the order of their names. Reads them all."""
+        digests = [file_sha256(path) for path in self.files or (self.path,)]
+        return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Of all files of weights."""
+        return sum(path.stat().st_size for path in self.files or (self.path,))
 
     @property
     def class_names(self) -> list[str] | None:
@@ -120,7 +140,8 @@ class Checkpoint:
 
 @usual_state()
 def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
-    """Read and recognise a checkpoint file. ``said``: what a person says of it that no key reveals.
+    """Read and recognise a checkpoint file, or a folder of transformers. ``said``: what a person
+    says of it that no key reveals.
 
     Raises :class:`CheckpointError` when the file is missing, truncated, not a checkpoint, holds
     objects that would have to be executed, or belongs to no known family; :class:`UsageError` where
@@ -128,16 +149,25 @@ def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
     """
     said = said or Said()
     path = check_present(path)
-    read = _read_safetensors if _is_safetensors(path) else _read_archive
-    state, weights, extra, notes = read(path)
+    saved = find_saved(path)
+    if saved is not None:
+        state, weights, extra, notes = _read_safetensors(path, saved.files)
+        extra = {**extra, **saved.extra}
+    else:
+        read = _read_safetensors if _is_safetensors(path) else _read_archive
+        state, weights, extra, notes = read(path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         family, config = recognise(shapes, f"checkpoint {path}")
     except CheckpointError as error:
         message = str(error)
         prefix = f"checkpoint {path}: "
+        if saved is not None:
+            message += f" (its config.json says {_shown(saved.document.get('model_type'))})"
         raise CheckpointError(message if message.startswith(prefix) else prefix + message) from None
-    settled = _settle(family, config, state, Beside(f"checkpoint {path}", said))
+    layout = "hugging face" if is_hugging_face(state) else "authors"
+    document = None if saved is None or layout == "authors" else saved.document
+    settled = _settle(family, config, state, Beside(f"checkpoint {path}", said, document))
     found = Checkpoint(
         path,
         family,
@@ -148,6 +178,8 @@ def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
         (*notes, *settled.notes),
         settled.chosen,
         settled.assumed,
+        (path,) if saved is None else saved.files,
+        layout,
     )
     config, notes = found.config, found.notes
     if found.class_names is None and not extra.keys().isdisjoint(NAMES):
@@ -248,6 +280,11 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _shown(value: object) -> str:
+    """A word of a document, without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in repr(value)[:60])
+
+
 def _is_finite(value: Tensor) -> bool:
     # A finite sum has only finite terms, and is found many times faster than every term is seen.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
@@ -265,17 +302,25 @@ Read = tuple[dict[str, Tensor], str, dict[str, Any], tuple[str, ...]]
 """Weights, the entry they are from, the plain values beside them, and what was left out."""
 
 
-def _read_safetensors(path: Path) -> Read:
+def _read_safetensors(path: Path, files: Sequence[Path] = ()) -> Read:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with utf8_path(path) as named, safe_open(named, framework="pt") as file:
-            state = {key: _widened(path, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is not a readable safetensors file ({error}); it may be truncated: "
-            "fetch it again"
-        ) from None
+    state: dict[str, Tensor] = {}
+    for part in files or (path,):
+        try:
+            with utf8_path(part) as named, safe_open(named, framework="pt") as file:
+                keys = list(file.keys())
+                if again := [key for key in keys if key in state]:
+                    raise CheckpointError(
+                        f"checkpoint {path} has weights in two of its files, expected each in one: "
+                        f"{shorten(again)}"
+                    )
+                state.update({key: _widened(part, file.get_tensor(key)) for key in keys})
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint {part} is not a readable safetensors file ({error}); it may be "
+                "truncated: fetch it again"
+            ) from None
     found, weights, extra = _find_weights(path, state)
     return found.tensors, weights, extra, found.notes
 

@@ -7,14 +7,30 @@ from pathlib import Path
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.reading.regular import kind_of_file
 
-__all__ = ["SUPPORTED", "check_present"]
+__all__ = ["SUPPORTED", "check_present", "is_saved_folder"]
 
-SUPPORTED = "expected a PyTorch file (.pth, .pt) or safetensors"
+SUPPORTED = "expected a PyTorch file (.pth, .pt), safetensors or a folder of transformers"
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+PREPROCESSOR = "preprocessor_config.json"
+"""Files of a folder as transformers saves it."""
+
+
+def is_saved_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder with a network of transformers in it, and no bundle."""
+    if (path / "manifest.json").is_file():
+        return False
+    return any((path / name).is_file() for name in (CONFIG, WEIGHTS, INDEX))
 
 
 def check_present(path: str | Path) -> Path:
-    """``path``, which is a file. Raises :class:`CheckpointError` where it is none."""
+    """``path``, which is a file, or a folder as transformers saves it. Raises
+    :class:`CheckpointError` where it is neither."""
     path = Path(path)
+    if is_saved_folder(path):
+        return path
     if not path.is_file():
         try:
             what = f"is {kind_of_file(path)}"

@@ -15,17 +15,19 @@ from anydepth_deploy.bench.report.facts import printable
 from anydepth_deploy.bench.report.merge import interval, milliseconds
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Mode, Scenario, Scope
 from anydepth_deploy.bench.statistics import samples_needed
-from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.checkpoints.present import check_present, is_saved_folder
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     EXECUTION,
     PICTURES,
+    ActivationOption,
     Depths,
     Json,
     LayoutOption,
     MaxPixels,
     OrientationOption,
     Panel,
+    SamplingOption,
     TargetOption,
     WeightsOption,
     check_pictures,
@@ -42,6 +44,7 @@ from anydepth_deploy.console import (
     print_table,
 )
 from anydepth_deploy.errors import CheckFailedError, ResultError, UsageError, shorten
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.torch_runtime.precisions import check_precision
 
@@ -140,6 +143,8 @@ def bench(
         Device, EXECUTION.one_of(get_args(Device), "torch: where it computes.")
     ] = "auto",
     size: Annotated[str | None, ARTIFACTS.option("Checkpoints: input size, HEIGHTxWIDTH.")] = None,
+    decoder_activation: ActivationOption = None,
+    sampling: SamplingOption = None,
     gpu: Annotated[int | None, GPU.option("Which GPU, as nvidia-smi counts.", min=0)] = None,
     lock_clocks: Annotated[
         int | None,
@@ -178,6 +183,7 @@ def bench(
         target=target,
         device=device,
         size=size_of(size),
+        said=Said(decoder_activation, sampling),
         transfers=transfers,
         images=images,
         orientation=orientation,
@@ -200,7 +206,7 @@ def bench(
             mix=None if mix is None else parse_mix(mix),
         ),
     )
-    if not path.is_dir():
+    if not path.is_dir() or is_saved_folder(path):
         check_present(path)
         for name in request.precisions:
             check_precision(name)

@@ -15,10 +15,10 @@ from anydepth_deploy.commands.options import (
     ARTIFACTS,
     BatchOption,
     BundlePath,
+    DeformableOption,
     Depths,
     EngineRuntime,
     Json,
-    SamplingOption,
     TimingCacheOption,
     WeightsOption,
     WorkspaceOption,
@@ -62,7 +62,7 @@ def build(
     batch: BatchOption = "1,1,4",
     workspace: WorkspaceOption = None,
     timing_cache: TimingCacheOption = None,
-    deformable: SamplingOption = "gridsample",
+    deformable: DeformableOption = "gridsample",
     json: Json = False,
 ) -> None:
     """Build TensorRT engines from a bundle's graphs; makes only what is missing."""

@@ -14,12 +14,14 @@ from anydepth_deploy.commands.options import (
     EXECUTION,
     NETWORK,
     PICTURES,
+    ActivationOption,
     CheckpointPath,
     Json,
     LadderOption,
     MaxPixels,
     OrientationOption,
     Panel,
+    SamplingOption,
     SizeOption,
     Threads,
     check_pictures,
@@ -29,6 +31,7 @@ from anydepth_deploy.console import Table, print_note
 from anydepth_deploy.depth import ladder_words
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CalibrationError, MissingExtraError, shorten
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.figures import drawing_format
 
@@ -65,6 +68,8 @@ def calibrate(
     ] = "all",
     ladder: LadderOption = None,
     size: SizeOption = None,
+    decoder_activation: ActivationOption = None,
+    sampling: SamplingOption = None,
     probe: Annotated[
         int, PICTURES.option("Pictures to measure the errors of stages with; 0: do not.", min=0)
     ] = 16,
@@ -110,6 +115,7 @@ def calibrate(
             batch=batch,
             threads=threads,
             progress=progress,
+            said=Said(decoder_activation, sampling),
         )
     picture: Path | None = plot or path.with_suffix(".png")
     try:

@@ -14,6 +14,7 @@ from anydepth_deploy.checkpoints.present import check_present
 from anydepth_deploy.commands.options import FamilyOption, Json, family_names
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckFailedError, UsageError
+from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.progress import Progress
 
 if TYPE_CHECKING:  # what makes them needs torch
@@ -55,6 +56,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Export, verify, evaluate and predict with the trained tiny checkpoint."""
+    if checkpoint is None:
+        find_training(family)  # refuses a family that no tiny checkpoint was trained of
     result = run_demo(
         checkpoint or Path("checkpoints") / f"{family}-tiny-shapes.pth",
         out or Path("engines") / f"demo-{family}",

@@ -17,8 +17,10 @@ from anydepth_deploy.commands.options import (
     ENGINES,
     INT8,
     NETWORK,
+    ActivationOption,
     BatchOption,
     CheckpointPath,
+    DeformableOption,
     Depths,
     Json,
     LadderOption,
@@ -40,6 +42,7 @@ from anydepth_deploy.exporting.words import (
     check_ranges,
     check_weights,
 )
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.manifest import Format
 from anydepth_deploy.suppression import Suppression, Where
 
@@ -76,9 +79,11 @@ def export(
         ),
     ] = None,
     raw: Annotated[bool, ARTIFACTS.option("Add the heads' raw outputs.", "--raw")] = False,
-    deformable: SamplingOption = "gridsample",
+    deformable: DeformableOption = "gridsample",
     ladder: LadderOption = None,
     size: SizeOption = None,
+    decoder_activation: ActivationOption = None,
+    sampling: SamplingOption = None,
     classes: Annotated[Path | None, NETWORK.option("Class names, one a line.")] = None,
     ranges: Annotated[
         Path | None, INT8.option("INT8: table of 'calibrate'; default: calib/CHECKPOINT.json.")
@@ -173,6 +178,7 @@ def export(
             force=force,
             progress=progress,
             note=notes.append,
+            said=Said(decoder_activation, sampling),
         )
     if format != "onnx":
         build_engines(

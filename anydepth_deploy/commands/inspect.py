@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from anydepth_deploy.checkpoints.present import check_present
-from anydepth_deploy.commands.options import Json, size_of
+from anydepth_deploy.checkpoints.present import check_present, is_saved_folder
+from anydepth_deploy.commands.options import ActivationOption, Json, SamplingOption, size_of
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.families.shared.settling import Said
 
 __all__ = ["inspect"]
 
@@ -20,17 +22,26 @@ def inspect(
         str | None,
         typer.Option(help="Input size for multiply-adds, HEIGHTxWIDTH (checkpoints)."),
     ] = None,
+    decoder_activation: ActivationOption = None,
+    sampling: SamplingOption = None,
     json: Json = False,
 ) -> None:
     """Show what a checkpoint or a bundle holds."""
     chosen = size_of(size)
-    if not path.is_dir():
+    said = Said(decoder_activation, sampling)
+    bundle = path.is_dir() and not is_saved_folder(path)
+    if not bundle:
         check_present(path)
+    elif said.words:
+        raise UsageError(
+            "--decoder-activation and --sampling are for checkpoints: a bundle was exported with "
+            "its own"
+        )
 
     from anydepth_deploy import describe
 
-    if path.is_dir():
+    if bundle:
         found = describe.describe_bundle(path)
     else:
-        found = describe.describe_checkpoint(path, chosen)
+        found = describe.describe_checkpoint(path, chosen, said)
     describe.show(found, every=every, as_json=json)

@@ -36,9 +36,11 @@ __all__ = [
     "INT8",
     "NETWORK",
     "PICTURES",
+    "ActivationOption",
     "BatchOption",
     "BundlePath",
     "CheckpointPath",
+    "DeformableOption",
     "Depths",
     "EngineRuntime",
     "FamilyOption",
@@ -183,13 +185,23 @@ LadderOption = Annotated[
     str | None, NETWORK.option("Rungs from base to super, joined by commas, or a file with them.")
 ]
 SizeOption = Annotated[str | None, NETWORK.option("Input size, HEIGHTxWIDTH.")]
-SamplingOption = Annotated[
+DeformableOption = Annotated[
     Deformable,
     ARTIFACTS.one_of(
         get_args(Deformable),
         "Deformable attention with GridSample, or with gathers: some TensorRT versions get "
         "the first wrong.",
     ),
+]
+ActivationOption = Annotated[
+    str | None,
+    NETWORK.one_of(
+        ("relu", "silu"), "D-FINE, DEIM: of the decoder, where 'inspect' says it is assumed."
+    ),
+]
+SamplingOption = Annotated[
+    str | None,
+    NETWORK.one_of(("bilinear", "discrete"), "RT-DETRv2, D-FINE: how attention reads maps."),
 ]
 BatchOption = Annotated[
     str,

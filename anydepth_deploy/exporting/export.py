@@ -19,7 +19,7 @@ from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
-from anydepth_deploy.documents import file_sha256, utc_now
+from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
 from anydepth_deploy.exporting.kept import (
     find_previous,
@@ -38,6 +38,7 @@ from anydepth_deploy.exporting.plan import (
     plan_jobs,
 )
 from anydepth_deploy.families.shared.macs import count_macs
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
@@ -82,6 +83,7 @@ def export_bundle(
     force: bool = False,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    said: Said | None = None,
 ) -> Bundle:
     """Export ``checkpoint`` into the bundle folder ``out``, making only what is missing there.
 
@@ -101,17 +103,18 @@ def export_bundle(
     add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
     (size, ladder, class names, resizing, each setting of suppression) is kept unless it is named
     here, and so are its artifacts where only class names change. ``note`` is given a line for a
-    person about what was kept, and one about what is gone.
+    person about what was kept, and one about what is gone. ``said``: what no key of the checkpoint
+    reveals, as a person says it; it is kept in the manifest, and so is what was assumed.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never
     damaged.
     """
     chosen = check_options(layouts, weights, precision, targets, depth)
-    loaded = read_checkpoint(checkpoint)
+    loaded = read_checkpoint(checkpoint, said)
     scales = find_scales(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
-    digest = file_sha256(loaded.path)
+    digest = loaded.sha256
     previous = find_previous(out) if force else None
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
@@ -299,9 +302,9 @@ def _manifest(
         tool_version=__version__,
         created=utc_now(),
         source=Source(
-            file=readable(checkpoint.path.name),
+            file=readable(checkpoint.path.resolve().name),
             sha256=sha256,
-            bytes=checkpoint.path.stat().st_size,
+            bytes=checkpoint.bytes,
             weights=checkpoint.weights,
         ),
         family=checkpoint.family.name,
@@ -316,4 +319,5 @@ def _manifest(
         raw_outputs=dict(model.raw_outputs),
         suppression=model.suppression,
         max_detections=model.max_detections,
+        said=dict(checkpoint.chosen),
     )

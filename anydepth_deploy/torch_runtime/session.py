@@ -13,6 +13,7 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.families.family import Outputs
 from anydepth_deploy.families.registry import find_family
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Comparison
 from anydepth_deploy.families.shared.usual_state import usual_state
 
@@ -32,9 +33,10 @@ class TorchSession:
         return find_family(self.model.family).outputs
 
     @classmethod
-    def open(cls, checkpoint: str | Path) -> TorchSession:
-        """Read a checkpoint file. Raises :class:`CheckpointError`."""
-        return cls(load_model(read_checkpoint(checkpoint)))
+    def open(cls, checkpoint: str | Path, said: Said | None = None) -> TorchSession:
+        """Read a checkpoint file, of which ``said`` says what no key reveals. Raises
+        :class:`CheckpointError`."""
+        return cls(load_model(read_checkpoint(checkpoint, said)))
 
     @usual_state()
     def run(self, images: NDArray[np.float32], depth: Depth | str | int = "super") -> Detections:

@@ -11,6 +11,7 @@ checkpoint finds by itself.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,10 +25,10 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.memory import StageMemory
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.manifest import Artifact, rounds_to_half
@@ -135,10 +136,16 @@ def _name(chain: Sequence[Artifact]) -> str:
     return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
 
 
+def _said(bundle: Bundle) -> Said:
+    """What its checkpoint was read with; fields of later versions are left out."""
+    known = {field.name for field in dataclasses.fields(Said)}
+    return Said(**{name: word for name, word in bundle.manifest.said.items() if name in known})
+
+
 def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
-    checkpoint = read_checkpoint(path)
-    digest = file_sha256(checkpoint.path)
     source = bundle.manifest.source
+    checkpoint = read_checkpoint(path, _said(bundle))
+    digest = checkpoint.sha256
     if digest != source.sha256:
         raise BundleError(
             f"bundle {bundle.path} was made from {source.file} (sha256 {source.sha256[:12]}…), "

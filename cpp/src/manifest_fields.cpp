@@ -442,6 +442,9 @@ ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unkno
   if (const auto results = object.optional("results")) {
     check_results(*results);
   }
+  if (const auto said = object.optional("said")) {
+    names(*said);
+  }
   object.finish();
   return found;
 }

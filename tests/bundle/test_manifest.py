@@ -38,7 +38,7 @@ from anydepth_deploy.bundle.trust import check_passed, last_passed
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.documents import Document, version_of, written_version
 from anydepth_deploy.errors import AnyDepthError, BundleError
-from anydepth_deploy.manifest import MINOR, Artifact, Manifest
+from anydepth_deploy.manifest import MINOR, VERSION, Artifact, Manifest
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
@@ -201,7 +201,8 @@ def test_past_formats_open(tmp_path: Path, path: Path) -> None:
     assert found.size == (64, 96)
     assert not describe._not_understood(found.manifest.results)
     del dumped["version"]
-    assert read_manifest(write(tmp_path, dumped)) == found.manifest
+    unnamed = found.manifest.model_copy(update={"version": VERSION})
+    assert read_manifest(write(tmp_path, dumped)) == unnamed
 
 
 @pytest.mark.parametrize(
@@ -243,9 +244,9 @@ def test_a_newer_minor_is_read_with_one_warning(
 ) -> None:
     write(tmp_path, newer())
     found = [read_manifest(tmp_path) for _ in range(3)]  # as a command may
-    assert found[0].model_copy(update={"version": 1}) == Manifest.model_validate(content())
+    assert found[0].model_copy(update={"version": VERSION}) == Manifest.model_validate(content())
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / MANIFEST} is of version 1.7, newer than 1.0, which this anydepth-deploy "
+        f"{tmp_path / MANIFEST} is of version 1.7, newer than 1.1, which this anydepth-deploy "
         "knows; left out what it does not know: artifacts.9.engine.host, later"
     ]
 
@@ -253,7 +254,7 @@ def test_a_newer_minor_is_read_with_one_warning(
 def test_many_new_fields_are_one_short_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dumped = content(version="1.1", **{f"field{index}": index for index in range(500)})
+    dumped = content(version="1.2", **{f"field{index}": index for index in range(500)})
     read_manifest(write(tmp_path, dumped))
     (record,) = caplog.records
     assert record.getMessage().endswith("field0, field1, field2, field3 and 496 more")
@@ -278,7 +279,7 @@ def test_a_newer_minor_is_not_written(tmp_path: Path, caplog: pytest.LogCaptureF
     bundle = open_bundle(folder)
     bundle.record("verify", {"passed": True})
     assert "the result of verify is not recorded" in caplog.text
-    assert "is of version 1.7, and this anydepth-deploy, which knows 1.0, would lose" in caplog.text
+    assert "is of version 1.7, and this anydepth-deploy, which knows 1.1, would lose" in caplog.text
     with pytest.raises(BundleError, match=r"is of version 1\.7.*use the version that made it"):
         BundleWriter(folder, bundle.manifest)
     assert (folder / MANIFEST).read_bytes() == before

@@ -88,7 +88,7 @@ def shapes(**more: tuple[int, ...]) -> Shapes:
 
 
 def test_a_refusal_counts_after_all_were_asked(other: Callable[[object], None]) -> None:
-    with pytest.raises(CheckpointError, match="^an RT-DETR without"):
+    with pytest.raises(CheckpointError, match=r"^an RT-DETR without"):
         registry.recognise(shapes(), "checkpoint c.pth")
     other("its configuration")
     family, config = registry.recognise(shapes(), "checkpoint c.pth")

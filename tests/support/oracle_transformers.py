@@ -108,7 +108,8 @@ def run_transformers(network: Any, images: Tensor, layers: int) -> list[dict[str
 def _queries(found: Any) -> Tensor:
     """The tokens that it chose, by its own scores."""
     scores = found.enc_outputs_class.max(-1).values
-    return scores.topk(found.logits.shape[1], dim=1).indices
+    queries: Tensor = scores.topk(found.logits.shape[1], dim=1).indices
+    return queries
 
 
 def assert_every_exit_equals(model: Any, network: Any) -> None:

@@ -14,9 +14,9 @@ from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
-from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import UsageError, readable
 from anydepth_deploy.families.shared.macs import count_macs
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.torch_runtime.precisions import check_precision
 from anydepth_deploy.torch_runtime.runner import TorchRunner, check_runner, open_torch_runner
@@ -49,6 +49,7 @@ class CheckpointWorkload:
         threads: int | None,
         transfers: bool | None,
         size: tuple[int, int] | None,
+        said: Said | None = None,
     ) -> None:
         check_precision(precision)
         if transfers is not None and device == "cpu":
@@ -58,7 +59,8 @@ class CheckpointWorkload:
         self._path, self._mode, self._runtime, self._scope = path, mode, runtime, scope
         self._device, self._precision, self._threads = device, precision, threads
         self._transfers = (transfers is not False) if device == "cuda" else None
-        self._model = load_model(read_checkpoint(path))
+        found = read_checkpoint(path, said)
+        self._model, self._sha256 = load_model(found), found.sha256
         self._size = size or self._model.config.input_size
         self._model.check_size(self._size)
         self.table = self._model.table
@@ -112,7 +114,7 @@ class CheckpointWorkload:
         return Subject(
             kind="checkpoint",
             name=readable(self._path.stem),
-            source_sha256=file_sha256(self._path),
+            source_sha256=self._sha256,
             family=self._model.family,
             config=self._model.config.name,
             input_size=self._size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_every_structure_is_recognised_by_its_shapes(name: str) -> None:
     ],
 )
 def test_structure_is_read_from_the_shapes(
-    changes: dict[str, object], points: tuple[int, ...]
+    changes: dict[str, Any], points: tuple[int, ...]
 ) -> None:
     """Sizes that nobody published."""
     model = static_detr("d-fine", "tiny", **changes)

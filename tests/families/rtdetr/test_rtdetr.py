@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_every_size_is_recognised_by_its_shapes(name: str) -> None:
         {"position": (64, 64), "release": "deim", "decoder_activation": "silu"},
     ],
 )
-def test_structure_is_read_from_the_shapes(changes: dict[str, object]) -> None:
+def test_structure_is_read_from_the_shapes(changes: dict[str, Any]) -> None:
     """Sizes that nobody published."""
     wanted = CONFIGS["tiny"].replace(**changes)
     model = static_detr("rt-detr", "tiny", **changes)

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Beside", "Said", "Settled"]
+__all__ = ["Beside", "Said", "Settled", "option_of"]
+
+
+def option_of(name: str) -> str:
+    """The option of commands that says the field ``name`` of :class:`Said`."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families.shared.detr.structure import Reader, UnfitError
-from anydepth_deploy.families.shared.settling import Beside
+from anydepth_deploy.families.shared.settling import Beside, option_of
 
 __all__ = ["FINE_CHOICES", "FineConfig", "read_fine", "settle_fine"]
 
@@ -80,7 +80,7 @@ def settle_fine(
         if said:
             key, word = next(iter(said.items()))
             raise UsageError(
-                f"--{key.replace('_', '-')} {word}: {beside.origin} holds a network without FINE "
+                f"{option_of(key)} {word}: {beside.origin} holds a network without FINE "
                 f"(no key '{MODULES}.0.'); leave it out"
             )
         return None, {}, {}

@@ -160,10 +160,11 @@ class AsWritten(Fine):
         attended = query @ (key.transpose(2, 3) @ value)
         size = (attended.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
         attended = attended / size * self.attn_norm.weight
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
 
 
-class Rounding(TorchDispatchMode):
+class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every result of every operator rounded to FP16, as a device does that computes in it."""
 
     def __torch_dispatch__(
@@ -191,7 +192,7 @@ def rounded_error(kind: type[Fine], step: int) -> float:
     for value in module.parameters():
         value.copy_(_rounded(value))
     given = tuple(map(_rounded, given))
-    with Rounding():
+    with Rounding():  # type: ignore[no-untyped-call]
         found = module(*given[:2], given[2][None])
     return relative_rms(found, expected)
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
-from anydepth_deploy.families.shared.detr.fine_config import read_fine
-from anydepth_deploy.families.shared.detr.structure import Reader, UnfitError
+from anydepth_deploy.families.shared.detr.structure import Reader, UnfitError, read_fine
 from anydepth_deploy.families.shared.sizes import Refusal, check_classes, find_size
 
 __all__ = ["recognise_detr"]

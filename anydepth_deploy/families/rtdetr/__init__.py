@@ -8,9 +8,8 @@ from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
 from anydepth_deploy.families.rtdetr.settle import settle_rtdetr
-from anydepth_deploy.families.shared.detr.fine_config import FINE_CHOICES
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
-from anydepth_deploy.families.shared.detr.settle import CHOICES
+from anydepth_deploy.families.shared.detr.settle import CHOICES, FINE_CHOICES
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.rtdetr.model import RTDETR

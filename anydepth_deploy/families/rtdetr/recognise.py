@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from anydepth_deploy.families.family import Refusal, Shapes
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
-from anydepth_deploy.families.shared.detr.fine_config import read_fine
 from anydepth_deploy.families.shared.detr.names import renamed_shapes
 from anydepth_deploy.families.shared.detr.relatives import find_relative
 from anydepth_deploy.families.shared.detr.structure import (
@@ -12,6 +11,7 @@ from anydepth_deploy.families.shared.detr.structure import (
     UnfitError,
     read_decoder,
     read_encoder,
+    read_fine,
 )
 
 __all__ = ["recognise_rtdetr"]

@@ -7,8 +7,12 @@ from typing import Any
 
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.shared.detr.document import read_document
-from anydepth_deploy.families.shared.detr.fine_config import settle_fine
-from anydepth_deploy.families.shared.detr.settle import settle_sampling, settled, take_parts
+from anydepth_deploy.families.shared.detr.settle import (
+    settle_fine,
+    settle_sampling,
+    settled,
+    take_parts,
+)
 from anydepth_deploy.families.shared.settling import Beside, Settled
 
 __all__ = ["settle_rtdetr"]

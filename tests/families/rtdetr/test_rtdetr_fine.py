@@ -23,7 +23,8 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.families.family import Refusal
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
-from anydepth_deploy.families.shared.detr.fine_config import FINE_CHOICES, FineConfig
+from anydepth_deploy.families.shared.detr.fine_config import FineConfig
+from anydepth_deploy.families.shared.detr.settle import FINE_CHOICES
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.verifying.graphs import verify

@@ -32,8 +32,10 @@ RECIPE: Mapping[str, Any] = {
     "do_normalize": False,
     "do_pad": False,
     "do_convert_annotations": True,
+    "resample": 2,
 }
-"""What is done to pictures here, by the words of such a document; what it leaves out is this."""
+"""What is done to pictures here, by the words of such a document; what it leaves out is this.
+Pillow's number 2 is its bilinear filter."""
 
 SCALE = 1 / 255
 
@@ -142,7 +144,7 @@ def _input_size(folder: Path, recipe: Mapping[str, Any]) -> list[int]:
     """Height and width. Raises :class:`CheckpointError` for another recipe than is used here."""
     for key, usual in RECIPE.items():
         found = recipe.get(key)
-        if found is not None and found is not usual:
+        if found is not None and (type(found), found) != (type(usual), usual):
             raise _otherwise(folder, key, found, usual)
     scale = recipe.get("rescale_factor", SCALE)
     if not (isinstance(scale, float) and abs(scale - SCALE) < 1e-6):

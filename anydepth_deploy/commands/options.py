@@ -75,7 +75,8 @@ __all__ = [
 
 
 def one_of(words: Sequence[str], **settings: Any) -> Any:
-    """An option that takes one of ``words``; ``settings``: as for ``typer.Option``."""
+    """An option that takes one of ``words``; ``settings``: as for ``typer.Option``, with a
+    ``metavar`` where the words are too many to be shown as one."""
 
     def read(text: str) -> str:
         if text in words:
@@ -85,8 +86,8 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
-    shown = f"<{'|'.join(words)}>"
-    return typer.Option(parser=read, metavar=shown, autocompletion=complete, **settings)
+    settings = {"metavar": f"<{'|'.join(words)}>", **settings}
+    return typer.Option(parser=read, autocompletion=complete, **settings)
 
 
 class Panel:
@@ -176,7 +177,9 @@ PrecisionOption = Annotated[
 TargetOption = Annotated[
     Target, ARTIFACTS.one_of(get_args(Target), "What the INT8 artifacts were made for.")
 ]
-FamilyOption = Annotated[str, one_of(family_names(), help="Of networks.")]
+FamilyOption = Annotated[
+    str, one_of(family_names(), metavar="<name>", help=f"One of {', '.join(family_names())}.")
+]
 EngineRuntime = Annotated[
     str,
     one_of(

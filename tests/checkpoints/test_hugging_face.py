@@ -128,7 +128,9 @@ def test_values_of_the_document_that_decide(tmp_path: Path) -> None:
     assert (fewer.config.queries, fewer.config.max_detections) == (40, 40)
     silu = read("silu", decoder_activation_function="silu")
     assert (silu.config.decoder_activation, silu.config.feedforward_activation) == ("relu", "silu")
-    assert read("discrete", decoder_method="discrete").config.sampling == "discrete"
+    assert usual.chosen == {}
+    discrete = read("discrete", decoder_method="discrete")
+    assert (discrete.config.sampling, discrete.chosen) == ("discrete", {"sampling": "discrete"})
     assert read("nameless", id2label={str(i): f"LABEL_{i}" for i in range(8)}).class_names is None
     # Its tensor says how far bins reach, whatever the document says.
     wide = static_detr("d-fine", reach=8.0)
@@ -173,6 +175,7 @@ def test_documents_that_contradict_tensors_are_refused(
         ({"do_pad": True}, "do_pad = True, expected False"),
         ({"do_resize": False}, "do_resize = False, expected True"),
         ({"do_rescale": 0}, "do_rescale = 0, expected True"),
+        ({"resample": 3}, "resample = 3, expected 2"),
         ({"rescale_factor": 1.0}, "rescale_factor = 1.0, expected 1 / 255"),
         ({"size": {"shortest_edge": 800}}, "expected a height and a width"),
         ({"size": {"height": 640, "width": True}}, "expected a height and a width"),
@@ -215,6 +218,17 @@ def test_what_is_saved_in_two_files(tmp_path: Path) -> None:
     first, second = sorted(parts.glob("model-*"))
     save_file({**load_file(second), **load_file(first)}, second)
     assert "weights in two of its files" in refused(parts)
+
+
+def test_points_without_scales_are_the_documents(tmp_path: Path) -> None:
+    model = static_detr("d-fine", points=(4, 4, 4), queries=300, max_detections=300)
+    folder = save_hugging_face(tmp_path / "folder", model, "d-fine")
+    state = load_file(folder / "model.safetensors")
+    kept = {key: value for key, value in state.items() if "num_points_scale" not in key}
+    save_file(kept, folder / "model.safetensors")
+    found = read_checkpoint(folder)
+    assert found.config.points == (4, 4, 4)
+    assert same_weights(load_model(found), model)
 
 
 def test_a_missing_part_of_attention_is_named(tmp_path: Path) -> None:

@@ -188,6 +188,8 @@ def test_files_without_what_only_training_uses(tmp_path: Path) -> None:
             and not key.startswith(("decoder.denoising", "decoder.anchors", "decoder.decoder.up"))
         }
         found = read(tmp_path, state)
+        assumed = [note for note in found.notes if "points of attention are assumed" in note]
+        assert len(assumed) == (family == "d-fine")
         images = torch.rand(1, 3, 96, 160)
         with torch.no_grad():
             # Norms of the encoder are ordinary in any case; those of such backbones, too.

@@ -354,9 +354,12 @@ def test_unknown_model(tmp_path: Path) -> None:
         train(tiny_config(tmp_path, model="huge"))
 
 
-def test_every_family_can_be_trained() -> None:
+def test_every_any_depth_family_can_be_trained() -> None:
+    """Static detectors are deployed as they are."""
     assert set(registry.BUILT_IN) == set(family_names())
-    for family in registry.BUILT_IN:
+    able = [name for name in registry.BUILT_IN if registry.find_family(name).training]
+    assert able == ["anydepth-detr", "anydepth-yolo"]
+    for family in able:
         model = loop.make_recipe(TrainConfig.for_family(family=family, input_size=64)).model
         assert isinstance(model, AnyDepthModel)
         assert model.family == family

@@ -33,6 +33,11 @@ def settle_dfine(config: DFineConfig, state: Mapping[str, Any], beside: Beside) 
     Raises :class:`CheckpointError` for contradictions.
     """
     config, parts = take_parts(config, state, beside)
+    if parts.points is None:
+        parts.notes.append(
+            f"the points of attention are assumed to be {', '.join(map(str, config.points))} from "
+            "the finest level to the coarsest, as D-FINE's: the file has no 'num_points_scale'"
+        )
     reach = number_of(parts.state, "decoder.reg_scale", config.reach, beside.origin)
     bound = number_of(parts.state, "decoder.up", config.bound, beside.origin)
     for name in ("decoder.reg_scale", "decoder.up"):  # whole numbers in the authors' files

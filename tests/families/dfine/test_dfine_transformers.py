@@ -31,3 +31,10 @@ def test_discrete_sampling_equals_transformers(tmp_path: Path) -> None:
     model = static_detr("d-fine", sampling="discrete").double()
     network = open_transformers(tmp_path / "folder", model, "d-fine").double()
     assert_every_exit_equals(model, network)
+
+
+@pytest.mark.parametrize(("size", "queries"), [("n", 60), ("x", 300)])
+def test_published_sizes_equal_transformers(size: str, queries: int, tmp_path: Path) -> None:
+    """N has two levels: small pictures give fewer tokens than its usual queries."""
+    model = static_detr("d-fine", size, queries=queries)
+    assert_every_exit_equals(model, open_transformers(tmp_path / "folder", model, "d-fine"))

@@ -39,3 +39,9 @@ def test_discrete_sampling_equals_transformers(tmp_path: Path) -> None:
     model = static_detr("rt-detr", sampling="discrete").double()
     network = open_transformers(tmp_path / "folder", model, "v2").double()
     assert_every_exit_equals(model, network)
+
+
+@pytest.mark.parametrize(("size", "layout"), [("r18", "v1"), ("v2-r50-m", "v2")])
+def test_published_sizes_equal_transformers(size: str, layout: str, tmp_path: Path) -> None:
+    model = static_detr("rt-detr", size)
+    assert_every_exit_equals(model, open_transformers(tmp_path / "folder", model, layout))

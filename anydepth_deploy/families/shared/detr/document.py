@@ -148,12 +148,11 @@ def _same(found: Any, expected: Any) -> bool:
     if isinstance(found, bool) != isinstance(expected, bool):
         return False
     if isinstance(expected, float):
-        return isinstance(found, int | float) and math_close(found, expected)
+        return isinstance(found, int | float) and _close(found, expected)
     return bool(expected == found)
 
 
-def math_close(found: float, expected: float) -> bool:
-    """Whether both are one number, as far as a decimal text holds it."""
+def _close(found: float, expected: float) -> bool:
     return abs(found - expected) <= 1e-6 * abs(expected)
 
 

@@ -16,7 +16,7 @@ RELATIVES = (
         "DEIMv2",
         r"(?:backbone\.dinov3\.|backbone\.sta\.|decoder\.decoder\.layers\.\d+\.swish_ffn\.)",
     ),
-    ("RF-DETR", r"(?:model\.)?backbone\.0\.(?:encoder\.encoder|projector)\."),
+    ("RF-DETR", r"(?:model\.)?backbone\.0\.encoder\.encoder\."),
     ("LW-DETR", r"(?:model\.)?backbone\.0\.encoder\.(?:blocks|patch_embed|pos_embed)"),
     ("RF-DETR or LW-DETR", r"(?:model\.)?(?:refpoint_embed|reference_point_embed)\."),
     ("a Deformable DETR", r"(?:transformer|model)\.encoder\.layers\.\d+\.self_attn\.sampling_off"),

@@ -60,8 +60,8 @@ Config = TypeVar("Config", bound=StaticConfig)
 class Parts:
     """A state dict by a network's own names, without what it has no use for.
 
-    ``notes``: what was left out, in words. ``points``: by level, from the file; None where it has
-    no scales. ``projects``: whether RT-DETRv4's projection was there.
+    ``notes``: what was left out, in words. ``points``: by level, from the file; None where nothing
+    says them. ``projects``: whether RT-DETRv4's projection was there.
     """
 
     def __init__(self, config: StaticConfig, state: Mapping[str, Any], beside: Beside) -> None:
@@ -103,17 +103,30 @@ def _points(config: StaticConfig, scales: Mapping[str, Any], origin: str) -> tup
 
 
 def take_parts(config: Config, state: Mapping[str, Any], beside: Beside) -> tuple[Config, Parts]:
-    """The parts of a state dict, and ``config`` with the points that it says.
+    """The parts of a state dict, and ``config`` with the points that it says, or the document that
+    it came with.
 
     Raises :class:`CheckpointError` for tensors that contradict each other.
     """
     parts = Parts(config, state, beside)
+    if parts.points is None:
+        parts.points = _documented_points(config, beside.document or {})
     return (config if parts.points is None else config.replace(points=parts.points)), parts
+
+
+def _documented_points(config: StaticConfig, document: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Where they fit the offsets; otherwise the document is refused later."""
+    found = document.get("decoder_n_points")
+    points = [found] * len(config.points) if isinstance(found, int) else found
+    if not isinstance(points, list) or any(type(count) is not int for count in points):
+        return None
+    fits = len(points) == len(config.points) and sum(points) == sum(config.points)
+    return tuple(points) if fits and min(points) > 0 else None
 
 
 def number_of(state: Mapping[str, Any], name: str, usual: float, origin: str) -> float:
     """The one number that is kept as ``name``; ``usual`` where there is none, which is found out
-    when weights are loaded. In ``state`` it becomes a float32 [1].
+    when weights are loaded.
 
     Raises :class:`CheckpointError` for what is not one number other than zero.
     """
@@ -135,11 +148,15 @@ def settle_sampling(
 
     ``may_differ``: whether files of this release are known that sample otherwise.
     """
-    said = beside.said.sampling or document.sampling
-    if said is None:
-        assumed = {"sampling": config.sampling} if may_differ else {}
-        return config, dict(assumed), assumed
-    return config.replace(sampling=said), {"sampling": said}, {}
+    said = beside.said.sampling
+    if said is not None:
+        return config.replace(sampling=said), {"sampling": said}, {}
+    if document.sampling is not None:
+        unusual = document.sampling != config.sampling
+        chosen = {"sampling": document.sampling} if unusual else {}
+        return config.replace(sampling=document.sampling), chosen, {}
+    assumed = {"sampling": config.sampling} if may_differ else {}
+    return config, dict(assumed), assumed
 
 
 def settle_fine(

@@ -62,7 +62,9 @@ def pictures() -> TrainingPictures:
 def test_defaults_are_those_of_the_family() -> None:
     for family in BUILT_IN:
         training = find_family(family).training
-        assert training is not None
+        if training is None:
+            assert not family.startswith("anydepth-")
+            continue
         config = TrainConfig.for_family(family)
         for name in ("learning_rate", "weight_decay", "warmup", "clip"):
             assert getattr(config, name) == getattr(training, name)

@@ -61,7 +61,7 @@ def describe_checkpoint(
         "about": about,
         "notes": [*checkpoint.notes, *notes],
         "gates": _gates(table.space),
-        "depths": [row.model_dump() for row in depth_rows(table, macs.at)],
+        "depths": [row.model_dump() for row in depth_rows(table, macs.at, macs.executed)],
     }
 
 
@@ -130,14 +130,23 @@ def show(
     rows = [row for row in found["depths"] if every or row["level"] is not None]
     top = max(row["macs"]["total"] for row in found["depths"])
     parts = list(dict.fromkeys(part for row in rows for part in row["macs"] if part != "total"))
+    executed = any(row["macs_executed"] not in (None, row["macs"]["total"]) for row in rows)
     console.print_table(
         "every depth" if every else "ladder",
-        ["row", "depth", "multiply-adds", "of super", *parts],
+        [
+            "row",
+            "depth",
+            "multiply-adds",
+            *(["executed"] if executed else []),
+            "of super",
+            *parts,
+        ],
         [
             [
                 row["index"],
                 row["depth"],
                 console.giga(row["macs"]["total"]),
+                *([console.giga(row["macs_executed"])] if executed else []),
                 f"{row['macs']['total'] / top:.2f}",
                 *(console.giga(row["macs"].get(part, 0)) for part in parts),
             ]

@@ -144,12 +144,25 @@ class DepthRow(_Model):
     depth: str
     level: Count | None
     macs: dict[str, Count]
+    """As the published figures count them: ``total``, and by part of the network."""
+    macs_executed: Count | None = None
+    """What the graph computes; None in bundles of before this was told apart."""
 
 
-def depth_rows(table: DepthTable, macs: Callable[[Depth], dict[str, int]]) -> list[DepthRow]:
-    """All rows of ``table``, with the multiply-adds that ``macs`` gives for each depth."""
+def depth_rows(
+    table: DepthTable,
+    macs: Callable[[Depth], dict[str, int]],
+    executed: Callable[[Depth], int],
+) -> list[DepthRow]:
+    """All rows of ``table``, with the multiply-adds that ``macs`` and ``executed`` give."""
     return [
-        DepthRow(index=row, depth=str(depth), level=table.level(depth), macs=macs(depth))
+        DepthRow(
+            index=row,
+            depth=str(depth),
+            level=table.level(depth),
+            macs=macs(depth),
+            macs_executed=executed(depth),
+        )
         for row, depth in enumerate(table.rows)
     ]
 

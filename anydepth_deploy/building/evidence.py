@@ -147,13 +147,14 @@ def _types(inputs: list[Operand], constants: list[Operand]) -> list[str]:
     """Types of what a layer reads, those of the factors of its product first.
 
     What is added to a product in the same layer may come before its factors, and be of another
-    type. Factors tell themselves by their dimensions: [..., K] and [..., K, M], of one type.
+    type. Factors tell themselves by their dimensions: [..., K] and [..., K, M], of one type; K is
+    more than 1, since [..., 1] and [1, M] are a number and a bias that are added to all columns.
     """
     factors = {
         kind
         for sides, kind in inputs
         for others, other in constants
-        if kind == other and sides and len(others) > 1 and sides[-1] == others[-2]
+        if kind == other and len(others) > 1 and sides[-1:] == others[-2:-1] != (1,)
     }
     found = [kind for _, kind in (*inputs, *constants)]
     return [*factors, *found] if len(factors) == 1 else found

@@ -255,9 +255,9 @@ class _Check:
 
 def _tells_classes(output: str, manifest: Manifest) -> bool:
     """Other families may call anything so: predictions are what suppression takes where there is
-    one, logits are AnyDepth-DETR's."""
+    one, logits are of queries where the network says which tokens those are, as all DETRs do."""
     if output == "raw_logits":
-        return manifest.family == "anydepth-detr"
+        return "queries" in manifest.raw_outputs
     return manifest.suppression is not None
 
 

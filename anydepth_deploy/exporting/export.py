@@ -315,7 +315,7 @@ def _manifest(
         gates=[GateSpec(name=g.name, group=g.group, layers=g.layers) for g in table.space.gates],
         base=list(table.space.base_settings),
         ladder=[str(rung) for rung in table.ladder],
-        depths=depth_rows(table, macs.at),
+        depths=depth_rows(table, macs.at, macs.executed),
         raw_outputs=dict(model.raw_outputs),
         suppression=model.suppression,
         max_detections=model.max_detections,

@@ -38,9 +38,14 @@ constexpr const char* kLogits = "raw_logits";
 constexpr Telling kTelling[] = {{kLogits, 2, 0}, {"raw_predictions", 1, 4}};
 
 /// Other families may call anything so: predictions are what suppression takes where there is one,
-/// logits are AnyDepth-DETR's.
+/// logits are of queries where the network says which tokens those are, as all DETRs do.
 bool tells_classes(const std::string& output, const Manifest& manifest) {
-  return output == kLogits ? manifest.family == "anydepth-detr" : manifest.suppression.has_value();
+  if (output == kLogits) {
+    const auto& raw = manifest.raw_outputs;
+    return std::any_of(raw.begin(), raw.end(),
+                       [](const auto& name) { return name.first == "queries"; });
+  }
+  return manifest.suppression.has_value();
 }
 
 std::string listed(const Words& names) { return names.empty() ? "none" : join(names, ", "); }

@@ -205,6 +205,9 @@ DepthRow read_row(const JsonValue& value) {
       found.macs = number;
     }
   }
+  if (const auto executed = object.nullable("macs_executed")) {
+    count(*executed);
+  }
   object.finish();
   return found;
 }

@@ -72,6 +72,17 @@ def line(name: str, kind: str, inputs: list[str], constants: list[str], output: 
             ),
             "fp32",
         ),
+        # A number for each query and a bias of each class: added, not multiplied.
+        (
+            line(
+                "__myl_FcCastAddAdd_myl0_230",
+                "runtime_fusion",
+                ["Float [-1,1]", "Half [-1,64]", "Int64 [1]"],
+                ["Float [1,8]", "Half [64,8]"],
+                "Float",
+            ),
+            "fp16",
+        ),
         # Where both fit, the first.
         (
             line(

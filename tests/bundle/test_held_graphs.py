@@ -148,8 +148,8 @@ def test_a_raw_output_that_the_manifest_promises_is_there(folder: Path) -> None:
 
 
 def test_raw_outputs_of_families_that_mean_others_by_them_tell_nothing(tmp_path: Path) -> None:
-    bundle = misplaced_graphs.make(tmp_path / "bundle", "anydepth-detr", raw=True)
-    edit_manifest(bundle.path, lambda found: found.update(family="another", classes=["a", "b"]))
+    bundle = misplaced_graphs.make(tmp_path / "bundle", "another", raw=True)
+    edit_manifest(bundle.path, lambda found: found.update(classes=["a", "b"]))
     opened(bundle.path, "gated")
 
 

@@ -24,6 +24,7 @@ from cpp_oracle import compare_plans, described
 from edited_bundles import answer_with, edit_artifact
 from numpy.typing import NDArray
 from once import once
+from static_bundles import KINDS, static_bundle
 from trained_networks import CHECKPOINTS, FAMILIES, one_depth_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -268,6 +269,26 @@ def test_the_same_detections_of_a_network_of_one_depth(
             lambda depth=depth: cpp.run(images, depth),  # type: ignore[misc]
             lambda depth=depth: python.run(images, depth),  # type: ignore[misc]
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_detrs_whose_decoder_alone_stops_early(
+    kind: str, layout: str, opened: Callable[..., Cpp], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Detections and raw outputs, bit for bit, at every exit."""
+    bundle = static_bundle(kind, tmp_path_factory)
+    options = {"layout": layout, "precision": "fp32"}
+    cpp = opened(bundle, **options)
+    python = bundle.session(artifact=layout, precision="fp32", threads=1)
+    assert cpp.depths == ["L1", "L2", "L3"]
+    images = random_images(2, *bundle.size)
+    for depth in cpp.depths:
+        assert_same(cpp.run(images, depth), python.run(images, depth))
+    found, expected = cpp.run_raw(images, "L2"), python.run_raw(images, "L2")
+    assert found.keys() == expected.keys() == {"logits", "boxes", "queries"}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, name)
 
 
 def assert_the_same_detections(trained: Bundle, layout: str, opened: Callable[..., Cpp]) -> None:

@@ -15,6 +15,7 @@ import handmade
 import onnxruntime
 import pytest
 from google.protobuf import text_format
+from static_bundles import static_bundle
 from triton_bundle import SIDE, bundle_of, engine, engines, graph, graphs
 from tritonclient.grpc import model_config_pb2
 
@@ -76,6 +77,21 @@ def test_what_is_written_for_a_real_bundle(
     assert json.loads(parameters(tmp_path / "models" / "tiny")["classes"]) == bundle.classes
     assert check_repository(tmp_path / "models") == []
     assert list(tmp_path.iterdir()) == [tmp_path / "models"]  # nothing is left beside it
+
+
+@pytest.mark.parametrize("kind", ["d-fine", "rt-detr"])
+def test_detrs_whose_decoder_alone_stops_early(
+    kind: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every exit is a level, gated and static; outputs are those of any DETR."""
+    bundle = static_bundle(kind, tmp_path_factory)
+    write_repository(bundle, tmp_path / "models", name="tiny")
+    levels = [f"tiny_level_{level}" for level in range(3)]
+    for name in ["tiny_gated", *levels]:
+        _check_served(tmp_path / "models" / name, name != "tiny_gated")
+    router = parameters(tmp_path / "models" / "tiny_router")
+    assert json.loads(router["levels"]) == {str(row): name for row, name in enumerate(levels)}
+    assert check_repository(tmp_path / "models") == []
 
 
 def _check_served(folder: Path, static: bool) -> None:

@@ -530,7 +530,7 @@ FIELDS: dict[int, dict[str, str]] = {
         "BatchProfile": "smallest typical largest",
         "Verification": "when passed reference device depths batches",
     },
-    1: {"Manifest": "said"},
+    1: {"DepthRow": "macs_executed", "Manifest": "said"},
 }
 """By minor of version 1: the fields that it added, by model. Never changed, only added to."""
 

@@ -25,10 +25,17 @@ LADDER = ("TT-1", "FT-1", "FF-1", "FF-2")
 ROWS = (*LADDER, "FT-2", "TF-2", "TF-1", "TT-2")
 SOURCE = "a" * 64
 RAW: dict[str, dict[str, list[str | int]]] = {
-    "anydepth-detr": {"logits": ["N", QUERIES, 3], "boxes": ["N", QUERIES, 4]},
+    "anydepth-detr": {
+        "logits": ["N", QUERIES, 3],
+        "boxes": ["N", QUERIES, 4],
+        "queries": ["N", QUERIES],
+    },
     "anydepth-yolo": {"predictions": ["N", 3 + 4, QUERIES]},
 }
 """Raw outputs of three classes."""
+
+ANOTHER: dict[str, list[str | int]] = {"logits": ["N", QUERIES, 3]}
+"""Those of a family that nobody knows: its logits may mean anything."""
 
 Value = onnx.ValueInfoProto
 info = helper.make_tensor_value_info
@@ -54,12 +61,13 @@ def graph(
     for value in outputs:
         nodes += filled(value, constants)
     tensors = {}
-    for name, shape in RAW[family].items():
+    for name, shape in RAW.get(family, ANOTHER).items():
         tensors[name] = f"head/{name}"
-        hidden.append(info(tensors[name], TensorProto.FLOAT, shape))
+        kind = TensorProto.INT64 if name == "queries" else TensorProto.FLOAT
+        hidden.append(info(tensors[name], kind, shape))
         nodes += filled(hidden[-1], constants)
         if raw:
-            outputs.append(info(f"raw_{name}", TensorProto.FLOAT, shape))
+            outputs.append(info(f"raw_{name}", kind, shape))
             nodes.append(helper.make_node("Identity", [tensors[name]], [f"raw_{name}"]))
     made = helper.make_graph(
         nodes,
@@ -173,7 +181,7 @@ def make(folder: Path, family: str, *, raw: bool = False) -> Bundle:
         family=family,
         ladder=list(LADDER),
         depths=depth_rows(ROWS, LADDER),
-        raw_outputs={name: name for name in RAW[family]},
+        raw_outputs={name: name for name in RAW.get(family, ANOTHER)},
         suppression=Suppression() if family == "anydepth-yolo" else None,
         max_detections=PLACES,
         artifacts=described,

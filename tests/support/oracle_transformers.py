@@ -116,7 +116,7 @@ def assert_every_exit_equals(model: Any, network: Any) -> None:
     """Batches of two, square and not, query by query whatever their order."""
     dtype = next(model.parameters()).dtype
     for height, width in ((160, 160), (96, 192)):
-        images = torch.from_numpy(random_images(2, height, width)).to(dtype)
+        images = torch.from_numpy(random_images(2, height, width, seed=1)).to(dtype)
         exits = run_transformers(network, images, model.config.decoder_layers)
         for number, expected in enumerate(exits, 1):
             with torch.no_grad():

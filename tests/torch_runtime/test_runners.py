@@ -17,6 +17,8 @@ from comparisons import assert_equal
 from conftest import random_images
 from fake_torch_cuda import FakeTorchCuda, cuda
 from numpy.typing import NDArray
+from static_bundles import KINDS
+from static_detrs import static_detr
 from torch import Tensor, nn
 from trained_networks import FAMILIES
 from trained_networks import trained as trained_network
@@ -166,6 +168,25 @@ def test_eager_is_the_reference(
         )
         heads = runner.run_prepared(prepared, depth, raw=True)
         assert set(heads) == set(raw)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 0.0), ("bf16", 0.04)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_detrs_whose_decoder_alone_stops_early(kind: str, precision: str, limit: float) -> None:
+    """Eager is the reference at every exit, bit for bit; BF16 is near it."""
+    model = static_detr(*KINDS[kind])
+    runner, reference = opened(model, precision=precision), TorchSession(model)
+    images = random_images(2, 96, 160)
+    for depth in model.ladder:
+        found = runner.run_raw(images, str(depth))
+        if not limit:
+            expected = reference.run_raw(images, depth)
+            np.testing.assert_array_equal(found["queries"], expected["queries"])
+        else:  # of the queries that were chosen
+            expected = reference.compare(images, depth, found)[0]
+        for name in ("logits", "boxes"):
+            gap = np.linalg.norm(np.subtract(found[name], expected[name]))
+            assert gap <= limit * np.linalg.norm(expected[name]), name
 
 
 def test_images_in_any_memory(toy: Toy) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.families.shared.boxes import xyxy_to_cxcywh
 from anydepth_deploy.families.shared.detr.attention import DeformableAttention, MultiheadAttention
 from anydepth_deploy.families.shared.detr.decoder import (
     Activation,
     Mlp,
     QueryDecoder,
+    as_tokens,
     inverse_sigmoid,
     reset_box_head,
     reset_score_head,
@@ -50,7 +50,7 @@ def edges_to_boxes(reference: Tensor, distances: Tensor, reach: Tensor) -> Tenso
     centre, unit = reference[..., :2], reference[..., 2:] / reach
     low = centre - (0.5 * reach + distances[..., :2]) * unit
     high = centre + (0.5 * reach + distances[..., 2:]) * unit
-    return xyxy_to_cxcywh(torch.cat([low, high], -1))
+    return torch.cat([(low + high) / 2, high - low], -1)
 
 
 class _Gateway(nn.Module):
@@ -98,11 +98,12 @@ class _Layer(nn.Module):
         self,
         target: Tensor,
         reference: Tensor,
-        memory: Tensor,
+        memory: Sequence[Tensor],
         position: Tensor,
         shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """As :class:`~anydepth_deploy.families.shared.detr.decoder.DecoderLayer`."""
+        """As :class:`~anydepth_deploy.families.shared.detr.decoder.DecoderLayer`; ``memory`` is
+        the maps, [N, C, h, w] each."""
         query = target + position
         target = self.norm1(target + self.self_attn(query, query, target))
         crossed = self.cross_attn(target + position, reference, memory, shapes)
@@ -144,8 +145,6 @@ class DFineDecoder(QueryDecoder):
     distributions that layers add up; boxes are read off them, relative to one ``anchor`` box that
     follows from the first layer. ``up`` and ``reg_scale``, [1] each, say how far bins reach.
     """
-
-    boxes_of_chosen = True
 
     def __init__(
         self,
@@ -212,12 +211,22 @@ class DFineDecoder(QueryDecoder):
             reset_score_head(score_head)  # type: ignore[arg-type]
             reset_box_head(box_head)  # type: ignore[arg-type]
 
+    @property
+    def projected(self) -> bool:
+        """Whether the layers read other maps than the encoder's own."""
+        return not isinstance(self.input_proj[0], nn.Identity)
+
+    def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Layers read maps: they have no linear layer that would turn them into tokens anyway."""
+        found = self.project(maps)
+        return (tuple(found) if self.projected else (), as_tokens(found))
+
     def layer(
         self,
         index: int,
         target: Tensor,
         reference: Tensor,
-        memory: Tensor,
+        memory: Sequence[Tensor],
         shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
         """Decoder layer ``index`` (from 0), with the position of its reference boxes."""
@@ -243,8 +252,8 @@ class DFineDecoder(QueryDecoder):
 class DecoderVariant(nn.Module):
     """One decoder layer for maps of one size, with what it hands to the next.
 
-    The first takes target, boxes and memory, and gives target, boxes, edges, anchor and logits;
-    the others take edges and anchor, too, and leave the anchor as it is.
+    The first takes target, boxes and maps, the others edges and anchor, too, before the maps; what
+    each gives is listed in ``makes``.
     """
 
     distances: Tensor
@@ -261,10 +270,13 @@ class DecoderVariant(nn.Module):
         distances = bin_distances(bound, reach, decoder.bins)
         self.register_buffer("distances", distances, persistent=False)
         self.register_buffer("reach", reach, persistent=False)
+        self.makes: tuple[str, ...] = ("boxes", "logits")
+        if index < len(decoder.dec_bbox_head) - 1:
+            self.makes += ("target", "edges") if index else ("target", "edges", "anchor")
 
     def forward(self, before: Tensor, boxes: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         decoder, index = self.decoder, self.index
-        memory = rest[-1]
+        memory = rest[2:] if index else rest
         target = decoder.layer(index, before, boxes, memory, self.shapes)
         if index:
             edges, anchor = rest[:2]
@@ -275,4 +287,4 @@ class DecoderVariant(nn.Module):
         shares = decoder.shares(edges)
         boxes = edges_to_boxes(anchor, (shares * self.distances).sum(-1), self.reach)
         logits = decoder.score(index, target, shares)
-        return (target, boxes, edges, *([] if index else [anchor]), logits)
+        return (boxes, logits, target, edges, anchor)[: len(self.makes)]

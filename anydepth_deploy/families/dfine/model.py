@@ -22,6 +22,7 @@ class DFINE(StaticDetr):
     """Parameter names are those of the authors' checkpoints."""
 
     family = "d-fine"
+    counts_all_boxes = False
     config: DFineConfig
     decoder: DFineDecoder
 
@@ -59,16 +60,23 @@ class DFINE(StaticDetr):
             discrete=config.sampling == "discrete",
         )
 
+    @property
+    def memory_names(self) -> tuple[str, ...]:
+        """Maps, where they are not the encoder's own."""
+        if not self.decoder.projected:
+            return ()
+        return tuple(f"memory{stride}" for stride in self.strides)
+
     def layer_stage(
         self, index: int, shapes: Sequence[tuple[int, int]]
     ) -> tuple[tuple[str, ...], tuple[str, ...], nn.Module]:
-        """The first layer makes the anchor boxes that the others are told."""
+        """The first layer makes the anchor boxes that the others are told; the last tells nobody
+        anything."""
         layer = DecoderVariant(self.decoder, index, shapes)
+        maps = self.memory_names or self.encoded_names
         if index == 0:
-            made = ("target", "boxes", "edges", "anchor", "logits")
-            return ("target", "boxes", "memory"), made, layer
-        read = ("target", "boxes", "edges", "anchor", "memory")
-        return read, ("target", "boxes", "edges", "logits"), layer
+            return ("target", "boxes", *maps), layer.makes, layer
+        return ("target", "boxes", "edges", "anchor", *maps), layer.makes, layer
 
     def after_random_weights(self) -> None:
         """The reach of bins is a constant, and not drawn."""

@@ -1,8 +1,9 @@
 """Multiply-adds per stage, and so per depth, without running the network.
 
 Counted are convolutions and matrix products (attention products included), as the published
-figures do; norms, activations, grid sampling and sorting are not. Each variant of each stage is
-counted once on fake tensors; a depth is the sum of its variants.
+figures do; norms, activations, grid sampling and sorting are not. What those figures count and this
+network leaves out (``Stage.spared``) is counted, too; what is executed stands beside it. Each
+variant of each stage is counted once on fake tensors; a depth is the sum of its variants.
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ __all__ = ["Macs", "count_macs"]
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-adds of one image, by stage and variant."""
+    """Multiply-adds of one image that are executed, by stage and variant."""
 
     stages: tuple[tuple[Stage, dict[str, int]], ...]
 
     def at(self, depth: Depth) -> dict[str, int]:
-        """``total`` and one entry for each part of the network, at ``depth``."""
+        """``total`` and one entry for each part of the network, at ``depth``, as published."""
         parts: dict[str, int] = {"total": 0}
         for stage, variants in self.stages:
             variant = stage.variant(depth)
             if variant is not None and any(variants.values()):
-                parts["total"] += variants[variant]
-                parts[stage.part] = parts.get(stage.part, 0) + variants[variant]
+                counted = variants[variant] + stage.spared
+                parts["total"] += counted
+                parts[stage.part] = parts.get(stage.part, 0) + counted
         return parts
+
+    def executed(self, depth: Depth) -> int:
+        """All that is computed at ``depth``."""
+        ran = ((stage.variant(depth), variants) for stage, variants in self.stages)
+        return sum(variants[variant] for variant, variants in ran if variant is not None)
 
 
 @usual_state()

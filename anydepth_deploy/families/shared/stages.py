@@ -60,6 +60,9 @@ class Stage:
     outputs: tuple[str, ...]
     variants: Mapping[str, nn.Module]
     gates: tuple[Predicate, ...] = ()
+    spared: int = 0
+    """Multiply-adds of an image that the published figures count here, for every variant, and that
+    are not executed, since nothing reads what they give."""
 
     def variant(self, depth: Depth) -> str | None:
         """The variant that runs at ``depth``, or None where the stage passes its outputs on."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.training.denoising import Denoising
-from anydepth_deploy.families.shared.detr.decoder import inverse_sigmoid
+from anydepth_deploy.families.shared.detr.decoder import as_tokens, inverse_sigmoid
 from anydepth_deploy.families.shared.detr.queries import anchors
 
 __all__ = ["Outputs", "training_forward"]
@@ -72,11 +72,13 @@ def training_forward(
     encoded = model.encoder(maps, skip)
     decoder = model.decoder
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in encoded)
-    memory = decoder.tokens(encoded)
-    features, class_logits, box_logits = decoder.propose(memory, *_anchors(shapes, images.device))
+    memory = as_tokens(decoder.project(encoded))
+    anchor_logits, valid = _anchors(shapes, images.device)
+    features, class_logits = decoder.classify(memory, valid)
     chosen = decoder.select(class_logits.detach())
-    encoder_boxes = _rows(box_logits, chosen).sigmoid()
-    target = _rows(features, chosen).detach()
+    proposed, box_logits = decoder.propose(features, anchor_logits, chosen)
+    encoder_boxes = box_logits.sigmoid()
+    target = proposed.detach()
     reference = encoder_boxes.detach()
     mask: Tensor | None = None
     extra = 0

@@ -63,7 +63,7 @@ class DeformableAttention(nn.Module):
     section 4.1; points that differ by level: RT-DETRv2, section 3.
 
     ``projected``: whether memory and result go through a linear layer; D-FINE's do not, there the
-    heads share out the channels of memory as they are. ``discrete``: take the nearest cell, as
+    heads share out the channels of the maps as they are. ``discrete``: take the nearest cell, as
     RT-DETRv2's discrete sampling does, where else four neighbours are weighted.
     """
 
@@ -119,15 +119,15 @@ class DeformableAttention(nn.Module):
         self,
         query: Tensor,
         reference: Tensor,
-        memory: Tensor,
+        memory: Sequence[Tensor],
         shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """``query`` [N, Q, C], ``reference`` [N, Q, 4] (cx, cy, w, h in 0..1), ``memory``
-        [N, S, C] with the levels of ``shapes`` (height, width) one after the other -> [N, Q, C]."""
+        """``query`` [N, Q, C], ``reference`` [N, Q, 4] (cx, cy, w, h in 0..1) -> [N, Q, C].
+
+        ``memory``: one tensor [N, S, C] with the levels of ``shapes`` (height, width) one after the
+        other; where it is not ``projected``, the maps themselves, [N, C, h, w] each.
+        """
         heads, total = self.heads, sum(self.points)
-        # [N * heads, d, S]: grid sampling wants channels first, one map per head.
-        value = memory if self.value_proj is None else self.value_proj(memory)
-        value = value.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
         # [N, Q, heads, points of all levels, 2] in 0..1.
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, total, 2))
         centre, size = reference[:, :, None, None, :2], reference[:, :, None, None, 2:]
@@ -144,19 +144,28 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).unflatten(-1, (heads, total))
         weights = weights.softmax(-1).transpose(1, 2).flatten(0, 1).unsqueeze(1)
 
-        maps = value.split([height * width for height, width in shapes], dim=-1)
         sampled = []
-        for level, shape in enumerate(shapes):
-            cells = maps[level] if self.discrete else maps[level].unflatten(-1, shape)
+        for level, cells in enumerate(self._maps(memory, shapes)):
             place = places[:, :, level] if self.is_even else parts[level]
-            sampled.append(
-                _nearest(cells, place, shape) if self.discrete else _between(cells, place)
-            )
+            sampled.append(_nearest(cells, place) if self.discrete else _between(cells, place))
         # [N * heads, d, Q, points of all levels] weighted and summed -> [N, Q, C].
         mixed = (torch.cat(sampled, dim=-1) * weights).sum(-1)
         mixed = mixed.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
         output: Tensor = mixed if self.output_proj is None else self.output_proj(mixed)
         return output
+
+    def _maps(
+        self, memory: Sequence[Tensor], shapes: Sequence[tuple[int, int]]
+    ) -> Sequence[Tensor]:
+        """What is sampled, by level: [N * heads, d, h, w], one map per head, since grid sampling
+        wants channels first."""
+        if self.value_proj is None:  # nothing moves
+            width = memory[0].shape[1] // self.heads
+            return [level.reshape(-1, width, *level.shape[2:]) for level in memory]
+        value = self.value_proj(memory[0])
+        value = value.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
+        maps = value.split([height * width for height, width in shapes], dim=-1)
+        return [level.unflatten(-1, shape) for level, shape in zip(maps, shapes, strict=True)]
 
 
 def _between(cells: Tensor, places: Tensor) -> Tensor:
@@ -165,15 +174,15 @@ def _between(cells: Tensor, places: Tensor) -> Tensor:
     return F.grid_sample(cells, places, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _nearest(cells: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+def _nearest(cells: Tensor, places: Tensor) -> Tensor:
     """The cell ``int(place * side + 0.5)`` of each place, which lies in 0..1, clipped to the map:
-    cells [B, d, S], places [B, Q, P, 2] (x, y) -> [B, d, Q, P].
+    cells [B, d, h, w], places [B, Q, P, 2] (x, y) -> [B, d, Q, P].
 
     Each axis is clipped by itself, as transformers does. The authors clip both to the height, which
     is the same on square maps; agreement with them on others is not promised.
     """
-    height, width = shape
+    height, width = cells.shape[-2:]
     column = (places[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)
     row = (places[..., 1] * height + 0.5).to(torch.int64).clamp(0, height - 1)
     index = (row * width + column).flatten(1).unsqueeze(1).expand(-1, cells.shape[1], -1)
-    return cells.gather(2, index).reshape(*cells.shape[:2], -1, places.shape[2])
+    return cells.flatten(2).gather(2, index).reshape(*cells.shape[:2], -1, places.shape[2])

@@ -20,6 +20,7 @@ __all__ = [
     "Layers",
     "Mlp",
     "QueryDecoder",
+    "as_tokens",
     "gather_tokens",
     "inverse_sigmoid",
     "reset_box_head",
@@ -69,8 +70,8 @@ class QueryDecoder(nn.Module):
     convolution of its own; elsewhere its channels are those of the decoder already.
     """
 
-    boxes_of_chosen = False
-    """Whether encoder boxes are computed for the chosen tokens only."""
+    dec_score_head: nn.ModuleList
+    """Of each layer, like ``enc_score_head``."""
 
     def __init__(
         self,
@@ -110,10 +111,15 @@ class QueryDecoder(nn.Module):
         reset_score_head(self.enc_score_head)
         reset_box_head(self.enc_bbox_head)
 
-    def tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Project the encoder's maps; their cells become tokens [N, S, C], fine to coarse."""
-        projected = [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
-        return torch.cat([x.flatten(2).transpose(1, 2) for x in projected], 1)
+    def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's maps with the decoder's channels: [N, C, h, w] each."""
+        return [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
+
+    def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What the layers read of the encoder's ``maps`` beside these themselves, and the tokens
+        [N, S, C] that queries are chosen from; here both are the same."""
+        tokens = as_tokens(self.project(maps))
+        return (tokens,), tokens
 
     def classify(self, memory: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, S, C] and class logits [N, S, classes] of every token; ``valid`` comes from
@@ -121,18 +127,29 @@ class QueryDecoder(nn.Module):
         features = self.enc_output(torch.where(valid, memory, 0.0))
         return features, self.enc_score_head(features)
 
-    def propose(
-        self, memory: Tensor, anchor_logits: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score every token: features [N, S, C], class logits [N, S, classes], box logits
-        [N, S, 4]. ``anchor_logits`` and ``valid`` come from
-        :func:`~anydepth_deploy.families.shared.detr.queries.anchors`."""
-        features, class_logits = self.classify(memory, valid)
-        return features, class_logits, self.enc_bbox_head(features) + anchor_logits
-
     def select(self, class_logits: Tensor) -> Tensor:
         """The tokens that become queries: int64 [N, Q], best class logit first."""
         return class_logits.amax(-1).topk(self.queries, dim=1).indices
+
+    def propose(
+        self, features: Tensor, anchor_logits: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features [N, Q, C] and box logits [N, Q, 4] of the chosen ``tokens`` (int64 [N, Q]).
+
+        RT-DETR's authors compute the boxes of all tokens, of which nothing but these is used.
+        ``anchor_logits`` come from :func:`~anydepth_deploy.families.shared.detr.queries.anchors`.
+        """
+        chosen = gather_tokens(features, tokens)
+        return chosen, self.enc_bbox_head(chosen) + F.embedding(tokens, anchor_logits[0])
+
+    def box_weights(self) -> list[Tensor]:
+        """The matrices of the box head of query selection."""
+        return [matrix for matrix in self.enc_bbox_head.parameters() if matrix.dim() == 2]
+
+
+def as_tokens(maps: Sequence[Tensor]) -> Tensor:
+    """The cells of ``maps`` [N, C, h, w] one after the other: [N, S, C]."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
 
 
 def reset_score_head(head: nn.Linear) -> None:
@@ -185,7 +202,7 @@ class DecoderLayer(nn.Module):
         ``memory`` [N, S, C]; ``mask`` bool [Q, Q], true where self-attention is forbidden."""
         query = target + position
         target = self.norm1(target + self.self_attn(query, query, target, mask))
-        crossed = self.cross_attn(target + position, reference, memory, shapes)
+        crossed = self.cross_attn(target + position, reference, [memory], shapes)
         target = self.norm2(target + crossed)
         inner = self.activation(self.linear1(target))
         output: Tensor = self.norm3(target + self.linear2(inner))

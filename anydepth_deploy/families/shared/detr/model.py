@@ -42,6 +42,8 @@ class DetrModel(AnyDepthModel):
     raw_outputs = {"logits": "logits", "boxes": "boxes", "queries": "queries"}  # noqa: RUF012
     strides: tuple[int, ...] = (8, 16, 32)
     """Of the maps that go through the encoder, the coarsest last."""
+    counts_all_boxes = True
+    """Whether published figures count a box of query selection for every token."""
     encoder: HybridEncoder
     decoder: QueryDecoder
 
@@ -65,6 +67,11 @@ class DetrModel(AnyDepthModel):
 
     def _tokens(self, size: Sequence[int]) -> int:
         return sum((size[0] // stride) * (size[1] // stride) for stride in self.strides)
+
+    def _spared(self, size: Size) -> int:
+        """Multiply-adds of the box head on tokens that do not become queries."""
+        idle: int = self._tokens(size) - self.config.queries
+        return idle * sum(weight.numel() for weight in self.decoder.box_weights())
 
     def product_weights(self) -> Iterator[nn.Parameter]:
         """And those of attention, which is written as plain products."""
@@ -93,10 +100,11 @@ class DetrModel(AnyDepthModel):
             selection = stage.variants["full"]
             assert isinstance(selection, QuerySelection)
             maps = [tensors[name] for name in stage.inputs]
-            memory, features, class_logits, box_logits = selection.score(maps)
+            memory, features, class_logits = selection.score(maps)
             gap = selection_gap(class_logits, chosen)
-            target, boxes = selection.pick(features, box_logits, chosen)
-            tensors.update(memory=memory, target=target, boxes=boxes, queries=chosen)
+            target, boxes = selection.pick(features, chosen)
+            tensors.update(zip(self.memory_names, memory, strict=True))
+            tensors.update(target=target, boxes=boxes, queries=chosen)
 
         tensors = self.flow(images, depth, revise=take_over)
         return self.comparison(tensors, gap)
@@ -111,6 +119,11 @@ class DetrModel(AnyDepthModel):
         return tuple(f"stride{stride}" for stride in self.strides)
 
     @property
+    def memory_names(self) -> tuple[str, ...]:
+        """Tensors of the flow that the decoder's layers read and query selection makes."""
+        return ("memory",)
+
+    @property
     def encoded_names(self) -> tuple[str, ...]:
         """Tensors of the flow between encoder and queries."""
         return tuple(f"encoded{stride}" for stride in self.strides)
@@ -123,8 +136,9 @@ class DetrModel(AnyDepthModel):
                 "queries",
                 "decoder",
                 self.encoded_names,
-                ("memory", "target", "boxes", "queries"),
+                (*self.memory_names, "target", "boxes", "queries"),
                 {"full": QuerySelection(self.decoder, self.shapes(size), device)},
+                spared=self._spared(size) if self.counts_all_boxes else 0,
             )
         ]
         for index in range(self.config.decoder_layers):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.families.shared.detr.decoder import QueryDecoder, gather_tokens
+from anydepth_deploy.families.shared.detr.decoder import QueryDecoder
 
 __all__ = ["QuerySelection", "anchors", "are_tokens", "selection_gap"]
 
@@ -41,7 +40,8 @@ def anchors(
 
 
 class QuerySelection(nn.Module):
-    """Encoder maps -> memory, and the target and reference boxes of the selected queries."""
+    """Encoder maps -> what the decoder remembers of them, the target and reference boxes of the
+    selected queries, and these (int64 [N, Q])."""
 
     anchor_logits: Tensor
     valid: Tensor
@@ -55,30 +55,20 @@ class QuerySelection(nn.Module):
         self.register_buffer("anchor_logits", anchor_logits, persistent=False)
         self.register_buffer("valid", valid, persistent=False)
 
-    def score(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Memory, features, class logits and box logits of every token; no boxes where the decoder
-        computes those of chosen tokens only."""
-        memory = self.decoder.tokens(maps)
-        if self.decoder.boxes_of_chosen:
-            features, class_logits = self.decoder.classify(memory, self.valid)
-            return memory, features, class_logits, None
-        return (memory, *self.decoder.propose(memory, self.anchor_logits, self.valid))
+    def score(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """What the decoder remembers; features and class logits of every token."""
+        memory, tokens = self.decoder.remember(maps)
+        return (memory, *self.decoder.classify(tokens, self.valid))
 
-    def pick(
-        self, features: Tensor, box_logits: Tensor | None, queries: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pick(self, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Target and reference boxes of the chosen tokens."""
-        if box_logits is not None:
-            boxes = torch.sigmoid(gather_tokens(box_logits, queries))
-            return gather_tokens(features, queries), boxes
-        target = gather_tokens(features, queries)
-        start = F.embedding(queries, self.anchor_logits[0])
-        return target, torch.sigmoid(self.decoder.enc_bbox_head(target) + start)
+        target, box_logits = self.decoder.propose(features, self.anchor_logits, queries)
+        return target, torch.sigmoid(box_logits)
 
-    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        memory, features, class_logits, box_logits = self.score(maps)
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        memory, features, class_logits = self.score(maps)
         queries = self.decoder.select(class_logits)
-        return (memory, *self.pick(features, box_logits, queries), queries)
+        return (*memory, *self.pick(features, queries), queries)
 
 
 def are_tokens(chosen: Tensor, shape: tuple[int, int], count: int) -> bool:

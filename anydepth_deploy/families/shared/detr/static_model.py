@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from anydepth_deploy.families.shared.detr.encoder import position_embedding
@@ -12,6 +13,10 @@ from anydepth_deploy.families.shared.detr.static import StaticConfig, build_back
 from anydepth_deploy.families.shared.stages import Size, Stage
 
 __all__ = ["StaticDetr"]
+
+RANDOM_SIZE = (128, 160)
+CLASS_SPREAD, CLASS_DOUBT = 3.0, 4.5
+"""Of random class heads: a factor, and how far below 0 the mean logit of every class is."""
 
 
 class StaticDetr(DetrModel):
@@ -40,5 +45,26 @@ class StaticDetr(DetrModel):
         ]
 
     def after_random_weights(self) -> None:
+        """What random networks lack and trained ones have: queries that differ, and of which few
+        are something. So tokens are centred (those of noise and of smooth pictures) before a norm
+        enlarges what is left of them; most pairs of query and class are clearly not there; and all
+        layers judge as query selection does, so that what is there was not chosen by a hair."""
         if isinstance(self.backbone, HGNetV2):
             self.backbone.after_random_weights()
+        self.eval()
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(2, 3, *RANDOM_SIZE, generator=generator)
+        smooth = torch.rand(2, 3, 8, 8, generator=generator)
+        tensors = {"images": torch.cat([noise, F.interpolate(smooth, RANDOM_SIZE)])}
+        with torch.no_grad():
+            for stage in self.build_stages(RANDOM_SIZE, noise.device)[:2]:
+                tensors.update(stage.run("full", tensors))
+            _, tokens = self.decoder.remember([tensors[name] for name in self.encoded_names])
+            linear, first = self.decoder.enc_output[0], self.decoder.enc_score_head
+            assert isinstance(linear, nn.Linear)
+            linear.bias.copy_(-linear.weight @ tokens.mean((0, 1)))
+            first.weight.mul_(CLASS_SPREAD)
+            logits = first(self.decoder.enc_output(tokens))
+            first.bias.sub_(logits.mean((0, 1)) + CLASS_DOUBT)
+            for head in self.decoder.dec_score_head:
+                head.load_state_dict(first.state_dict())

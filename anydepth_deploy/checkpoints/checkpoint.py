@@ -46,7 +46,7 @@ from anydepth_deploy.errors import CheckpointError, UsageError, shorten
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
 from anydepth_deploy.families.shared.detr.names import is_hugging_face
-from anydepth_deploy.families.shared.settling import Beside, Said, Settled
+from anydepth_deploy.families.shared.settling import Beside, Said, Settled, option_of
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.reading.regular import open_regular
@@ -192,9 +192,10 @@ def _settle(family: Family, config: Any, state: dict[str, Tensor], beside: Besid
     for name, value in beside.said.words.items():
         words = family.choices.get(name, ())
         if value not in words:
-            option = f"--{name.replace('_', '-')}"
             able = f"expected one of {', '.join(words)}" if words else "leave it out"
-            raise UsageError(f"{option} {value}: {family.title} has no such choice; {able}")
+            raise UsageError(
+                f"{option_of(name)} {value}: {family.title} has no such choice; {able}"
+            )
     if family.settle is None:
         return Settled(config, state)
     return family.settle(config, state, beside)

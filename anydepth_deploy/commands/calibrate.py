@@ -16,6 +16,9 @@ from anydepth_deploy.commands.options import (
     PICTURES,
     ActivationOption,
     CheckpointPath,
+    FineCosformerOption,
+    FinePositionOption,
+    FineUpsamplingOption,
     Json,
     LadderOption,
     MaxPixels,
@@ -70,6 +73,9 @@ def calibrate(
     size: SizeOption = None,
     decoder_activation: ActivationOption = None,
     sampling: SamplingOption = None,
+    fine_position: FinePositionOption = None,
+    fine_cosformer: FineCosformerOption = None,
+    fine_upsampling: FineUpsamplingOption = None,
     probe: Annotated[
         int, PICTURES.option("Pictures to measure the errors of stages with; 0: do not.", min=0)
     ] = 16,
@@ -115,7 +121,7 @@ def calibrate(
             batch=batch,
             threads=threads,
             progress=progress,
-            said=Said(decoder_activation, sampling),
+            said=Said(decoder_activation, sampling, fine_position, fine_cosformer, fine_upsampling),
         )
     picture: Path | None = plot or path.with_suffix(".png")
     try:

@@ -22,6 +22,9 @@ from anydepth_deploy.commands.options import (
     CheckpointPath,
     DeformableOption,
     Depths,
+    FineCosformerOption,
+    FinePositionOption,
+    FineUpsamplingOption,
     Json,
     LadderOption,
     Panel,
@@ -84,6 +87,9 @@ def export(
     size: SizeOption = None,
     decoder_activation: ActivationOption = None,
     sampling: SamplingOption = None,
+    fine_position: FinePositionOption = None,
+    fine_cosformer: FineCosformerOption = None,
+    fine_upsampling: FineUpsamplingOption = None,
     classes: Annotated[Path | None, NETWORK.option("Class names, one a line.")] = None,
     ranges: Annotated[
         Path | None, INT8.option("INT8: table of 'calibrate'; default: calib/CHECKPOINT.json.")
@@ -178,7 +184,7 @@ def export(
             force=force,
             progress=progress,
             note=notes.append,
-            said=Said(decoder_activation, sampling),
+            said=Said(decoder_activation, sampling, fine_position, fine_cosformer, fine_upsampling),
         )
     if format != "onnx":
         build_engines(

@@ -8,9 +8,17 @@ from typing import Annotated
 import typer
 
 from anydepth_deploy.checkpoints.present import check_present, is_saved_folder
-from anydepth_deploy.commands.options import ActivationOption, Json, SamplingOption, size_of
-from anydepth_deploy.errors import UsageError
-from anydepth_deploy.families.shared.settling import Said
+from anydepth_deploy.commands.options import (
+    ActivationOption,
+    FineCosformerOption,
+    FinePositionOption,
+    FineUpsamplingOption,
+    Json,
+    SamplingOption,
+    size_of,
+)
+from anydepth_deploy.errors import UsageError, shorten
+from anydepth_deploy.families.shared.settling import Said, option_of
 
 __all__ = ["inspect"]
 
@@ -24,19 +32,20 @@ def inspect(
     ] = None,
     decoder_activation: ActivationOption = None,
     sampling: SamplingOption = None,
+    fine_position: FinePositionOption = None,
+    fine_cosformer: FineCosformerOption = None,
+    fine_upsampling: FineUpsamplingOption = None,
     json: Json = False,
 ) -> None:
     """Show what a checkpoint or a bundle holds."""
     chosen = size_of(size)
-    said = Said(decoder_activation, sampling)
+    said = Said(decoder_activation, sampling, fine_position, fine_cosformer, fine_upsampling)
     bundle = path.is_dir() and not is_saved_folder(path)
     if not bundle:
         check_present(path)
     elif said.words:
-        raise UsageError(
-            "--decoder-activation and --sampling are for checkpoints: a bundle was exported with "
-            "its own"
-        )
+        options = shorten(map(option_of, said.words), 5)
+        raise UsageError(f"{options}: for checkpoints; a bundle was exported with its own")
 
     from anydepth_deploy import describe
 

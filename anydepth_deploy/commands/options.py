@@ -44,6 +44,9 @@ __all__ = [
     "Depths",
     "EngineRuntime",
     "FamilyOption",
+    "FineCosformerOption",
+    "FinePositionOption",
+    "FineUpsamplingOption",
     "Images",
     "Json",
     "LadderOption",
@@ -209,6 +212,17 @@ ActivationOption = Annotated[
 SamplingOption = Annotated[
     str | None,
     NETWORK.one_of(("bilinear", "discrete"), "RT-DETRv2, D-FINE: how attention reads maps."),
+]
+FinePositionOption = Annotated[
+    str | None,
+    NETWORK.one_of(("on", "off"), "RT-DETR with FINE: whether it knows where cells are."),
+]
+FineCosformerOption = Annotated[
+    str | None, NETWORK.one_of(("on", "off"), "RT-DETR with FINE: cosFormer's weights of cells.")
+]
+FineUpsamplingOption = Annotated[
+    str | None,
+    NETWORK.one_of(("bilinear", "nearest"), "RT-DETR with FINE: how maps grow before a join."),
 ]
 BatchOption = Annotated[
     str,

@@ -19,6 +19,7 @@ RUN = Panel("Run")
 def train(
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     family: FamilyOption = "anydepth-detr",
+    model: Annotated[str, RUN.option("Size of the network, of its family's.")] = "tiny",
     steps: Annotated[int, RUN.option(min=1)] = 5000,
     seed: Annotated[int, RUN.option(min=0)] = 0,
     data_seed: Annotated[int, PICTURES.option("Which generated pictures.", min=0)] = 0,
@@ -47,6 +48,7 @@ def train(
     config = TrainConfig.for_family(
         family,
         output=str(out),
+        model=model,
         initial="" if initial is None else str(initial),
         steps=steps,
         seed=seed,

@@ -339,6 +339,8 @@ def test_train(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (asked[0].family, asked[0].learning_rate) == ("anydepth-detr", 1e-3)
     assert run(*command, "--family", "anydepth-yolo", "--learning-rate", 0.004).code == 0
     assert (asked[-1].family, asked[-1].learning_rate) == ("anydepth-yolo", 0.004)
+    assert run(*command, "--model", "tiny-fine").code == 0
+    assert [config.model for config in (asked[0], asked[-1])] == ["tiny", "tiny-fine"]
 
 
 def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from oracle_fine import Switches, enlarge, fine
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def detr(
 ) -> dict[str, Tensor]:
     """Logits [N, Q, classes], boxes [N, Q, 4] and token indices [N, Q] of one depth."""
     maps = _backbone(state, images, backbone_skip)
-    maps = _encoder(state, maps, encoder_skip, heads)
+    maps = encoder(state, maps, encoder_skip, heads)
     return _decoder(state, maps, decoder_depth, decoder_heads, queries)
 
 
@@ -144,10 +145,14 @@ def _csp(state: State, key: str, x: Tensor, skip: bool) -> Tensor:
         wide = _conv_norm(state, f"{inner}.conv1", main, skip, act=False)
         narrow = _conv_norm(state, f"{inner}.conv2", main, skip, act=False)
         main = F.silu(wide + narrow)
-    return main + _conv_norm(state, f"{key}.conv2", x, skip)
+    main = main + _conv_norm(state, f"{key}.conv2", x, skip)
+    last = f"{key}.conv3"  # where the block is narrower than its result
+    return _conv_norm(state, last, main, skip) if f"{last}.conv.weight" in state else main
 
 
-def position_embedding(height: int, width: int, channels: int) -> Tensor:
+def position_embedding(
+    height: int, width: int, channels: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Token t (row by row) gets the angles of cell t of a grid walked column by column."""
     rows = []
     for token in range(height * width):
@@ -159,16 +164,28 @@ def position_embedding(height: int, width: int, channels: int) -> Tensor:
             + [math.sin(row * a) for a in angles]
             + [math.cos(row * a) for a in angles]
         )
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=dtype)
 
 
-def _encoder(state: State, maps: list[Tensor], skip: bool, heads: int) -> list[Tensor]:
+def encoder(
+    state: State,
+    maps: list[Tensor],
+    skip: bool,
+    heads: int,
+    *,
+    switches: Switches | None = None,
+    upsampling: str = "bilinear",
+) -> list[Tensor]:
+    """Maps of strides 8, 16 and 32; with FINE where the state has it, as ``switches`` say, and
+    ``upsampling`` of what is joined behind it, but where refinement is skipped."""
+    refines = "encoder.sa_cross_attn.0.attn_norm.weight" in state and not skip
     p8, p16, p32 = (
         _conv_norm(state, f"encoder.input_proj.{i}", x, skip, act=False) for i, x in enumerate(maps)
     )
     batch, channels, height, width = p32.shape
     tokens = p32.reshape(batch, channels, -1).permute(0, 2, 1)
-    query = tokens + position_embedding(height, width, channels)
+    embedding = position_embedding(height, width, channels, tokens.dtype)
+    query = tokens + embedding
     key, suffix = "encoder.encoder.0.layers.0", "_skippable" if skip else ""
     tokens = tokens + _attention(state, f"{key}.self_attn", query, query, tokens, heads)
     tokens = _layer_norm(state, f"{key}.norm1{suffix}", tokens)
@@ -178,12 +195,22 @@ def _encoder(state: State, maps: list[Tensor], skip: bool, heads: int) -> list[T
     tokens = _layer_norm(state, f"{key}.norm2{suffix}", tokens)
     p32 = tokens.permute(0, 2, 1).reshape(batch, channels, height, width)
 
+    def refined(step: int, low: Tensor, high: Tensor) -> Tensor:
+        if not refines:
+            return low
+        key = f"encoder.sa_cross_attn.{step}"
+        return fine(state, key, low, high, embedding, step, switches or Switches())
+
     def double(x: Tensor) -> Tensor:
+        if refines and upsampling == "bilinear":
+            return enlarge(x, 2)
         return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
     lateral32 = _conv_norm(state, "encoder.lateral_convs.0", p32, skip)
+    p16 = refined(0, p16, lateral32)
     fpn16 = _csp(state, "encoder.fpn_blocks.0", torch.cat([double(lateral32), p16], 1), skip)
     lateral16 = _conv_norm(state, "encoder.lateral_convs.1", fpn16, skip)
+    p8 = refined(1, p8, lateral16)
     out8 = _csp(state, "encoder.fpn_blocks.1", torch.cat([double(lateral16), p8], 1), skip)
     down = _conv_norm(state, "encoder.downsample_convs.0", out8, skip, stride=2)
     out16 = _csp(state, "encoder.pan_blocks.0", torch.cat([down, lateral16], 1), skip)

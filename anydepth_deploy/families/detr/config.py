@@ -1,4 +1,4 @@
-"""Sizes of AnyDepth-DETR: R50 and R101 as published, and a tiny one for demos and tests."""
+"""Sizes of AnyDepth-DETR: R50 and R101 as published, and tiny ones for demos and tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
+from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 
 __all__ = ["CONFIGS", "DetrConfig"]
 
@@ -17,7 +18,8 @@ class DetrConfig:
 
     ``ladder`` holds the default rungs as text, from base to super. What decides it is measured
     accuracy: skipping the encoder below a full backbone loses accuracy for nothing, so the rungs
-    between keep the encoder (see docs/ladders.md).
+    between keep the encoder (see docs/ladders.md). ``fine``: in the encoder where it runs in full,
+    with the switches of the authors' RT-DETR; skipped, the encoder is that of a network without.
     """
 
     name: str = "r50"
@@ -44,6 +46,7 @@ class DetrConfig:
         "FFFF-F-4",
         "FFFF-F-6",
     )
+    fine: FineConfig | None = None
 
     def replace(self, **changes: Any) -> DetrConfig:
         """This configuration with some fields changed."""
@@ -65,25 +68,28 @@ class DetrConfig:
         return tuple(space.parse(text) for text in self.ladder)
 
 
+TINY = DetrConfig(
+    name="tiny",
+    blocks=(2, 2, 3, 2),
+    widths=(16, 32, 64, 128),
+    hidden=64,
+    feedforward=128,
+    heads=4,
+    decoder_hidden=64,
+    decoder_feedforward=128,
+    decoder_heads=4,
+    decoder_layers=3,
+    base_decoder_layers=3,
+    queries=60,
+    classes=8,
+    max_detections=100,
+    input_size=(160, 160),
+    ladder=("TTTT-T-3", "TTTT-F-3", "FFTT-F-3", "FFFF-F-3"),
+)
+
 CONFIGS: dict[str, DetrConfig] = {
     "r50": DetrConfig(),
     "r101": DetrConfig(name="r101", blocks=(3, 4, 23, 3), hidden=384, feedforward=2048),
-    "tiny": DetrConfig(
-        name="tiny",
-        blocks=(2, 2, 3, 2),
-        widths=(16, 32, 64, 128),
-        hidden=64,
-        feedforward=128,
-        heads=4,
-        decoder_hidden=64,
-        decoder_feedforward=128,
-        decoder_heads=4,
-        decoder_layers=3,
-        base_decoder_layers=3,
-        queries=60,
-        classes=8,
-        max_detections=100,
-        input_size=(160, 160),
-        ladder=("TTTT-T-3", "TTTT-F-3", "FFTT-F-3", "FFFF-F-3"),
-    ),
+    "tiny": TINY,
+    "tiny-fine": TINY.replace(name="tiny-fine", fine=FineConfig(heads=4, feedforward=256)),
 }

@@ -43,6 +43,7 @@ class AnyDepthDETR(DetrModel):
             lateral=functools.partial(silu_conv, hidden, hidden, switchable=True),
             down=functools.partial(silu_conv, hidden, hidden, 3, 2, switchable=True),
             switchable=True,
+            fine=config.fine,
         )
         self.decoder = Decoder(
             [hidden] * len(self.strides),

@@ -9,7 +9,7 @@ from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
 from anydepth_deploy.families.rtdetr.settle import settle_rtdetr
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
-from anydepth_deploy.families.shared.detr.settle import CHOICES
+from anydepth_deploy.families.shared.detr.settle import CHOICES, FINE_CHOICES
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.rtdetr.model import RTDETR
@@ -30,7 +30,7 @@ FAMILY = Family(
     sizes=CONFIGS,
     recognise=recognise_rtdetr,
     settle=settle_rtdetr,
-    choices=CHOICES,
+    choices={**CHOICES, **FINE_CHOICES},
     outputs=DetrOutputs(),
     build=_build,
 )

@@ -11,6 +11,7 @@ from anydepth_deploy.families.shared.detr.backbones import (
     HGNetStage,
     ResNetConfig,
 )
+from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 from anydepth_deploy.families.shared.detr.static import StaticConfig
 
 __all__ = ["CONFIGS", "RTDetrConfig"]
@@ -19,10 +20,16 @@ __all__ = ["CONFIGS", "RTDetrConfig"]
 @dataclass(frozen=True)
 class RTDetrConfig(StaticConfig):
     """``release``: ``v1``, ``v2`` or ``deim``. ``position``: channels inside the embedding of
-    boxes, between 4 and ``decoder_hidden``: one layer of twice as many, in DEIM's two."""
+    boxes, between 4 and ``decoder_hidden``: one layer of twice as many, in DEIM's two. ``fine``: of
+    the encoder, None where it has none."""
 
     release: str = "v1"
     position: tuple[int, ...] = (512,)
+    fine: FineConfig | None = None
+
+    def _structure(self) -> RTDetrConfig:
+        plain = super()._structure()
+        return plain.replace(fine=None if self.fine is None else self.fine.usual)
 
 
 def _published() -> dict[str, RTDetrConfig]:
@@ -37,6 +44,7 @@ def _published() -> dict[str, RTDetrConfig]:
         "r101": r50.replace(backbone=RESNETS["101"], **wide),
     }
     found = dict(sizes)
+    found |= {f"{name}-fine": sizes[name].replace(fine=FineConfig()) for name in ("r18", "r50")}
     found |= {f"v2-{name}": config.replace(release="v2") for name, config in sizes.items()}
     for points in (1, 2, 3):
         found[f"v2-r18-sp{points}"] = r18.replace(release="v2", points=(points,) * 3)
@@ -94,6 +102,7 @@ CONFIGS: dict[str, RTDetrConfig] = {
     for name, config in {
         **_published(),
         "tiny": TINY,
+        "tiny-fine": TINY.replace(fine=FineConfig(heads=4, feedforward=256)),
         "tiny-hgnetv2": TINY.replace(release="v2", backbone=TINY_HGNET),
     }.items()
 }

@@ -38,6 +38,7 @@ class RTDETR(StaticDetr):
             ),
             lateral=functools.partial(silu_conv, hidden, hidden, switchable=False),
             down=functools.partial(silu_conv, hidden, hidden, 3, 2, switchable=False),
+            fine=config.fine,
         )
         self.decoder = Decoder(
             [hidden] * len(config.points),

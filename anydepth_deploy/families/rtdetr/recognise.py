@@ -11,6 +11,7 @@ from anydepth_deploy.families.shared.detr.structure import (
     UnfitError,
     read_decoder,
     read_encoder,
+    read_fine,
 )
 
 __all__ = ["recognise_rtdetr"]
@@ -53,5 +54,6 @@ def _read(reader: Reader) -> RTDetrConfig:
         csp_channels=reader.side("encoder.fpn_blocks.0.conv1.conv.weight"),
         **read_decoder(reader),
         position=tuple(reader.side(f"{POSITION}.{i}.weight") for i in range(layers - 1)),
+        fine=read_fine(reader),
         decoder_activation="silu" if release == "deim" else "relu",
     )

@@ -1,4 +1,4 @@
-"""What shapes do not tell of an RT-DETR: its activation, and how it samples."""
+"""What shapes do not tell of an RT-DETR: its activation, how it samples, switches of FINE."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.shared.detr.document import read_document
-from anydepth_deploy.families.shared.detr.settle import settle_sampling, settled, take_parts
+from anydepth_deploy.families.shared.detr.settle import (
+    settle_fine,
+    settle_sampling,
+    settled,
+    take_parts,
+)
 from anydepth_deploy.families.shared.settling import Beside, Settled
 
 __all__ = ["settle_rtdetr"]
@@ -19,7 +24,8 @@ def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside
     """The network of a file whose shapes are those of ``config``.
 
     Its activation is ReLU, as RT-DETR's and transformers', SiLU in DEIM's, which have a third layer
-    in the embedding of boxes. Raises :class:`CheckpointError` for contradictions.
+    in the embedding of boxes. Raises :class:`CheckpointError` for contradictions,
+    :class:`UsageError` where something is said of FINE and there is none.
     """
     config, parts = take_parts(config, state, beside)
     document = read_document(config, beside, tuple(TYPES))
@@ -38,7 +44,9 @@ def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside
     config, sampled, assumed = settle_sampling(
         config, beside, document, may_differ=config.release == "v2"
     )
-    return settled(config, CONFIGS, parts, chosen | sampled, assumed)
+    fine, switched, unsaid = settle_fine(config.fine, beside)
+    config = config.replace(fine=fine)
+    return settled(config, CONFIGS, parts, chosen | sampled | switched, assumed | unsaid)
 
 
 def _unless(value: str | None, usual: str) -> str | None:

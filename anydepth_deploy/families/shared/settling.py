@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Beside", "Said", "Settled"]
+__all__ = ["Beside", "Said", "Settled", "option_of"]
+
+
+def option_of(name: str) -> str:
+    """The option of commands that says the field ``name`` of :class:`Said`."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -15,12 +20,16 @@ class Said:
     """What a person says of a network; None where nothing is said.
 
     ``decoder_activation``: ``relu`` or ``silu``, in the decoder's linear layers. ``sampling``:
-    ``bilinear`` or ``discrete``, how deformable attention reads a map. A family names in
-    :attr:`Family.choices` which of these it has.
+    ``bilinear`` or ``discrete``, how deformable attention reads a map. ``fine_position`` and
+    ``fine_cosformer``: ``on`` or ``off``, ``fine_upsampling``: ``bilinear`` or ``nearest``, of a
+    network with FINE. A family names in :attr:`Family.choices` which of these it has.
     """
 
     decoder_activation: str | None = None
     sampling: str | None = None
+    fine_position: str | None = None
+    fine_cosformer: str | None = None
+    fine_upsampling: str | None = None
 
     @property
     def words(self) -> dict[str, str]:

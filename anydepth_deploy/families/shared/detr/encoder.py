@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.families.shared.detr.attention import MultiheadAttention
+from anydepth_deploy.families.shared.detr.fine import Fine
+from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 from anydepth_deploy.families.shared.norms import SwitchableConv
 from anydepth_deploy.families.shared.repeats import Repeats
 
@@ -147,7 +149,8 @@ class HybridEncoder(nn.Module):
     ``join`` makes the block behind each concatenation (2 * hidden to hidden channels), ``lateral``
     the convolution before each step up, ``down`` that before each step down; what they make takes
     a map and ``skip``. ``layers``: of AIFI. ``switchable``: whether projections and AIFI have two
-    sets of norms.
+    sets of norms. ``fine``: what each step up refines the finer map with; when the encoder is
+    skipped, it is as if there were none, down to how maps grow.
     """
 
     def __init__(
@@ -162,9 +165,11 @@ class HybridEncoder(nn.Module):
         down: Callable[[], nn.Module],
         layers: int = 1,
         switchable: bool = False,
+        fine: FineConfig | None = None,
     ) -> None:
         super().__init__()
         self.hidden = hidden
+        self.fine = fine
         self.input_proj = nn.ModuleList(
             ConvNorm(channels, hidden, 1, switchable=switchable) for channels in in_channels
         )
@@ -175,6 +180,10 @@ class HybridEncoder(nn.Module):
         self.fpn_blocks = nn.ModuleList(join() for _ in joins)
         self.downsample_convs = nn.ModuleList(down() for _ in joins)
         self.pan_blocks = nn.ModuleList(join() for _ in joins)
+        if fine is not None:  # each pools to the grid of the coarsest map
+            self.sa_cross_attn = nn.ModuleList(
+                Fine(hidden, fine, (2 << step, 1 << step)) for step in joins
+            )
 
     def forward(
         self, maps: Sequence[Tensor], skip: bool = False, position: Tensor | None = None
@@ -196,7 +205,11 @@ class HybridEncoder(nn.Module):
         for index, low in enumerate(reversed(projected[:-1])):
             top = self.lateral_convs[index](top, skip)
             joined.append(top)
-            above = F.interpolate(top, scale_factor=2.0, mode="nearest")
+            upsampling = "nearest"
+            if self.fine is not None and not skip:
+                low = self.sa_cross_attn[index](low, top, position)
+                upsampling = self.fine.upsampling
+            above = F.interpolate(top, scale_factor=2.0, mode=upsampling)
             top = self.fpn_blocks[index](torch.cat([above, low], 1), skip)
 
         outputs = [top]

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from anydepth_deploy.errors import CheckpointError, shorten
+from anydepth_deploy.errors import CheckpointError, UsageError, shorten
 from anydepth_deploy.families.shared.detr.document import Documented
+from anydepth_deploy.families.shared.detr.fine_config import FINE, FineConfig
 from anydepth_deploy.families.shared.detr.names import renamed_tensors
 from anydepth_deploy.families.shared.detr.static import StaticConfig
 from anydepth_deploy.families.shared.detr.structure import take_points
-from anydepth_deploy.families.shared.settling import Beside, Settled
+from anydepth_deploy.families.shared.settling import Beside, Settled, option_of
 
-__all__ = ["CHOICES", "Parts", "number_of", "settle_sampling", "settled", "take_parts"]
+__all__ = [
+    "CHOICES",
+    "FINE_CHOICES",
+    "Parts",
+    "number_of",
+    "settle_fine",
+    "settle_sampling",
+    "settled",
+    "take_parts",
+]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "decoder_activation": ("relu", "silu"),
     "sampling": ("bilinear", "discrete"),
 }
 """What a person may say of a static DETR."""
+
+SWITCH = ("on", "off")
+
+FINE_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "fine_position": SWITCH,
+    "fine_cosformer": SWITCH,
+    "fine_upsampling": ("bilinear", "nearest"),
+}
+"""What a person may say of FINE, the authors' RT-DETR first."""
 
 SCALES = ".cross_attn.num_points_scale"
 
@@ -137,6 +157,33 @@ def settle_sampling(
         return config.replace(sampling=document.sampling), chosen, {}
     assumed = {"sampling": config.sampling} if may_differ else {}
     return config, dict(assumed), assumed
+
+
+def settle_fine(
+    fine: FineConfig | None, beside: Beside
+) -> tuple[FineConfig | None, dict[str, str], dict[str, str]]:
+    """``fine`` with its switches as they were said, what was chosen, and what of it was assumed.
+
+    Raises :class:`UsageError` where something is said of FINE and there is none.
+    """
+    said = {key: word for key, word in beside.said.words.items() if key in FINE_CHOICES}
+    if fine is None:
+        if said:
+            key, word = next(iter(said.items()))
+            raise UsageError(
+                f"{option_of(key)} {word}: {beside.origin} holds a network without FINE "
+                f"(no key '{FINE}.0.'); leave it out"
+            )
+        return None, {}, {}
+    usual = {key: words[0] for key, words in FINE_CHOICES.items()}
+    chosen = usual | said
+    settled = dataclasses.replace(
+        fine,
+        position=chosen["fine_position"] == "on",
+        cosformer=chosen["fine_cosformer"] == "on",
+        upsampling=chosen["fine_upsampling"],
+    )
+    return settled, chosen, {key: word for key, word in usual.items() if key not in said}
 
 
 def settled(

@@ -69,7 +69,7 @@ class StaticConfig:
         norms are frozen may differ."""
         return self._structure() == other._structure()
 
-    def _structure(self) -> StaticConfig:
+    def _structure(self: Config) -> Config:
         return self.replace(
             name="",
             release="",

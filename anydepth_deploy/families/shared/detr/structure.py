@@ -13,9 +13,18 @@ from anydepth_deploy.families.shared.detr.backbones import (
     ResNetConfig,
     is_frozen,
 )
+from anydepth_deploy.families.shared.detr.fine_config import FINE, FineConfig
 from anydepth_deploy.families.shared.detr.static import HEADS
 
-__all__ = ["Reader", "UnfitError", "read_decoder", "read_encoder", "read_layers", "take_points"]
+__all__ = [
+    "Reader",
+    "UnfitError",
+    "read_decoder",
+    "read_encoder",
+    "read_fine",
+    "read_layers",
+    "take_points",
+]
 
 LARGEST = 1 << 16
 """Of a side of a tensor that shapes a network: no file may ask for more memory than it has."""
@@ -201,6 +210,27 @@ def read_decoder(reader: Reader) -> dict[str, Any]:
         "decoder_layers": layers,
         "points": tuple(even + (level < more) for level in range(levels)),
     }
+
+
+def read_fine(reader: Reader) -> FineConfig | None:
+    """What the shapes say of FINE, its switches as the authors have them; None where there is none.
+
+    Heads are read off the norm of attention, which has one weight for each channel of a head.
+    Raises :class:`UnfitError`.
+    """
+    if not reader.has(FINE):
+        return None
+    steps, found = reader.count("encoder.input_proj") - 1, reader.count(FINE)
+    if found != steps:
+        raise UnfitError(f"with FINE in {found} places: expected one for each of {steps} steps up")
+    first = f"{FINE}.0"
+    hidden = reader.side("encoder.input_proj.0.conv.weight")
+    width = reader.side(f"{first}.attn_norm.weight")
+    if hidden % width:
+        raise UnfitError(
+            f"whose FINE has heads of {width} channels: expected a divisor of its {hidden} channels"
+        )
+    return FineConfig(hidden // width, reader.side(f"{first}.linear1.weight"))
 
 
 def read_layers(reader: Reader) -> tuple[int, int]:

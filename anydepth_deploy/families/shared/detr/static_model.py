@@ -48,8 +48,9 @@ class StaticDetr(DetrModel):
     def after_random_weights(self) -> None:
         """What random networks lack and trained ones have: queries that differ, and of which few
         are something. So tokens are centred (those of noise and of smooth pictures) before a norm
-        enlarges what is left of them; most pairs of query and class are clearly not there; and all
-        layers judge much as query selection does, so that what is there was not chosen by a hair."""
+        enlarges what is left of them; most pairs of query and class are clearly not there; and
+        layers judge much as query selection does, so that what is there was not chosen by a hair.
+        """
         if isinstance(self.backbone, HGNetV2):
             self.backbone.after_random_weights()
         self.eval()

@@ -118,7 +118,7 @@ def test_a_gated_graph_is_the_static_one_and_its_heads(exported: Bundle) -> None
         inner = 4 * (config.best + 1)
         heads += (config.decoder_layers - 1) * 4 * (config.quality * (inner + 2) + 1)
     # Beside those the table of depths, and small constants that are stored once or twice.
-    assert abs(gated - static - heads) <= 8192
+    assert abs(gated - static - heads) <= 2048
 
 
 def test_dfine_samples_maps_as_they_are(tmp_path_factory: pytest.TempPathFactory) -> None:

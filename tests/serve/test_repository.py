@@ -87,9 +87,15 @@ def test_detrs_whose_decoder_alone_stops_early(
     bundle = static_bundle(kind, tmp_path_factory)
     write_repository(bundle, tmp_path / "models", name="tiny")
     levels = [f"tiny_level_{level}" for level in range(3)]
-    for name in ["tiny_gated", *levels]:
-        _check_served(tmp_path / "models" / name, name != "tiny_gated")
+    ends: dict[str, tuple[str, list[int]]] = {
+        "labels": ("TYPE_INT64", [100]),
+        "boxes": ("TYPE_FP32", [100, 4]),
+        "scores": ("TYPE_FP32", [100]),
+    }
+    for level in levels:
+        assert tensors(config(tmp_path / "models" / level).output) == ends
     router = parameters(tmp_path / "models" / "tiny_router")
+    assert router["gated"] == "tiny_gated"
     assert json.loads(router["levels"]) == {str(row): name for row, name in enumerate(levels)}
     assert check_repository(tmp_path / "models") == []
 

@@ -15,8 +15,9 @@ from anydepth_deploy.families.shared.stages import Size, Stage
 __all__ = ["StaticDetr"]
 
 RANDOM_SIZE = (128, 160)
-CLASS_SPREAD, CLASS_DOUBT = 3.0, 4.5
-"""Of random class heads: a factor, and how far below 0 the mean logit of every class is."""
+CLASS_SPREAD, CLASS_DOUBT, OWN_JUDGEMENT = 3.0, 4.5, 0.5
+"""Of random class heads: a factor, how far below 0 the mean logit of every class is, and how much
+each layer's own weights count."""
 
 
 class StaticDetr(DetrModel):
@@ -48,7 +49,7 @@ class StaticDetr(DetrModel):
         """What random networks lack and trained ones have: queries that differ, and of which few
         are something. So tokens are centred (those of noise and of smooth pictures) before a norm
         enlarges what is left of them; most pairs of query and class are clearly not there; and all
-        layers judge as query selection does, so that what is there was not chosen by a hair."""
+        layers judge much as query selection does, so that what is there was not chosen by a hair."""
         if isinstance(self.backbone, HGNetV2):
             self.backbone.after_random_weights()
         self.eval()
@@ -67,4 +68,5 @@ class StaticDetr(DetrModel):
             logits = first(self.decoder.enc_output(tokens))
             first.bias.sub_(logits.mean((0, 1)) + CLASS_DOUBT)
             for head in self.decoder.dec_score_head:
-                head.load_state_dict(first.state_dict())
+                for own, shared in zip(head.parameters(), first.parameters(), strict=True):
+                    own.mul_(OWN_JUDGEMENT).add_(shared)

@@ -242,8 +242,8 @@ def _open(
     if request.size is not None:
         raise UsageError("--size is for checkpoints: the input size of a bundle is its own")
     if request.said.words:
-        options = shorten(map(option_of, request.said.words))
-        raise UsageError(f"{options}: for checkpoints; a bundle was exported with its own")
+        named = shorten(map(option_of, request.said.words))
+        raise UsageError(f"{named}: for checkpoints; a bundle was exported with its own")
     bundle = open_bundle(request.path)
     choice = Choice(
         case.runtime, case.precision, request.layout, request.weights, request.target, case.threads

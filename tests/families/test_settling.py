@@ -299,15 +299,19 @@ def test_a_bundle_takes_no_graphs_of_what_is_said_otherwise(tmp_path: Path) -> N
     options: dict[str, Any] = {"input_size": (128, 160)}
     export_bundle(file, out, said=Said(decoder_activation="relu"), **options)
     before = (out / "manifest.json").read_bytes()
-    for more in ({}, {"layouts": ["set"]}):
+    for layout in ("gated", "set"):
         with pytest.raises(BundleError, match=r"--decoder-activation relu \(now silu\)"):
-            export_bundle(file, out, said=Said(decoder_activation="silu"), **options, **more)
+            export_bundle(
+                file, out, layouts=[layout], said=Said(decoder_activation="silu"), **options
+            )
     assert (out / "manifest.json").read_bytes() == before
     assert {item.name for item in out.iterdir()} == {
         "manifest.json",
         *(item.file for item in open_bundle(out).manifest.artifacts),
     }
-    export_bundle(file, out, layouts=["set"], **options)  # assumed, and the same
+    told: list[str] = []
+    export_bundle(file, out, layouts=["set"], note=told.append, **options)  # the same, assumed
+    assert [line for line in told if "--decoder-activation says otherwise" in line]
     batches = [torch.rand(2, 3, 128, 160).numpy()]
     assert verify(open_bundle(out), str(file), batches).passed
 

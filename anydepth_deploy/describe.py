@@ -14,7 +14,7 @@ from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.bundle.verdicts import read_verdicts
 from anydepth_deploy.depth import DepthSpace, count_depths
 from anydepth_deploy.errors import shorten
-from anydepth_deploy.families.shared.settling import Said, option_of
+from anydepth_deploy.families.shared.settling import Said, assumption
 from anydepth_deploy.manifest import depth_rows
 
 __all__ = ["describe_bundle", "describe_checkpoint", "show"]
@@ -115,9 +115,7 @@ def show(
     if found.get("layout") == "hugging face":
         console.print_line("names of weights: those of transformers (Hugging Face)")
     for name, value in found.get("assumed", {}).items():
-        console.print_line(
-            f"ASSUMED: {name} {value}; no key tells, {option_of(name)} says otherwise"
-        )
+        console.print_line(assumption(name, value))
     said = {key: word for key, word in found["said"].items() if key not in found.get("assumed", {})}
     if said:
         console.print_line(", ".join(f"{key}: {_shown(word)}" for key, word in said.items()))

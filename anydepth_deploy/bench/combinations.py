@@ -24,8 +24,8 @@ from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.checkpoints.present import is_saved_folder
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import ResultError, UsageError
-from anydepth_deploy.families.shared.settling import Said
+from anydepth_deploy.errors import ResultError, UsageError, shorten
+from anydepth_deploy.families.shared.settling import Said, option_of
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
@@ -242,10 +242,8 @@ def _open(
     if request.size is not None:
         raise UsageError("--size is for checkpoints: the input size of a bundle is its own")
     if request.said.words:
-        raise UsageError(
-            "--decoder-activation and --sampling are for checkpoints: a bundle was exported with "
-            "its own"
-        )
+        named = shorten(map(option_of, request.said.words))
+        raise UsageError(f"{named}: for checkpoints; a bundle was exported with its own")
     bundle = open_bundle(request.path)
     choice = Choice(
         case.runtime, case.precision, request.layout, request.weights, request.target, case.threads

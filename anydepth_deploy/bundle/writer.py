@@ -29,11 +29,14 @@ from anydepth_deploy.bundle.files import (
 )
 from anydepth_deploy.documents import beside, file_sha256, made_folders
 from anydepth_deploy.errors import BundleError, shorten
+from anydepth_deploy.families.shared.settling import option_of
 from anydepth_deploy.manifest import Artifact, Manifest
 
 __all__ = ["BundleWriter"]
 
 NEXT_MANIFEST = ".manifest.next.json"
+
+UNSAID = "not said"
 
 
 class BundleWriter:
@@ -217,6 +220,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "depths by row": ",".join(row.depth for row in manifest.depths),
         "classes": ",".join(manifest.classes),
         "suppression": _suppression(manifest),
+        **{option_of(name): word for name, word in sorted(manifest.said.items())},
     }
 
 
@@ -232,9 +236,9 @@ def _suppression(manifest: Manifest) -> str:
 def _difference(path: Path, found: Manifest, wanted: Manifest) -> str:
     one, other = _identity(found), _identity(wanted)
     changed = [
-        f"{key} {str(one[key])[:40]} (now {str(other[key])[:40]})"
-        for key in one
-        if one[key] != other[key]
+        f"{key} {str(one.get(key, UNSAID))[:40]} (now {str(other.get(key, UNSAID))[:40]})"
+        for key in one | other
+        if one.get(key, UNSAID) != other.get(key, UNSAID)
     ]
     return (
         f"bundle {path} holds another export: {'; '.join(changed)}. Name what it was made with to "

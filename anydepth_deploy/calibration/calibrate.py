@@ -136,6 +136,7 @@ def calibrate(
     identity = _identity(
         versions=versions,
         checkpoint=checkpoint_file.sha256,
+        network=repr(source.config),  # with what was said of it
         preprocess=recipe.model_dump(mode="json"),
         pictures=[pictures.sha256, *map(str, pictures.paths)],
         orientation=orientation,
@@ -178,6 +179,7 @@ def calibrate(
         ladder=[str(rung) for rung in table.ladder],
         depths=[str(item) for item in depths],
         tensors=table_entries(observations.named(counted), method, percentile),
+        said=dict(source.chosen),
         warnings=reasons,
     )
     if probe:

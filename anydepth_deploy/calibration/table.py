@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -23,6 +23,7 @@ from pydantic import (
 from anydepth_deploy.calibration.ranges import Method
 from anydepth_deploy.documents import Document, write_or_refuse
 from anydepth_deploy.errors import CalibrationError, shorten
+from anydepth_deploy.families.shared.settling import option_of
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
 
@@ -148,6 +149,9 @@ class RangeTable(_Model):
     """All that were calibrated: the ladder first, from base to super."""
     tensors: dict[str, dict[str, Entry]] = Field(min_length=1)
     stages: list[StageError] = Field(default_factory=list)
+    said: dict[str, str] = Field(default_factory=dict)
+    """What no key of the checkpoint reveals, as it was said or assumed; absent from the file where
+    there is no such thing."""
     warnings: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list)
     """Why its pictures may not be enough, a clause each; absent from the file where there is
     nothing to say, as in tables of versions that did not look."""
@@ -269,17 +273,25 @@ def check_table(
     checkpoint_sha256: str,
     size: tuple[int, int],
     depths: Sequence[str],
+    said: Mapping[str, str] | None = None,
     what: str = "the range table",
 ) -> None:
     """Refuse a table of another network, of another input size, or without one of ``depths``.
 
-    ``what`` names the table in the message. Raises :class:`CalibrationError`.
+    ``said``: what no key of the checkpoint reveals, as the export has it. ``what`` names the table
+    in the message. Raises :class:`CalibrationError`.
     """
     if table.checkpoint.sha256 != checkpoint_sha256:
         raise CalibrationError(
             f"{what} was made from another checkpoint ({table.checkpoint.file}, sha256 "
             f"{table.checkpoint.sha256[:12]}…; this one has {checkpoint_sha256[:12]}…): calibrate "
             "this one"
+        )
+    if table.said != dict(said or {}):
+        raise CalibrationError(
+            f"{what} was made from another network: of what no key tells, it has "
+            f"{_spoken(table.said)}, this export {_spoken(said or {})}: calibrate with the options "
+            "of this export"
         )
     if table.size != tuple(size):
         found, wanted = ("x".join(map(str, value)) for value in (table.size, size))
@@ -296,8 +308,13 @@ def check_table(
         )
 
 
+def _spoken(said: Mapping[str, str]) -> str:
+    return shorten(f"{option_of(name)} {word}" for name, word in sorted(said.items())) or "nothing"
+
+
 def _text(table: RangeTable) -> str:
-    content = table.model_dump(mode="json", exclude=None if table.warnings else {"warnings"})
+    absent = {name for name in ("said", "warnings") if not getattr(table, name)}
+    content = table.model_dump(mode="json", exclude=absent)
     return _lines(content, {"tensors": 2, "stages": 1}) + "\n"
 
 

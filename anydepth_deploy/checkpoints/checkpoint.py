@@ -185,6 +185,13 @@ def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
     if found.class_names is None and not extra.keys().isdisjoint(NAMES):
         note = f"left out: class names that do not fit {config.classes} classes or cannot be shown"
         found = replace(found, notes=(*notes, note))
+    stored = extra.get("input_size")
+    if stored is not None and found.input_size is None:
+        note = (
+            f"left out: the input size {_shown(stored)}; expected a height and a width, multiples "
+            "of 32"
+        )
+        found = replace(found, notes=(*found.notes, note))
     return found
 
 

@@ -38,7 +38,7 @@ from anydepth_deploy.exporting.plan import (
     plan_jobs,
 )
 from anydepth_deploy.families.shared.macs import count_macs
-from anydepth_deploy.families.shared.settling import Said
+from anydepth_deploy.families.shared.settling import Said, assumption
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
@@ -103,8 +103,9 @@ def export_bundle(
     add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
     (size, ladder, class names, resizing, each setting of suppression) is kept unless it is named
     here, and so are its artifacts where only class names change. ``note`` is given a line for a
-    person about what was kept, and one about what is gone. ``said``: what no key of the checkpoint
-    reveals, as a person says it; it is kept in the manifest, and so is what was assumed.
+    person about what was kept, one about what is gone, and one for each assumption. ``said``: what
+    no key of the checkpoint reveals, as a person says it; it is kept in the manifest, and so is
+    what was assumed.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never
@@ -112,6 +113,9 @@ def export_bundle(
     """
     chosen = check_options(layouts, weights, precision, targets, depth)
     loaded = read_checkpoint(checkpoint, said)
+    if note is not None:
+        for name, word in loaded.assumed.items():
+            note(assumption(name, word))
     scales = find_scales(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
     digest = loaded.sha256

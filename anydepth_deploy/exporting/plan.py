@@ -217,6 +217,7 @@ def check_scales(source: Scales, manifest: Manifest, jobs: Sequence[Job]) -> Non
         checkpoint_sha256=manifest.source.sha256,
         size=manifest.preprocess.size,
         depths=wanted,
+        said=manifest.said,
         what=f"range table {source.file}",
     )
 

@@ -353,6 +353,7 @@ def test_an_artifact_that_is_not_whole_does_not_count(old: Path) -> None:
         (manifest(classes=["circle", "square", "moon"]), "classes circle,square,star (now"),
         (manifest(preprocess={"size": (32, 64)}), "input size 64x64 (now 32x64)"),
         (manifest(config="large"), "network imaginary small (now imaginary large)"),
+        (manifest(said={"fine_position": "off"}), "--fine-position not said (now off)"),
     ],
 )
 def test_another_export_needs_force(old: Path, other: Manifest, told: str) -> None:

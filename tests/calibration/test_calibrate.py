@@ -16,6 +16,7 @@ from calibration_cases import Case, case, detr_pieces, write_pictures, yolo
 from conftest import random_detr
 from marked_pictures import save_marked, shown
 from PIL import Image
+from static_detrs import static_detr
 
 from anydepth_deploy.calibration import calibrate as calibrate_module
 from anydepth_deploy.calibration.calibrate import calibrate
@@ -31,6 +32,7 @@ from anydepth_deploy.errors import (
     InputError,
     UsageError,
 )
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import Stage
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.placement import Keep, graphs_of
@@ -316,6 +318,47 @@ def test_pictures_that_calibrate_nothing_are_warned_of_and_the_table_says_so(
 
 
 # --- interruptions ---------------------------------------------------------------------------
+
+
+def test_what_is_said_otherwise_begins_anew(folder: Path, tmp_path: Path) -> None:
+    """Ranges of two networks are not mixed, though they are of one file."""
+    file, out = tmp_path / "c.pth", tmp_path / "table.json"
+    torch.save({"model": static_detr("d-fine").state_dict()}, file)
+    options: dict[str, Any] = {
+        "count": 2,
+        "probe": 0,
+        "batch": 1,
+        "depth": "L1",
+        "ladder": "L1,L3",
+        "threads": 1,
+        "input_size": (96, 160),
+    }
+    observed: list[str] = []
+
+    def stop(name: str, *_: int) -> None:
+        if name.startswith("observing") and observed:
+            raise KeyboardInterrupt
+        observed.extend([name] if name.startswith("observing") else [])
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(file, folder, out, progress=stop, **options)
+    assert list(tmp_path.glob(".table.json.*.state"))
+    count = len(observed)
+
+    said = Said(decoder_activation="silu")
+    whole: list[str] = []
+    _, found = calibrate(
+        file,
+        folder,
+        out,
+        progress=lambda name, *_: whole.append(name),
+        said=said,
+        **options,
+    )
+    assert found.said == {"decoder_activation": "silu"}
+    assert read_table(out).said == found.said
+    assert count == 1
+    assert sum(name.startswith("observing") for name in whole) == 2  # both pictures
 
 
 def test_an_interrupted_calibration_goes_on_and_gives_the_same_table(

@@ -225,6 +225,28 @@ def test_a_table_that_fits_is_accepted() -> None:
     check(table(), depths=[])
 
 
+def test_a_table_of_the_same_file_with_other_words_is_refused() -> None:
+    """Its ranges are another network's, though the file is the same."""
+    relu, silu = {"decoder_activation": "relu"}, {"decoder_activation": "silu"}
+    check(table(said=silu), said=silu)
+    with pytest.raises(CalibrationError) as error:
+        check(table(said=relu), said=silu)
+    text = one_line(error)
+    assert "r.json was made from another network" in text
+    assert "it has --decoder-activation relu, this export --decoder-activation silu" in text
+    for found, said in ((table(said=relu), {}), (table(), relu)):
+        with pytest.raises(CalibrationError, match="nothing"):
+            check(found, said=said)
+
+
+def test_words_are_kept_in_the_file_and_only_where_there_are_any(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    for said in ({}, {"sampling": "discrete"}):
+        write_table(path, table(said=said))
+        assert ('"said"' in path.read_text()) == bool(said)
+        assert read_table(path) == table(said=said)
+
+
 def test_a_table_of_another_checkpoint_is_refused() -> None:
     with pytest.raises(CalibrationError) as error:
         check(table(), checkpoint_sha256="c3" * 32)

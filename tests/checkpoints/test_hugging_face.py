@@ -241,6 +241,28 @@ def test_a_missing_part_of_attention_is_named(tmp_path: Path) -> None:
     assert "missing" in said
 
 
+def test_a_part_of_attention_in_integers_is_refused(tmp_path: Path) -> None:
+    """Joined with the others, it would become floating point, and nobody would see it."""
+    folder = save_hugging_face(tmp_path / "folder", static_detr("rt-detr"), "v1")
+    state = load_file(folder / "model.safetensors")
+    key = "model.decoder.layers.1.self_attn.k_proj.weight"
+    state[key] = torch.ones_like(state[key], dtype=torch.int8)
+    save_file(state, folder / "model.safetensors")
+    said = refused(folder)
+    assert key in said
+    assert "types torch.float32, torch.int8, torch.float32" in said
+
+
+@pytest.mark.parametrize("size", [(650, 640), (-32, 64), (10**9, 32)])
+def test_an_input_size_that_no_network_has_is_told(size: tuple[int, int], tmp_path: Path) -> None:
+    folder = save_hugging_face(tmp_path / "folder", static_detr("rt-detr"), "v1")
+    recipe = {**PREPROCESSOR, "size": {"height": size[0], "width": size[1]}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(recipe))
+    found = read_checkpoint(folder)
+    assert found.input_size is None
+    assert any(f"the input size [{size[0]}, {size[1]}]" in note for note in found.notes)
+
+
 def test_networks_of_others_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

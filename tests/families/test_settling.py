@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,45 @@ def test_inspect_says_what_was_assumed(tmp_path: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "ASSUMED" not in out
     assert "decoder_activation: silu" in out
+
+
+def test_a_bundle_takes_no_graphs_of_what_is_said_otherwise(tmp_path: Path) -> None:
+    """Of a network that no size has, whose name says nothing of its activation either."""
+    model = static_detr("d-fine", decoder_layers=1, queries=300)
+    file = save_authors(tmp_path / "c.pth", authors_state(model, "d-fine"))
+    out = tmp_path / "bundle"
+    options: dict[str, Any] = {"input_size": (128, 160)}
+    export_bundle(file, out, said=Said(decoder_activation="relu"), **options)
+    before = (out / "manifest.json").read_bytes()
+    for layout in ("gated", "set"):
+        with pytest.raises(BundleError, match=r"--decoder-activation relu \(now silu\)"):
+            export_bundle(
+                file, out, layouts=[layout], said=Said(decoder_activation="silu"), **options
+            )
+    assert (out / "manifest.json").read_bytes() == before
+    assert {item.name for item in out.iterdir()} == {
+        "manifest.json",
+        *(item.file for item in open_bundle(out).manifest.artifacts),
+    }
+    told: list[str] = []
+    export_bundle(file, out, layouts=["set"], note=told.append, **options)  # the same, assumed
+    assert [line for line in told if "--decoder-activation says otherwise" in line]
+    batches = [torch.rand(2, 3, 128, 160).numpy()]
+    assert verify(open_bundle(out), str(file), batches).passed
+
+
+@pytest.mark.parametrize("key", ["reg_scale", "layers.1.cross_attn.num_points_scale"])
+def test_a_large_tensor_for_a_few_numbers_takes_no_memory(key: str, tmp_path: Path) -> None:
+    """In Python, each number takes many times its bytes in the file."""
+    state = authors_state(static_detr("d-fine"), "d-fine")
+    for prefix in ("decoder.", "decoder.decoder."):
+        if f"{prefix}{key}" in state:
+            state[f"{prefix}{key}"] = torch.ones(1_000_000)
+    config = CONFIGS["tiny"]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="expected"):
+            settle_dfine(config, state, Beside("checkpoint c"))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

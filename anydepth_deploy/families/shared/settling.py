@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Beside", "Said", "Settled", "option_of"]
+__all__ = ["Beside", "Said", "Settled", "assumption", "option_of"]
 
 
 def option_of(name: str) -> str:
     """The option of commands that says the field ``name`` of :class:`Said`."""
     return f"--{name.replace('_', '-')}"
+
+
+def assumption(name: str, word: str) -> str:
+    """That the field ``name`` of :class:`Said` is taken for ``word``, for a person."""
+    return f"ASSUMED: {name} {word}; no key tells, {option_of(name)} says otherwise"
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,12 @@ def renamed_tensors(state: Mapping[str, Value], origin: str) -> dict[str, Value]
                 f"{origin} has parts of one weight that do not fit each other "
                 f"({shorten(found[0])}, shapes {shorten(shapes)}): expected equal ones"
             )
+        types = [state[key].dtype for key in found[0]]  # type: ignore[attr-defined]
+        if len(set(types)) > 1:  # joined, integers would become floating point unseen
+            raise CheckpointError(
+                f"{origin} has parts of one weight that do not fit each other "
+                f"({shorten(found[0])}, types {shorten(types)}): expected equal ones"
+            )
     return _applied(names, state, join)  # type: ignore[arg-type]
 
 

@@ -43,6 +43,8 @@ FINE_CHOICES: Mapping[str, tuple[str, ...]] = {
 """What a person may say of FINE, the authors' RT-DETR first."""
 
 SCALES = ".cross_attn.num_points_scale"
+MOST_SCALES = 4096
+"""That are looked at: in Python, each takes many times its bytes in the file."""
 
 TRAINING = (
     ("anchors of the input size in training, computed anew", r"decoder\.(?:anchors|valid_mask)"),
@@ -90,7 +92,7 @@ def _points(config: StaticConfig, scales: Mapping[str, Any], origin: str) -> tup
     """Raises :class:`CheckpointError` for scales that are none, or of other points than offsets."""
     found: tuple[int, ...] | None = None
     for name, value in scales.items():
-        numbers = [float(number) for number in value.flatten().tolist()[:4096]]
+        numbers = [float(number) for number in value.flatten()[:MOST_SCALES].tolist()]
         points = take_points(numbers, len(config.points))
         if points is None or sum(points) != sum(config.points) or found not in (None, points):
             raise CheckpointError(
@@ -133,10 +135,12 @@ def number_of(state: Mapping[str, Any], name: str, usual: float, origin: str) ->
     value = state.get(name)
     if value is None:
         return usual
-    if value.numel() != 1 or not math.isfinite(number := float(value)) or number == 0:
+    number = float(value) if value.numel() == 1 else math.nan
+    if not math.isfinite(number) or number == 0:
+        found = f"{number:g}" if value.numel() == 1 else f"a tensor of {value.numel()} numbers"
         raise CheckpointError(
-            f"{origin}: '{name}' is {shorten(value.flatten().tolist(), 4)}, expected one number "
-            "that is not zero; fetch the file again"
+            f"{origin}: '{name}' is {found}, expected one number that is not zero; fetch the file "
+            "again"
         )
     return number
 

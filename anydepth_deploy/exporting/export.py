@@ -25,6 +25,7 @@ from anydepth_deploy.exporting.kept import (
     find_previous,
     gone,
     keeping,
+    kept_said,
     kept_words,
     with_artifacts,
 )
@@ -38,7 +39,7 @@ from anydepth_deploy.exporting.plan import (
     plan_jobs,
 )
 from anydepth_deploy.families.shared.macs import count_macs
-from anydepth_deploy.families.shared.settling import Said, assumption
+from anydepth_deploy.families.shared.settling import Said, assumption, option_of
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.passes.contents import contents
 from anydepth_deploy.graph.passes.cut import CutPiece, cut
@@ -101,9 +102,10 @@ def export_bundle(
     ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
     happens and with which thresholds, for families that need it; by default in the graph. ``raw``:
     add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
-    (size, ladder, class names, resizing, each setting of suppression) is kept unless it is named
-    here, and so are its artifacts where only class names change. ``note`` is given a line for a
-    person about what was kept, one about what is gone, and one for each assumption. ``said``: what
+    (size, ladder, class names, resizing, each setting of suppression, what was said) is kept
+    unless it is named here, and so are its artifacts where only class names change. ``note`` is
+    given a line for a person about what was kept, one about what is gone, and one for each
+    assumption. ``said``: what
     no key of the checkpoint reveals, as a person says it; it is kept in the manifest, and so is
     what was assumed.
 
@@ -112,14 +114,20 @@ def export_bundle(
     damaged.
     """
     chosen = check_options(layouts, weights, precision, targets, depth)
+    said = said or Said()
     loaded = read_checkpoint(checkpoint, said)
+    previous = find_previous(out) if force else None
+    if (remembered := kept_said(previous, loaded, said)) != said:
+        loaded = read_checkpoint(checkpoint, remembered)
+        if note is not None:
+            words = (f"{option_of(name)} {word}" for name, word in remembered.words.items())
+            note(f"kept from the bundle that is replaced: {' '.join(words)}")
     if note is not None:
         for name, word in loaded.assumed.items():
             note(assumption(name, word))
     scales = find_scales(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
     digest = loaded.sha256
-    previous = find_previous(out) if force else None
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)

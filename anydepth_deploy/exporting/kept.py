@@ -12,12 +12,13 @@ from anydepth_deploy.checkpoints.checkpoint import Checkpoint
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import DepthError, UsageError, shorten
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
-__all__ = ["Kept", "find_previous", "gone", "keeping", "kept_words", "with_artifacts"]
+__all__ = ["Kept", "find_previous", "gone", "keeping", "kept_said", "kept_words", "with_artifacts"]
 
 APART = {"tool_version", "created", "source", "classes", "artifacts", "results"}
 """Fields of a manifest that no graph depends on; of ``source``, the digest is compared."""
@@ -27,6 +28,15 @@ def find_previous(out: str | Path) -> Manifest | None:
     """The manifest of the bundle in ``out``, if there is a whole one."""
     folder = Path(out)
     return manifest_if_any(folder, MANIFEST) if folder.is_dir() else None
+
+
+def kept_said(previous: Manifest | None, checkpoint: Checkpoint, said: Said) -> Said:
+    """``said``, and what the bundle that is replaced was exported with, where it is of the same
+    file and that would be another network."""
+    if previous is None or previous.source.sha256 != checkpoint.sha256:
+        return said
+    other = set(previous.said.items()) - set(checkpoint.chosen.items())
+    return Said.of({**dict(other), **said.words})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ checkpoint finds by itself.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -136,15 +135,9 @@ def _name(chain: Sequence[Artifact]) -> str:
     return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
 
 
-def _said(bundle: Bundle) -> Said:
-    """What its checkpoint was read with; fields of later versions are left out."""
-    known = {field.name for field in dataclasses.fields(Said)}
-    return Said(**{name: word for name, word in bundle.manifest.said.items() if name in known})
-
-
 def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:
     source = bundle.manifest.source
-    checkpoint = read_checkpoint(path, _said(bundle))
+    checkpoint = read_checkpoint(path, Said.of(bundle.manifest.said))
     digest = checkpoint.sha256
     if digest != source.sha256:
         raise BundleError(

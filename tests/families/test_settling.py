@@ -275,6 +275,13 @@ def test_a_bundle_remembers_what_it_was_exported_with(tmp_path: Path) -> None:
     assert verify(opened, str(file), batches).passed
     with pytest.raises(BundleError, match="another"):  # the same file is another network now
         export_bundle(file, tmp_path / "bundle", depth="L1", raw=True)
+    told: list[str] = []
+    again = export_bundle(file, bundle.path, depth="L2", force=True, note=told.append)
+    assert again.manifest.said == {"decoder_activation": "silu"}
+    assert "kept from the bundle that is replaced: --decoder-activation silu" in told
+    said = Said(decoder_activation="relu")
+    other = export_bundle(file, bundle.path, depth="L2", force=True, said=said)
+    assert other.manifest.said == {"decoder_activation": "relu"}
 
 
 def test_inspect_says_what_was_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,12 @@ class Said:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
+    @classmethod
+    def of(cls, words: Mapping[str, str]) -> Said:
+        """What a bundle remembers; fields of later versions are left out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: word for name, word in words.items() if name in known})
+
 
 @dataclass(frozen=True)
 class Beside:

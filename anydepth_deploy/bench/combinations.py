@@ -21,11 +21,11 @@ from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
 from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.bundle.bundle import open_bundle
-from anydepth_deploy.checkpoints.present import is_saved_folder
+from anydepth_deploy.checkpoints.present import is_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import ResultError, UsageError, shorten
-from anydepth_deploy.families.shared.settling import Said, option_of
+from anydepth_deploy.errors import ResultError, UsageError
+from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.orientation import Orientation
@@ -144,7 +144,7 @@ def bench_one(request: Request, *, batch: int, threads: int | None, streams: int
 
 
 def _cases(request: Request) -> Iterator[_Case]:
-    checkpoint = not request.path.is_dir() or is_saved_folder(request.path)
+    checkpoint = not is_bundle(request.path)
     default = "torch" if checkpoint else "onnxruntime"
     for name, values in (
         ("--runtime", request.runtimes or (default,)),
@@ -242,8 +242,7 @@ def _open(
     if request.size is not None:
         raise UsageError("--size is for checkpoints: the input size of a bundle is its own")
     if request.said.words:
-        named = shorten(map(option_of, request.said.words))
-        raise UsageError(f"{named}: for checkpoints; a bundle was exported with its own")
+        raise request.said.refusal()
     bundle = open_bundle(request.path)
     choice = Choice(
         case.runtime, case.precision, request.layout, request.weights, request.target, case.threads

@@ -42,9 +42,9 @@ class Bundle(BundleFiles):
         that of the artifact, ``fp32``, ``fp16`` or ``int8`` (``target``: what an INT8 graph was
         made for, by default what the runtime likes best), or ``bf16``: an FP32 artifact,
         computed in BF16 by a runtime that can. ``raw`` makes :meth:`Session.run_raw` work on
-        artifacts exported without raw outputs, at the cost of
-        a copy in memory; ``rounded`` has ONNX Runtime round to FP16 wherever an FP16 graph does,
-        which it leaves out by itself. ``threads``: inside one operator, by default the runtime's
+        artifacts exported without raw outputs, at the cost of a copy in memory; ``rounded`` has
+        ONNX Runtime round to FP16 wherever an FP16 graph does, which it leaves out by itself.
+        ``threads``: inside one operator, by default the runtime's
         own choice, but no more than a container's quota and the processors that the process may
         run on. ``kept_depths``: how many depths of a gated graph stay compiled where each is
         compiled by itself (OpenVINO), by default 8. ``check`` compares the files' hashes with

@@ -7,7 +7,7 @@ from pathlib import Path
 from anydepth_deploy.errors import CheckpointError
 from anydepth_deploy.reading.regular import kind_of_file
 
-__all__ = ["SUPPORTED", "check_present", "is_saved_folder"]
+__all__ = ["SUPPORTED", "check_present", "is_bundle", "is_saved_folder"]
 
 SUPPORTED = "expected a PyTorch file (.pth, .pt), safetensors or a folder of transformers"
 
@@ -23,6 +23,11 @@ def is_saved_folder(path: Path) -> bool:
     if (path / "manifest.json").is_file():
         return False
     return any((path / name).is_file() for name in (CONFIG, WEIGHTS, INDEX))
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path``, which may be a checkpoint or a bundle, is to be opened as a bundle."""
+    return path.is_dir() and not is_saved_folder(path)
 
 
 def check_present(path: str | Path) -> Path:

@@ -15,7 +15,7 @@ from anydepth_deploy.bench.report.facts import printable
 from anydepth_deploy.bench.report.merge import interval, milliseconds
 from anydepth_deploy.bench.results import BenchResult, DepthResult, Mode, Scenario, Scope
 from anydepth_deploy.bench.statistics import samples_needed
-from anydepth_deploy.checkpoints.present import check_present, is_saved_folder
+from anydepth_deploy.checkpoints.present import check_present, is_bundle
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     EXECUTION,
@@ -212,7 +212,7 @@ def bench(
             mix=None if mix is None else parse_mix(mix),
         ),
     )
-    if not path.is_dir() or is_saved_folder(path):
+    if not is_bundle(path):
         check_present(path)
         for name in request.precisions:
             check_precision(name)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anydepth_deploy.checkpoints.present import check_present, is_saved_folder
+from anydepth_deploy.checkpoints.present import check_present, is_bundle
 from anydepth_deploy.commands.options import (
     ActivationOption,
     FineCosformerOption,
@@ -17,8 +17,7 @@ from anydepth_deploy.commands.options import (
     SamplingOption,
     size_of,
 )
-from anydepth_deploy.errors import UsageError, shorten
-from anydepth_deploy.families.shared.settling import Said, option_of
+from anydepth_deploy.families.shared.settling import Said
 
 __all__ = ["inspect"]
 
@@ -40,12 +39,11 @@ def inspect(
     """Show what a checkpoint or a bundle holds."""
     chosen = size_of(size)
     said = Said(decoder_activation, sampling, fine_position, fine_cosformer, fine_upsampling)
-    bundle = path.is_dir() and not is_saved_folder(path)
+    bundle = is_bundle(path)
     if not bundle:
         check_present(path)
     elif said.words:
-        options = shorten(map(option_of, said.words), 5)
-        raise UsageError(f"{options}: for checkpoints; a bundle was exported with its own")
+        raise said.refusal()
 
     from anydepth_deploy import describe
 

@@ -105,9 +105,8 @@ def export_bundle(
     (size, ladder, class names, resizing, each setting of suppression, what was said) is kept
     unless it is named here, and so are its artifacts where only class names change. ``note`` is
     given a line for a person about what was kept, one about what is gone, and one for each
-    assumption. ``said``: what
-    no key of the checkpoint reveals, as a person says it; it is kept in the manifest, and so is
-    what was assumed.
+    assumption. ``said``: what no key of the checkpoint reveals, as a person says it; it is kept in
+    the manifest, and so is what was assumed.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never
@@ -116,8 +115,9 @@ def export_bundle(
     chosen = check_options(layouts, weights, precision, targets, depth)
     said = said or Said()
     loaded = read_checkpoint(checkpoint, said)
+    digest = loaded.sha256
     previous = find_previous(out) if force else None
-    if (remembered := kept_said(previous, loaded, said)) != said:
+    if (remembered := kept_said(previous, loaded, digest, said)) != said:
         loaded = read_checkpoint(checkpoint, remembered)
         if note is not None:
             words = (f"{option_of(name)} {word}" for name, word in remembered.words.items())
@@ -127,7 +127,6 @@ def export_bundle(
             note(assumption(name, word))
     scales = find_scales(checkpoint, precision, ranges, rules)
     model = load_model(loaded)
-    digest = loaded.sha256
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)

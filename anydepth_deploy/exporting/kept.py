@@ -30,10 +30,10 @@ def find_previous(out: str | Path) -> Manifest | None:
     return manifest_if_any(folder, MANIFEST) if folder.is_dir() else None
 
 
-def kept_said(previous: Manifest | None, checkpoint: Checkpoint, said: Said) -> Said:
+def kept_said(previous: Manifest | None, checkpoint: Checkpoint, sha256: str, said: Said) -> Said:
     """``said``, and what the bundle that is replaced was exported with, where it is of the same
-    file and that would be another network."""
-    if previous is None or previous.source.sha256 != checkpoint.sha256:
+    file, which has this hash, and that would be another network."""
+    if previous is None or previous.source.sha256 != sha256:
         return said
     other = set(previous.said.items()) - set(checkpoint.chosen.items())
     return Said.of({**dict(other), **said.words})

@@ -44,6 +44,13 @@ def gflops(model: Any, depth: str) -> dict[str, float]:
     return {part: 2 * count / 1e9 for part, count in found.items()}
 
 
+def gflops_of_exits(model: Any) -> tuple[float, ...]:
+    """Backbone, encoder, decoder at the first and at the last exit, all at the first and last."""
+    first, last = gflops(model, "base"), gflops(model, "super")
+    parts = (last["backbone"], last["encoder"], first["decoder"], last["decoder"])
+    return (*parts, first["total"], last["total"])
+
+
 def count_by_hooks(model: Any, images: torch.Tensor, depth: str) -> int:
     """Multiply-adds of convolutions and linear layers, counted while a real forward pass runs, and
     those of multi-head attention by its formula."""

@@ -17,9 +17,8 @@ from anydepth_deploy.families.shared.detr.decoder import (
     Mlp,
     QueryDecoder,
     as_tokens,
-    inverse_sigmoid,
+    moved,
     reset_box_head,
-    reset_score_head,
 )
 
 __all__ = ["DFineDecoder", "DecoderVariant", "bin_distances", "edges_to_boxes"]
@@ -192,24 +191,15 @@ class DFineDecoder(QueryDecoder):
             [_Quality(best, quality, activation) for _ in range(layers)],
         )
         self.pre_bbox_head = Mlp(channels, channels, channels, 4, activation=activation)
-        self.dec_score_head = nn.ModuleList(nn.Linear(channels, classes) for _ in range(layers))
-        self.dec_bbox_head = nn.ModuleList(
-            Mlp(channels, channels, channels, 4 * bins, activation=activation)
-            for _ in range(layers)
-        )
+        self.add_heads(layers, 4 * bins, activation)
         self.up = nn.Parameter(torch.tensor([bound]), requires_grad=False)
         self.reg_scale = nn.Parameter(torch.tensor([reach]), requires_grad=False)
-        # Training only; the last row stands for "no object".
-        self.denoising_class_embed = nn.Embedding(classes + 1, channels, padding_idx=classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Class heads start at a prior of 0.01, box heads at "no change"."""
-        self.reset_selection()
+        super().reset_parameters()
         reset_box_head(self.pre_bbox_head)
-        for score_head, box_head in zip(self.dec_score_head, self.dec_bbox_head, strict=True):
-            reset_score_head(score_head)  # type: ignore[arg-type]
-            reset_box_head(box_head)  # type: ignore[arg-type]
 
     @property
     def projected(self) -> bool:
@@ -237,7 +227,7 @@ class DFineDecoder(QueryDecoder):
     def anchor(self, target: Tensor, reference: Tensor) -> Tensor:
         """The boxes [N, Q, 4] that all layers' edges are relative to: ``target`` after the first
         layer, ``reference`` before it."""
-        return torch.sigmoid(self.pre_bbox_head(target) + inverse_sigmoid(reference))
+        return moved(reference, self.pre_bbox_head(target))
 
     def shares(self, edges: Tensor) -> Tensor:
         """Logits of edges [N, Q, 4 * bins] as distributions [N, Q, 4, bins]."""

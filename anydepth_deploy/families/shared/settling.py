@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from anydepth_deploy.errors import UsageError, shorten
+
 __all__ = ["Beside", "Said", "Settled", "assumption", "option_of"]
 
 
@@ -41,6 +43,11 @@ class Said:
         """What was said, by field."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
+
+    def refusal(self) -> UsageError:
+        """What to say where this is said of a bundle."""
+        named = shorten(map(option_of, self.words))
+        return UsageError(f"{named}: for checkpoints; a bundle was exported with its own")
 
     @classmethod
     def of(cls, words: Mapping[str, str]) -> Said:

@@ -23,8 +23,8 @@ __all__ = [
     "as_tokens",
     "gather_tokens",
     "inverse_sigmoid",
+    "moved",
     "reset_box_head",
-    "reset_score_head",
 ]
 
 CLASS_PRIOR = 0.01
@@ -39,6 +39,11 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """log(x / (1 - x)) with x clipped to [0, 1] and both terms to at least ``eps``."""
     x = x.clamp(0.0, 1.0)
     return torch.log(x.clamp(min=eps) / (1.0 - x).clamp(min=eps))
+
+
+def moved(boxes: Tensor, delta: Tensor) -> Tensor:
+    """``boxes`` [N, Q, 4] (0..1) moved by ``delta`` [N, Q, 4] in logit space."""
+    return torch.sigmoid(delta + inverse_sigmoid(boxes))
 
 
 def gather_tokens(x: Tensor, tokens: Tensor) -> Tensor:
@@ -65,13 +70,10 @@ class QueryDecoder(nn.Module):
     """What the decoders have in common: projections of the encoder's maps, and the heads that
     choose which tokens become queries.
 
-    ``norm_names``: of the linear layer and the norm of ``enc_output``. ``position``: channels of
+    ``names``: of the linear layer and the norm of ``enc_output``. ``position``: channels of
     the embedding of a box, from 4 to ``channels``. ``projected``: whether each map goes through a
     convolution of its own; elsewhere its channels are those of the decoder already.
     """
-
-    dec_score_head: nn.ModuleList
-    """Of each layer, like ``enc_score_head``."""
 
     def __init__(
         self,
@@ -103,13 +105,30 @@ class QueryDecoder(nn.Module):
         self.enc_bbox_head = Mlp(channels, channels, channels, 4, activation=activation)
         self.query_pos_head = Mlp(*position, activation=activation)
 
-    def reset_selection(self) -> None:
+    def add_heads(self, layers: int, numbers: int, activation: Activation) -> None:
+        """The heads of each layer, a box head of so many ``numbers``, and what training adds; in
+        the authors' order, which is that of a state dict."""
+        channels = self.enc_score_head.in_features
+        self.dec_score_head = nn.ModuleList(
+            nn.Linear(channels, self.classes) for _ in range(layers)
+        )
+        self.dec_bbox_head = nn.ModuleList(
+            Mlp(channels, channels, channels, numbers, activation=activation) for _ in range(layers)
+        )
+        # Training only; the last row stands for "no object".
+        self.denoising_class_embed = nn.Embedding(
+            self.classes + 1, channels, padding_idx=self.classes
+        )
+
+    def reset_parameters(self) -> None:
         """Class heads start at a prior of 0.01, box heads at "no change"."""
         nn.init.xavier_uniform_(self.enc_output[0].weight)  # type: ignore[arg-type]
         for linear in self.query_pos_head.layers:
             nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]
-        reset_score_head(self.enc_score_head)
-        reset_box_head(self.enc_bbox_head)
+        for score_head in (self.enc_score_head, *self.dec_score_head):
+            reset_score_head(score_head)
+        for box_head in (self.enc_bbox_head, *self.dec_bbox_head):
+            reset_box_head(box_head)
 
     def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The encoder's maps with the decoder's channels: [N, C, h, w] each."""
@@ -264,20 +283,8 @@ class Decoder(QueryDecoder):
                 for _ in range(layers)
             ]
         )
-        self.dec_score_head = nn.ModuleList(nn.Linear(channels, classes) for _ in range(layers))
-        self.dec_bbox_head = nn.ModuleList(
-            Mlp(channels, channels, channels, 4, activation=activation) for _ in range(layers)
-        )
-        # Training only; the last row stands for "no object".
-        self.denoising_class_embed = nn.Embedding(classes + 1, channels, padding_idx=classes)
+        self.add_heads(layers, 4, activation)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Class heads start at a prior of 0.01, box heads at "no change"."""
-        self.reset_selection()
-        for score_head, box_head in zip(self.dec_score_head, self.dec_bbox_head, strict=True):
-            reset_score_head(score_head)  # type: ignore[arg-type]
-            reset_box_head(box_head)  # type: ignore[arg-type]
 
     def layer(
         self,
@@ -297,5 +304,4 @@ class Decoder(QueryDecoder):
 
     def refine(self, index: int, target: Tensor, reference: Tensor) -> Tensor:
         """The boxes [N, Q, 4] (cx, cy, w, h in 0..1) after layer ``index``."""
-        delta: Tensor = self.dec_bbox_head[index](target)
-        return torch.sigmoid(delta + inverse_sigmoid(reference))
+        return moved(reference, self.dec_bbox_head[index](target))

@@ -110,7 +110,7 @@ def test_the_judge_sees_what_it_should() -> None:
 
     found = list(imported(Text()))  # type: ignore[arg-type]
     assert sorted(found) == ["bench.run", "bundle.files", "depth", "errors", "manifest"]
-    assert room("families.detr.training.recipe") == "families/detr"
+    assert room("families.yolo.training.recipe") == "families/yolo"
     assert room("families.registry") == "families"
 
 

@@ -20,7 +20,7 @@ from anydepth_deploy.families.shared.outputs import Outputs, Raw
 from anydepth_deploy.families.shared.sizes import Refusal
 
 if TYPE_CHECKING:
-    from anydepth_deploy.families.shared.recipe import Recipe, TrainSettings
+    from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
     from anydepth_deploy.families.shared.settling import Beside, Settled
     from anydepth_deploy.families.shared.stages import AnyDepthModel
 
@@ -34,16 +34,25 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Training:
     """How networks of a family are trained, and the settings that suit them.
 
-    ``recipe`` makes a fresh network with its two passes, the same for the same seed; it raises
-    :class:`UsageError` for an unknown size. ``learning_rate``: of AdamW at its peak; ``warmup``:
-    steps; ``clip``: the largest norm of the gradient of a step.
+    ``recipe``: the two passes of a network, which it may change: what is frozen may learn then.
+    ``initialise``: fills a network that was just built with weights to train from nothing.
+    ``deepen``: the any-depth configuration of a configuration, which may be that itself; None where
+    networks are any-depth as they are.
+
+    ``learning_rate``: of AdamW at its peak, from nothing; ``tuning_rate``: from a checkpoint, and
+    ``backbone_scale``: how much of that the backbone gets then. ``warmup``: steps; ``clip``: the
+    largest norm of the gradient of a step.
     """
 
-    recipe: Callable[[TrainSettings], Recipe[Any]]
+    recipe: Callable[[AnyDepthModel, RecipeSettings], Recipe[Any]]
+    initialise: Callable[[AnyDepthModel], None]
     learning_rate: float
     weight_decay: float
     warmup: int
     clip: float
+    tuning_rate: float
+    backbone_scale: float = 1.0
+    deepen: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

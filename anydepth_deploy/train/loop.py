@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import nn
 
 from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import CheckpointError, missing_extra
-from anydepth_deploy.families.registry import find_training
-from anydepth_deploy.families.shared.recipe import Recipe
+from anydepth_deploy.errors import CheckpointError, UsageError, missing_extra
+from anydepth_deploy.families.registry import find_family, find_training
+from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.checkpointing import Done, load_partial, save_checkpoint, save_partial
@@ -31,15 +32,32 @@ __all__ = ["make_recipe", "train"]
 
 @usual_state()
 def make_recipe(config: TrainConfig) -> Recipe[Any]:
-    """The recipe of the configuration's family, with a fresh model.
+    """The recipe of the configuration's family, with a fresh model, the same for the same seed,
+    channels last in memory.
 
     Raises :class:`UsageError` for an unknown family or model name, and :class:`MissingExtraError`
     for a package that the family needs to train and that is not installed.
     """
+    family, training = find_family(config.family), find_training(config.family)
+    if config.model not in family.sizes:
+        raise UsageError(
+            f"unknown model {config.model!r}: choose one of {', '.join(sorted(family.sizes))}"
+        )
+    size = replace(
+        family.sizes[config.model],
+        classes=config.classes,
+        input_size=(config.input_size, config.input_size),
+    )
     try:
-        return find_training(config.family).recipe(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = family.build(size)
+            training.initialise(model)
+        recipe = training.recipe(model, RecipeSettings(denoising=config.denoising))
     except ModuleNotFoundError as error:
         raise (missing_extra(error, "training", extra="train") or error) from error
+    recipe.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return recipe
 
 
 @usual_state()

@@ -20,9 +20,8 @@ from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
 from anydepth_deploy.families import registry
 from anydepth_deploy.families.detr.config import CONFIGS
 from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.detr.training.norms import is_stored, unfreeze_norms
-from anydepth_deploy.families.detr.training.recipe import DetrRecipe
 from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy
+from anydepth_deploy.families.shared.detr.training.norms import unfreeze_norms
 from anydepth_deploy.families.shared.norms import FrozenBatchNorm2d
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
@@ -31,7 +30,7 @@ from anydepth_deploy.train import loop
 from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.loop import train
+from anydepth_deploy.train.loop import make_recipe, train
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
@@ -82,7 +81,8 @@ def test_swapping_norms_keeps_the_function_and_the_names() -> None:
             torch.testing.assert_close(a, b)
 
     # And back: the converted state is exactly that of the frozen network.
-    converted = stored_state(frozen.state_dict(), is_stored)
+    counters = {f"backbone.{name}.num_batches_tracked" for name in replaced}
+    converted = stored_state(frozen.state_dict(), lambda name: name not in counters)
     assert set(converted) == set(state)
     again = AnyDepthDETR(TINY)
     again.load_state_dict(converted, strict=True)
@@ -93,17 +93,18 @@ def test_swapping_norms_keeps_the_function_and_the_names() -> None:
 
 
 def test_loading_refuses_other_networks() -> None:
-    model = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64)).model
-    state = stored_state(model.state_dict(), is_stored)
-    load_stored_state(model, state, is_stored)
+    recipe = make_recipe(TrainConfig.for_family(input_size=64))
+    model = recipe.model
+    state = stored_state(model.state_dict(), recipe.stores)
+    load_stored_state(model, state, recipe.stores)
     without = {name: value for name, value in state.items() if name != "backbone.conv1.weight"}
     with pytest.raises(CheckpointError, match=r"missing backbone\.conv1\.weight"):
-        load_stored_state(model, without, is_stored)
+        load_stored_state(model, without, recipe.stores)
     with pytest.raises(CheckpointError, match="unexpected more"):
-        load_stored_state(model, {**state, "more": torch.zeros(1)}, is_stored)
+        load_stored_state(model, {**state, "more": torch.zeros(1)}, recipe.stores)
     with pytest.raises(CheckpointError, match="other shapes"):
         load_stored_state(
-            model, {**state, "backbone.conv1.weight": torch.zeros(1, 3, 7, 7)}, is_stored
+            model, {**state, "backbone.conv1.weight": torch.zeros(1, 3, 7, 7)}, recipe.stores
         )
 
 
@@ -118,7 +119,7 @@ def test_learning_rate_rises_then_falls() -> None:
 
 
 def test_norms_and_biases_do_not_decay() -> None:
-    model = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64)).model
+    model = make_recipe(TrainConfig.for_family(input_size=64)).model
     groups = parameter_groups(model, learning_rate=1.0, backbone_scale=0.1, weight_decay=0.5)
     seen = {
         id(value): (group["base_lr"], group["weight_decay"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
 from anydepth_deploy.families.detr.recognise import recognise_detr
@@ -11,8 +11,8 @@ from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.detr.model import AnyDepthDETR
-    from anydepth_deploy.families.detr.training.recipe import DetrRecipe
-    from anydepth_deploy.families.shared.recipe import TrainSettings
+    from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
+    from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["FAMILY"]
 
@@ -23,10 +23,16 @@ def _build(config: DetrConfig) -> AnyDepthDETR:
     return AnyDepthDETR(config)
 
 
-def _recipe(settings: TrainSettings) -> DetrRecipe:
-    from anydepth_deploy.families.detr.training.recipe import DetrRecipe
+def _recipe(model: AnyDepthModel, settings: RecipeSettings) -> Recipe[Any]:
+    from anydepth_deploy.families.shared.detr.training.recipe import DetrRecipe
 
-    return DetrRecipe.from_settings(settings)
+    return DetrRecipe.of(model, settings)
+
+
+def _initialise(model: AnyDepthModel) -> None:
+    from anydepth_deploy.families.shared.detr.training.norms import initialize
+
+    initialize(model)
 
 
 FAMILY = Family(
@@ -37,6 +43,15 @@ FAMILY = Family(
     recognise=recognise_detr,
     outputs=DetrOutputs(),
     build=_build,
-    training=Training(_recipe, learning_rate=1e-3, weight_decay=1e-4, warmup=100, clip=0.1),
+    training=Training(
+        _recipe,
+        _initialise,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        warmup=100,
+        clip=0.1,
+        tuning_rate=1e-4,
+        backbone_scale=0.1,
+    ),
     prefix="",
 )

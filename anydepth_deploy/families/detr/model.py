@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from anydepth_deploy.depth import Predicate
 from anydepth_deploy.families.detr.backbone import Backbone, Stem
@@ -55,6 +57,11 @@ class AnyDepthDETR(DetrModel):
             queries=config.queries,
             classes=config.classes,
         )
+
+    def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """See :meth:`DetrModel.maps`."""
+        maps = self.backbone(images, (skip,) * 4)
+        return maps, self.encoder(maps, skip)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
         stages = [

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
 
-__all__ = ["Recipe", "Teacher", "Terms", "TrainSettings", "network_size", "total"]
+__all__ = ["Recipe", "RecipeSettings", "Teacher", "Terms", "total"]
 
 Terms = dict[str, Tensor]
 """Weighted scalar loss terms by name."""
@@ -25,36 +25,31 @@ def total(terms: Terms) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-class TrainSettings(Protocol):
-    """What a recipe reads of the settings of a run; see
-    :class:`anydepth_deploy.train.config.TrainConfig`."""
+def itself(value: Tensor) -> Tensor:
+    """What one process alone makes of a mean over processes."""
+    return value
 
-    @property
-    def model(self) -> str:
-        """Name of a size."""
 
-    @property
-    def seed(self) -> int:
-        """Of the initial weights."""
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What a recipe is told of a run.
 
-    @property
-    def input_size(self) -> int:
-        """Side of the square pictures, in pixels."""
+    ``denoising``: about how many denoising queries there are, where a family has such.
+    ``train_norms``: whether norms that the network holds frozen learn, too; second sets always do.
+    ``average``: a scalar of this process to its mean over all processes that train together: what
+    sums are divided by must be the same in all of them.
+    """
 
-    @property
-    def classes(self) -> int:
-        """How many there are in the pictures."""
-
-    @property
-    def denoising(self) -> int:
-        """About how many denoising queries there are, where a family has such."""
+    denoising: int = 40
+    train_norms: bool = True
+    average: Callable[[Tensor], Tensor] = itself
 
 
 class Recipe(Protocol[Teacher]):
     """How a network of one family is trained; ``Teacher`` is what base may see of super."""
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> AnyDepthModel:
         """The network, in training mode while it learns."""
 
     def stores(self, name: str) -> bool:
@@ -77,16 +72,3 @@ class Recipe(Protocol[Teacher]):
         generator: torch.Generator | None,
     ) -> Terms:
         """Loss of base against ``teacher``, or against the objects where there is none."""
-
-
-def network_size(settings: TrainSettings, sizes: Mapping[str, Any]) -> Any:
-    """The configuration that ``settings`` name, of a family's ``sizes``, for their pictures.
-
-    Raises :class:`UsageError` for an unknown name.
-    """
-    if settings.model not in sizes:
-        raise UsageError(
-            f"unknown model {settings.model!r}: choose one of {', '.join(sorted(sizes))}"
-        )
-    size = (settings.input_size, settings.input_size)
-    return replace(sizes[settings.model], classes=settings.classes, input_size=size)

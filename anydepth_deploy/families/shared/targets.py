@@ -14,11 +14,14 @@ class Targets:
     """The objects of a batch, padded to the same number per picture.
 
     ``labels`` int64 [N, T], -1 where there is no object; ``boxes`` float32 [N, T, 4] as
-    cx, cy, w, h in 0..1, anything where there is no object.
+    cx, cy, w, h in 0..1, anything where there is no object. ``counted``: what losses are divided
+    by where it is not the number of objects here: their mean over the batches that are added up to
+    one step, in this process and in others.
     """
 
     labels: Tensor
     boxes: Tensor
+    counted: float | None = None
 
     @property
     def valid(self) -> Tensor:
@@ -26,10 +29,11 @@ class Targets:
         return self.labels >= 0
 
     @property
-    def count(self) -> int:
+    def count(self) -> float:
         """How many objects there are in the batch, at least 1: losses are divided by it."""
-        return max(1, int(self.valid.sum()))
+        return max(1.0, float(self.valid.sum()) if self.counted is None else self.counted)
 
     def repeat(self, times: int) -> Targets:
         """The same targets ``times`` over: [times * N, T]."""
-        return Targets(self.labels.repeat(times, 1), self.boxes.repeat(times, 1, 1))
+        boxes = self.boxes.repeat(times, 1, 1)
+        return Targets(self.labels.repeat(times, 1), boxes, self.counted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.families.family import Family, Training
 from anydepth_deploy.families.yolo.config import CONFIGS, YoloConfig
@@ -10,9 +10,9 @@ from anydepth_deploy.families.yolo.outputs import YoloOutputs
 from anydepth_deploy.families.yolo.recognise import recognise_yolo
 
 if TYPE_CHECKING:
-    from anydepth_deploy.families.shared.recipe import TrainSettings
+    from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
+    from anydepth_deploy.families.shared.stages import AnyDepthModel
     from anydepth_deploy.families.yolo.model import AnyDepthYOLO
-    from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
 
 __all__ = ["FAMILY"]
 
@@ -23,10 +23,18 @@ def _build(config: YoloConfig) -> AnyDepthYOLO:
     return AnyDepthYOLO(config)
 
 
-def _recipe(settings: TrainSettings) -> YoloRecipe:
+def _recipe(model: AnyDepthModel, settings: RecipeSettings) -> Recipe[Any]:
     from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
 
-    return YoloRecipe.from_settings(settings)
+    return YoloRecipe.of(model, settings)
+
+
+def _initialise(model: AnyDepthModel) -> None:
+    """A network sets up its weights itself, the head excepted."""
+    from anydepth_deploy.families.yolo.model import AnyDepthYOLO
+
+    assert isinstance(model, AnyDepthYOLO)
+    model.head.reset_parameters(model.config.input_size)
 
 
 FAMILY = Family(
@@ -37,6 +45,14 @@ FAMILY = Family(
     recognise=recognise_yolo,
     outputs=YoloOutputs(),
     build=_build,
-    training=Training(_recipe, learning_rate=1e-2, weight_decay=5e-4, warmup=200, clip=10.0),
+    training=Training(
+        _recipe,
+        _initialise,
+        learning_rate=1e-2,
+        weight_decay=5e-4,
+        warmup=200,
+        clip=10.0,
+        tuning_rate=1e-3,
+    ),
     prefix="yolo-",
 )

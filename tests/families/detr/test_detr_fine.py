@@ -21,7 +21,6 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.detr.recognise import recognise_detr
-from anydepth_deploy.families.detr.training.recipe import DetrRecipe
 from anydepth_deploy.families.family import Refusal
 from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 from anydepth_deploy.families.shared.macs import count_macs
@@ -39,7 +38,7 @@ from anydepth_deploy.pictures.shapes import render_many
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
-from anydepth_deploy.train.loop import train
+from anydepth_deploy.train.loop import make_recipe, train
 
 SIZE = (96, 192)
 MODULES = "encoder.sa_cross_attn."
@@ -262,7 +261,7 @@ def test_any_size_may_have_it(refined: AnyDepthDETR) -> None:
 
 
 def test_the_base_pass_does_not_touch_it() -> None:
-    recipe = DetrRecipe.from_settings(TrainConfig.for_family(model="tiny-fine", input_size=64))
+    recipe = make_recipe(TrainConfig.for_family(model="tiny-fine", input_size=64))
     drawn = render_many(2, seed=0, size=64)
     pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
     images, targets = pictures.batch(torch.arange(2))
@@ -302,6 +301,6 @@ def test_it_trains(tmp_path: Path) -> None:
         assert after < 0.9 * before, name
     found = read_checkpoint(config.output)
     assert found.config.fine == CONFIGS["tiny-fine"].fine
-    start = DetrRecipe.from_settings(config).model.state_dict()
+    start = make_recipe(config).model.state_dict()
     key = f"{MODULES}1.out_proj.weight"
     assert not torch.equal(found.state[key], start[key])

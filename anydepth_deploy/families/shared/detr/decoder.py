@@ -130,8 +130,9 @@ class QueryDecoder(nn.Module):
         for box_head in (self.enc_bbox_head, *self.dec_bbox_head):
             reset_box_head(box_head)
 
-    def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The encoder's maps with the decoder's channels: [N, C, h, w] each."""
+    def project(self, maps: Sequence[Tensor], skip: bool = False) -> list[Tensor]:
+        """The encoder's maps with the decoder's channels: [N, C, h, w] each. ``skip``: whether they
+        are of a skipped encoder."""
         return [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
 
     def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -109,6 +109,10 @@ class DetrModel(AnyDepthModel):
         tensors = self.flow(images, depth, revise=take_over)
         return self.comparison(tensors, gap)
 
+    def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The backbone's and the encoder's maps [N, C, h, w] of super, or with ``skip`` of base."""
+        raise NotImplementedError
+
     def shapes(self, size: Size) -> list[tuple[int, int]]:
         """Height and width of the maps for inputs of ``size``."""
         return [(size[0] // stride, size[1] // stride) for stride in self.strides]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from anydepth_deploy.families.shared.detr.encoder import position_embedding
 from anydepth_deploy.families.shared.detr.hgnetv2 import HGNetV2
@@ -30,6 +32,11 @@ class StaticDetr(DetrModel):
         super().__init__(config)
         self.strides = config.strides
         self.backbone = build_backbone(config)
+
+    def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """See :meth:`DetrModel.maps`."""
+        maps = self.backbone(images)
+        return maps, self.encoder(maps, skip)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
         position = position_embedding(*self.shapes(size)[-1], self.config.hidden, device)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.shared.recipe import Terms, TrainSettings, network_size
+from anydepth_deploy.families.shared.recipe import RecipeSettings, Terms, itself
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
-from anydepth_deploy.families.yolo.config import CONFIGS
 from anydepth_deploy.families.yolo.model import AnyDepthYOLO
 from anydepth_deploy.families.yolo.training.assigner import Assignment, assign, pixel_boxes
 from anydepth_deploy.families.yolo.training.distillation import (
@@ -32,24 +33,17 @@ class Teacher:
 
 @dataclass(frozen=True)
 class YoloRecipe:
-    """How ``model`` is trained; nothing in its passes is random."""
+    """How ``model`` is trained; nothing in its passes is random. ``average``: see
+    :class:`~anydepth_deploy.families.shared.recipe.RecipeSettings`."""
 
     model: AnyDepthYOLO
+    average: Callable[[Tensor], Tensor] = itself
 
     @classmethod
-    def from_settings(cls, settings: TrainSettings) -> YoloRecipe:
-        """A fresh model to train from scratch, the same for the same seed, channels last in
-        memory. The network sets up its weights itself, the head excepted.
-
-        Raises :class:`UsageError` for an unknown model name.
-        """
-        size = network_size(settings, CONFIGS)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            model = AnyDepthYOLO(size)
-        model.head.reset_parameters(size.input_size)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model)
+    def of(cls, model: AnyDepthModel, settings: RecipeSettings) -> YoloRecipe:
+        """The recipe of ``model``, an AnyDepth-YOLO; all its norms learn."""
+        assert isinstance(model, AnyDepthYOLO)
+        return cls(model, settings.average)
 
     def stores(self, name: str) -> bool:
         """A checkpoint holds everything: no module was swapped for training."""

@@ -51,7 +51,9 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture
 def recipe() -> YoloRecipe:
-    return YoloRecipe.from_settings(TrainConfig.for_family(family="anydepth-yolo", input_size=64))
+    found = make_recipe(TrainConfig.for_family(family="anydepth-yolo", input_size=64))
+    assert isinstance(found, YoloRecipe)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def test_defaults_are_those_of_the_family() -> None:
 
 def test_the_same_seed_gives_the_same_network() -> None:
     settings = [TrainConfig.for_family("anydepth-yolo", seed=seed) for seed in (3, 3, 4)]
-    one, two, other = (YoloRecipe.from_settings(item).model.state_dict() for item in settings)
+    one, two, other = (make_recipe(item).model.state_dict() for item in settings)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert not torch.equal(one["model.0.conv.weight"], other["model.0.conv.weight"])
 

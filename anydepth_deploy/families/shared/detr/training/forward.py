@@ -14,10 +14,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.detr.training.denoising import Denoising
-from anydepth_deploy.families.shared.detr.decoder import as_tokens, inverse_sigmoid
+from anydepth_deploy.families.shared.detr.decoder import Decoder, as_tokens, inverse_sigmoid
+from anydepth_deploy.families.shared.detr.model import DetrModel
 from anydepth_deploy.families.shared.detr.queries import anchors
+from anydepth_deploy.families.shared.detr.training.denoising import Denoising
 
 __all__ = ["Outputs", "training_forward"]
 
@@ -60,7 +60,7 @@ class Outputs:
 
 
 def training_forward(
-    model: AnyDepthDETR, images: Tensor, *, skip: bool, denoising: Denoising | None = None
+    model: DetrModel, images: Tensor, *, skip: bool, denoising: Denoising | None = None
 ) -> Outputs:
     """Run super (``skip`` false) or base (``skip`` true) with all decoder layers.
 
@@ -68,11 +68,11 @@ def training_forward(
     [N, 3, H, W] in 0..1; H and W multiples of 32. ``skip``: whether every refinement of backbone
     and encoder is skipped. ``denoising``: queries to answer beside the matching ones.
     """
-    maps = model.backbone(images, (skip,) * 4)
-    encoded = model.encoder(maps, skip)
+    maps, encoded = model.maps(images, skip=skip)
     decoder = model.decoder
+    assert isinstance(decoder, Decoder)
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in encoded)
-    memory = as_tokens(decoder.project(encoded))
+    memory = as_tokens(decoder.project(encoded, skip))
     anchor_logits, valid = _anchors(shapes, images.device)
     features, class_logits = decoder.classify(memory, valid)
     chosen = decoder.select(class_logits.detach())

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.families.detr.training.matcher import Matches
 from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from anydepth_deploy.families.shared.detr.training.matcher import Matches
 from anydepth_deploy.families.shared.targets import Targets
 
 __all__ = ["Denoising", "attention_mask", "make_denoising"]

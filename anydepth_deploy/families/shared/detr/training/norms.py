@@ -11,7 +11,7 @@ from torch import nn
 
 from anydepth_deploy.families.shared.norms import FrozenBatchNorm2d
 
-__all__ = ["initialize", "is_stored", "unfreeze_norms"]
+__all__ = ["initialize", "unfreeze_norms"]
 
 _RESIDUAL_SCALE = 0.2
 
@@ -32,12 +32,6 @@ def unfreeze_norms(model: nn.Module) -> list[str]:
     return [name for name, _ in found]
 
 
-def is_stored(name: str) -> bool:
-    """Whether the frozen network has this entry: its norms count no batches. The counters are of
-    no use here either, as the momentum of the running statistics is fixed."""
-    return not (name.startswith("backbone.") and name.endswith(".num_batches_tracked"))
-
-
 def initialize(model: nn.Module) -> None:
     """Weights to train from scratch with, in place.
 
@@ -48,5 +42,6 @@ def initialize(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d) and name.rpartition(".")[2] in ("bn3", "bn3_skip"):
+        elif name.rpartition(".")[2] in ("bn3", "bn3_skip"):
+            assert isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d)
             nn.init.constant_(module.weight, _RESIDUAL_SCALE)

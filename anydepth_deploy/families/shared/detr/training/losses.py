@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anydepth_deploy.families.detr.training.forward import Outputs
-from anydepth_deploy.families.detr.training.matcher import Matches, match
 from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy, generalized_iou
+from anydepth_deploy.families.shared.detr.training.forward import Outputs
+from anydepth_deploy.families.shared.detr.training.matcher import Matches, match
 from anydepth_deploy.families.shared.recipe import Terms
 from anydepth_deploy.families.shared.targets import Targets
 
@@ -100,7 +100,7 @@ def distillation_loss(student: Outputs, teacher: Outputs, targets: Targets) -> T
 
 
 def varifocal_loss(
-    logits: Tensor, boxes: Tensor, matches: Matches, targets: Targets, count: int
+    logits: Tensor, boxes: Tensor, matches: Matches, targets: Targets, count: float
 ) -> Tensor:
     """Varifocal loss (Zhang et al., 2021): a matched query's score should equal its IoU.
 
@@ -121,7 +121,7 @@ def varifocal_loss(
     return loss / count
 
 
-def box_losses(found: Tensor, wanted: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def box_losses(found: Tensor, wanted: Tensor, count: float) -> tuple[Tensor, Tensor]:
     """L1 distance and ``1 - GIoU`` of matched boxes [M, 4] (cx, cy, w, h), over ``count``."""
     l1 = (found - wanted).abs().sum() / count
     giou = (1 - generalized_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted))).sum() / count
@@ -129,7 +129,7 @@ def box_losses(found: Tensor, wanted: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def _against_objects(
-    logits: Tensor, boxes: Tensor, matches: Matches, targets: Targets, count: int
+    logits: Tensor, boxes: Tensor, matches: Matches, targets: Targets, count: float
 ) -> Terms:
     l1, giou = box_losses(
         boxes[matches.picture, matches.query],

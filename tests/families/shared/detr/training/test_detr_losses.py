@@ -12,20 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.errors import UsageError
-from anydepth_deploy.families.detr.training.forward import Outputs
-from anydepth_deploy.families.detr.training.losses import (
-    box_losses,
-    detection_loss,
-    distillation_loss,
-    varifocal_loss,
-)
-from anydepth_deploy.families.detr.training.matcher import Matches, match, match_costs
 from anydepth_deploy.families.shared.boxes import (
     box_iou,
     cxcywh_to_xyxy,
     generalized_iou,
     xyxy_to_cxcywh,
 )
+from anydepth_deploy.families.shared.detr.training.forward import Outputs
+from anydepth_deploy.families.shared.detr.training.losses import (
+    box_losses,
+    detection_loss,
+    distillation_loss,
+    varifocal_loss,
+)
+from anydepth_deploy.families.shared.detr.training.matcher import Matches, match, match_costs
 from anydepth_deploy.families.shared.targets import Targets
 
 

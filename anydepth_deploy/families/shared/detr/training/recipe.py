@@ -1,4 +1,4 @@
-"""The two passes of AnyDepth-DETR: all decoder layers, with denoising queries in both."""
+"""The two passes of a DETR: all decoder layers, with denoising queries in both."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.detr.config import CONFIGS
-from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.detr.training.denoising import make_denoising
-from anydepth_deploy.families.detr.training.forward import Outputs, training_forward
-from anydepth_deploy.families.detr.training.losses import detection_loss, distillation_loss
-from anydepth_deploy.families.detr.training.norms import initialize, is_stored, unfreeze_norms
-from anydepth_deploy.families.shared.recipe import Terms, TrainSettings, network_size
+from anydepth_deploy.families.shared.detr.model import DetrModel
+from anydepth_deploy.families.shared.detr.training.denoising import make_denoising
+from anydepth_deploy.families.shared.detr.training.forward import Outputs, training_forward
+from anydepth_deploy.families.shared.detr.training.losses import detection_loss, distillation_loss
+from anydepth_deploy.families.shared.detr.training.norms import unfreeze_norms
+from anydepth_deploy.families.shared.recipe import RecipeSettings, Terms
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
 
 __all__ = ["DetrRecipe"]
@@ -21,31 +21,24 @@ __all__ = ["DetrRecipe"]
 
 @dataclass(frozen=True)
 class DetrRecipe:
-    """``model`` with trainable norms, and about how many ``denoising`` queries each pass gets
-    (0 for none)."""
+    """``model``, about how many ``denoising`` queries each pass gets (0 for none), and the norms
+    that learn here and that a checkpoint holds ``frozen``."""
 
-    model: AnyDepthDETR
+    model: DetrModel
     denoising: int = 0
+    frozen: frozenset[str] = frozenset()
 
     @classmethod
-    def from_settings(cls, settings: TrainSettings) -> DetrRecipe:
-        """A fresh model to train from scratch, the same for the same seed: backbone norms
-        trainable, channels last in memory.
-
-        Raises :class:`UsageError` for an unknown model name.
-        """
-        size = network_size(settings, CONFIGS)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            model = AnyDepthDETR(size)
-            unfreeze_norms(model.backbone)
-            initialize(model)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model, settings.denoising)
+    def of(cls, model: AnyDepthModel, settings: RecipeSettings) -> DetrRecipe:
+        """The recipe of ``model``, whose frozen norms it turns into such that learn."""
+        assert isinstance(model, DetrModel)
+        return cls(model, settings.denoising, frozenset(unfreeze_norms(model)))
 
     def stores(self, name: str) -> bool:
-        """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
-        return is_stored(name)
+        """All but the counters of norms that a checkpoint holds frozen. They are of no use here
+        either, as the momentum of running statistics is fixed."""
+        norm, _, entry = name.rpartition(".")
+        return entry != "num_batches_tracked" or norm not in self.frozen
 
     def super_pass(
         self, images: Tensor, targets: Targets, generator: torch.Generator | None

@@ -7,26 +7,27 @@ import torch
 from torch import nn
 
 from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.detr.training.denoising import (
+from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy
+from anydepth_deploy.families.shared.detr.training.denoising import (
     Denoising,
     attention_mask,
     make_denoising,
 )
-from anydepth_deploy.families.detr.training.forward import training_forward
-from anydepth_deploy.families.detr.training.losses import detection_loss, distillation_loss
-from anydepth_deploy.families.detr.training.recipe import DetrRecipe
-from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy
+from anydepth_deploy.families.shared.detr.training.forward import training_forward
+from anydepth_deploy.families.shared.detr.training.losses import detection_loss, distillation_loss
 from anydepth_deploy.families.shared.recipe import total
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import render_many
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.loop import make_recipe
 from anydepth_deploy.train.step import accumulate_gradients
 
 
 @pytest.fixture(scope="module")
 def model() -> AnyDepthDETR:
-    model = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64)).model
+    model = make_recipe(TrainConfig.for_family(input_size=64)).model
+    assert isinstance(model, AnyDepthDETR)
     model.eval()
     return model
 
@@ -138,7 +139,8 @@ def test_every_layer_computes_what_the_network_computes_there(
 
 
 def test_gradients_of_the_two_passes_add_up(pictures: TrainingPictures) -> None:
-    recipe = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64, denoising=0))
+    recipe = make_recipe(TrainConfig.for_family(input_size=64, denoising=0))
+    assert isinstance(recipe.model, AnyDepthDETR)
     model = recipe.model
     model.eval()  # so that the first pass does not move statistics that the second one uses
     images, targets = pictures.batch(torch.arange(4))
@@ -173,7 +175,8 @@ def test_gradients_of_the_two_passes_add_up(pictures: TrainingPictures) -> None:
 
 
 def test_statistics_of_both_norm_sets_are_trained(pictures: TrainingPictures) -> None:
-    recipe = DetrRecipe.from_settings(TrainConfig.for_family(input_size=64, denoising=0))
+    recipe = make_recipe(TrainConfig.for_family(input_size=64, denoising=0))
+    assert isinstance(recipe.model, AnyDepthDETR)
     model = recipe.model
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

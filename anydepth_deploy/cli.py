@@ -72,7 +72,7 @@ COMMANDS = (
         "Merge results of several devices and runtimes into a table and pictures, or compare two.",
     ),
     Row("predict", "predict", "Detect objects at a chosen depth and draw them."),
-    Row("train", "train", "Train a tiny network on generated shapes by self-distillation."),
+    Row("train", "train", "Train an any-depth detector, from a checkpoint and pictures of yours or from nothing."),
     Row(
         "shapes",
         "shapes",

@@ -18,6 +18,7 @@ direction, and cuts what is too long, and so does the log of this package.
     │   └── PrecisionError          nor in this precision, by this TensorRT for this device
     ├── DeviceError                 no GPU, not enough of its memory, or a call that failed on it
     ├── ResultError                 a result of bench that cannot be read, written or compared
+    ├── DivergedError               a network that no longer learns: its loss is no number
     └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
 
@@ -40,6 +41,7 @@ __all__ = [
     "CheckpointError",
     "DepthError",
     "DeviceError",
+    "DivergedError",
     "ExportError",
     "ImageError",
     "InputError",
@@ -134,6 +136,10 @@ class CheckpointError(AnyDepthError):
 
 class ImageError(AnyDepthError):
     """A picture, or a set of annotated pictures, that cannot be used."""
+
+
+class DivergedError(AnyDepthError):
+    """A network that no longer learns: its loss is not a number."""
 
 
 class InputError(AnyDepthError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +16,13 @@ from numpy.typing import NDArray
 from anydepth_deploy.annotations.boxes import check_areas, check_boxes, check_pictures
 from anydepth_deploy.annotations.categories import Matching, match_classes
 from anydepth_deploy.annotations.findings import Finding
+from anydepth_deploy.annotations.scoring import coco_class, coco_stats
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import file_sha256, utc_now, write_or_refuse
-from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten
+from anydepth_deploy.errors import ImageError, UsageError, shorten
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.annotated import find_annotated
@@ -166,7 +165,7 @@ def evaluate(
     Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
     and categories do not fit, and what sessions raise.
     """
-    coco = _coco_class()
+    coco = coco_class()
     if batch < 1:
         raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
     matching = data.mapping(bundle.classes, by_rank=match_by_rank)
@@ -310,39 +309,6 @@ def _score(
     return Accuracy(
         precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
     )
-
-
-def coco_stats(
-    content: dict[str, Any], results: Sequence[NDArray[np.float64]], coco: Any = None
-) -> list[float]:
-    """COCO's twelve figures, each 0 to 1, or -1 where there is nothing to measure.
-
-    ``results``: arrays [K, 7] of image id, x, y, width, height, score, category id. ``coco``: the
-    class of faster-coco-eval, if it was imported already. Raises :class:`MissingExtraError`.
-    """
-    coco = coco or _coco_class()
-    from faster_coco_eval import COCOeval_faster
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco(content)
-        detections = truth.loadRes(np.concatenate(results))
-        evaluation = COCOeval_faster(truth, detections, "bbox", print_function=_silent)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) for value in evaluation.stats]
-
-
-def _silent(*_: object, **__: object) -> None:
-    return None
-
-
-def _coco_class() -> Any:
-    try:
-        from faster_coco_eval import COCO
-    except ImportError:
-        raise MissingExtraError("faster-coco-eval", "eval", "average precision") from None
-    return COCO
 
 
 FIELDS: dict[str, dict[str, type]] = {

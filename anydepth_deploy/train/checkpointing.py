@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anydepth_deploy.documents import write_or_refuse
 from anydepth_deploy.errors import CheckpointError, shorten
-from anydepth_deploy.families.shared.recipe import Recipe
 from anydepth_deploy.reading.regular import open_regular
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
+from anydepth_deploy.train.start import TRAINED_NORMS, Start
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
-__all__ = ["Done", "load_partial", "save_checkpoint", "save_partial"]
+__all__ = [
+    "Best",
+    "Done",
+    "State",
+    "load_partial",
+    "save_checkpoint",
+    "save_partial",
+    "stored_settings",
+]
 
-# Settings that may differ between the two parts of an interrupted run.
-_FREE = frozenset({"output", "threads", "processes", "save_every", "ema_only"})
+_FREE = frozenset(
+    {
+        "output", "threads", "processes", "save_every", "ema_only", "workers", "device",
+        "data", "images", "val_data", "val_images", "initial", "teacher", "evaluate_every",
+    }
+)  # fmt: skip
+"""Settings that may differ between the two parts of an interrupted run: files may have moved."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best measurement so far: its score, the step after which it was, and average precision
+    by depth, in percent."""
+
+    score: float
+    step: int
+    accuracy: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -32,95 +55,154 @@ class Done:
     """What of a run is done, besides what its weights hold.
 
     ``seconds``: that ``step`` steps took. ``losses``: the last steps' totals, super's and base's;
-    none in files of versions that did not keep them.
+    none in files of versions that did not keep them. ``skipped``: pictures that could not be read.
+    ``addition``: state of what the run adds to the losses.
     """
 
     step: int = 0
     seconds: float = 0.0
     losses: tuple[tuple[float, float], ...] = ()
+    best: Best | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    addition: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(
-    path: Path,
-    config: TrainConfig,
-    recipe: Recipe[Any],
-    ema: Ema,
-    *,
-    epoch: int,
-    class_names: Sequence[str],
-    figures: dict[str, float],
-) -> None:
-    """Write a finished run: plain types and tensors only, so it loads with weights_only.
+@dataclass(frozen=True)
+class State:
+    """All that a run changes, and what its files say of it.
+
+    ``pictures``: how many an epoch has; ``scaler``: of half precision.
+    """
+
+    config: TrainConfig
+    start: Start
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    class_names: Sequence[str]
+    pictures: int
+
+    def stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of ``state`` a checkpoint holds, in plain memory order: channels last is a matter of
+        this run only."""
+        found = stored_state(state, self.start.recipe.stores)
+        return {name: value.cpu().contiguous() for name, value in found.items()}
+
+
+def save_checkpoint(path: Path, state: State, *, step: int, figures: Mapping[str, Any]) -> None:
+    """Write the averaged weights: plain types and tensors only, so it loads with weights_only.
 
     Entries: ``ema`` (``module``, ``updates``), ``model`` unless the configuration leaves it
-    out, ``last_epoch``, ``class_names``, ``input_size`` (height, width) and ``train`` (settings,
-    the call that repeats the run, versions, figures). Written to a temporary file and renamed.
+    out, ``last_epoch``, ``class_names``, ``input_size`` (height, width), ``network`` (what no key
+    reveals) and ``train`` (settings, the call that repeats the run, versions, figures). Raises
+    :class:`CheckpointError` where there is no room; what was there before is whole.
     """
-    content = _content(config, recipe, ema, epoch=epoch, class_names=class_names, figures=figures)
-    if not config.ema_only:
-        content["model"] = _dense(stored_state(recipe.model.state_dict(), recipe.stores))
+    content = _content(state, step, figures)
+    if not state.config.ema_only:
+        content["model"] = state.stored(state.start.model.state_dict())
     _write(path, content)
 
 
-def save_partial(
-    config: TrainConfig,
-    recipe: Recipe[Any],
-    ema: Ema,
-    optimizer: torch.optim.Optimizer,
-    done: Done,
-    *,
-    epoch: int,
-    class_names: Sequence[str],
-) -> None:
-    """Write an unfinished run to ``config.partial``.
+def save_partial(state: State, done: Done, figures: Mapping[str, Any]) -> None:
+    """Write an unfinished run to ``config.partial``. Raises as :func:`save_checkpoint`.
 
     The file is a checkpoint itself, so its average can be evaluated as it is. Randomness is
     drawn from (seed, step), hence there is none to store.
     """
-    figures = {"steps": float(done.step), "seconds": done.seconds}
-    content = _content(config, recipe, ema, epoch=epoch, class_names=class_names, figures=figures)
-    content["model"] = _dense(stored_state(recipe.model.state_dict(), recipe.stores))
-    content["optimizer"] = optimizer.state_dict()
+    content = _content(state, done.step, {"steps": float(done.step), **figures})
+    content["model"] = state.stored(state.start.model.state_dict())
+    content["optimizer"] = state.optimizer.state_dict()
+    content["scaler"] = state.scaler.state_dict()
+    content["pictures"] = state.pictures
     content["step"] = done.step
     content["seconds"] = done.seconds
     content["losses"] = [list(pair) for pair in done.losses]
-    _write(config.partial, content)
+    content["skipped"] = dict(done.skipped)
+    content["addition"] = dict(done.addition)
+    if done.best is not None:
+        best = done.best
+        content["best"] = {
+            "score": best.score, "step": best.step, "accuracy": dict(best.accuracy)
+        }  # fmt: skip
+    _write(state.config.partial, content)
 
 
-def load_partial(
-    config: TrainConfig, recipe: Recipe[Any], ema: Ema, optimizer: torch.optim.Optimizer
-) -> Done:
+def stored_settings(path: Path) -> dict[str, Any]:
+    """The settings of the unfinished run at ``path``. Raises :class:`CheckpointError`."""
+    settings = _read(path)["train"]["settings"]
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} names no settings of its run: train without --resume")
+    return {**settings, "input_size": tuple(settings.get("input_size", ()))}
+
+
+def load_partial(state: State) -> Done:
     """Continue an unfinished run: fill model, average and optimiser from ``config.partial``, and
     return what is done.
 
-    Raises :class:`CheckpointError` if the file is missing, unreadable, or of other settings.
+    Raises :class:`CheckpointError` if the file is missing, unreadable, of other settings or of
+    other data.
     """
-    path = config.partial
-    try:
-        with open_regular(path) as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        found, wanted = content["train"]["settings"], _settings(config)
+    path = state.config.partial
+    content = _read(path)
+    with _readable(path):
+        found, wanted = content["train"]["settings"], asdict(state.config)
         changed = [
-            f"{name} ({found.get(name)!r}, now {value!r})"
+            f"{name} ({_plain(found.get(name))!r}, now {_plain(value)!r})"
             for name, value in wanted.items()
-            if name not in _FREE and found.get(name) != value
+            if name not in _FREE and _plain(found.get(name)) != _plain(value)
         ]
         if changed:
             raise CheckpointError(
                 f"{path} was started with other settings: {shorten(changed)}; use those, or "
                 "delete the file to start anew"
             )
-        load_stored_state(recipe.model, content["model"], recipe.stores)
+        before = content.get("pictures", state.pictures), list(content["class_names"])
+        if before != (state.pictures, list(state.class_names)):
+            raise CheckpointError(
+                f"{path} was started with other data: {before[0]} pictures of the classes "
+                f"{shorten(before[1])}, found {state.pictures} of {shorten(state.class_names)}; "
+                "use those, or delete the file to start anew"
+            )
+        model = state.start.model
+        load_stored_state(model, content["model"], state.start.recipe.stores)
         averages = content["ema"]
-        ema.load(averages["module"], int(averages["updates"]))
-        optimizer.load_state_dict(content["optimizer"])
+        state.ema.load(averages["module"], int(averages["updates"]))
+        state.optimizer.load_state_dict(content["optimizer"])
+        if scaler := content.get("scaler"):
+            state.scaler.load_state_dict(scaler)
         losses = tuple((float(one), float(other)) for one, other in content.get("losses", ()))
-        return Done(int(content["step"]), float(content["seconds"]), losses)
+        best = content.get("best")
+        return Done(
+            int(content["step"]),
+            float(content["seconds"]),
+            losses,
+            None if best is None else Best(**best),
+            dict(content.get("skipped", {})),
+            dict(content.get("addition", {})),
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with _readable(path), open_regular(path) as file:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            content["train"]["settings"], content["class_names"]
+            return content
     except FileNotFoundError as error:
         raise CheckpointError(
             f"there is no unfinished run at {path}: train without --resume"
         ) from error
-    except CheckpointError:
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CheckpointError, FileNotFoundError):
         raise
     except Exception as error:
         raise CheckpointError(
@@ -130,51 +212,57 @@ def load_partial(
         ) from error
 
 
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return asdict(config)
-
-
-def _content(
-    config: TrainConfig,
-    recipe: Recipe[Any],
-    ema: Ema,
-    *,
-    epoch: int,
-    class_names: Sequence[str],
-    figures: dict[str, float],
-) -> dict[str, Any]:
+def _content(state: State, step: int, figures: Mapping[str, Any]) -> dict[str, Any]:
+    config, start = state.config, state.start
+    remember = start.family.remember
     return {
-        "ema": {
-            "module": _dense(stored_state(ema.state, recipe.stores)),
-            "updates": ema.updates,
-        },
-        "last_epoch": epoch,
-        "class_names": list(class_names),
-        "input_size": [config.input_size, config.input_size],
+        "ema": {"module": state.stored(state.ema.state), "updates": state.ema.updates},
+        "last_epoch": step * config.batch // state.pictures,
+        "class_names": list(state.class_names),
+        "input_size": list(config.input_size),
+        "network": {} if remember is None else dict(remember(start.model.config)),
+        TRAINED_NORMS: start.train_norms,
         "train": {
-            "settings": _settings(config),
+            "settings": asdict(config),
             "call": f"train({config!r})",
             "versions": {
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
                 "numpy": np.__version__,
             },
-            "figures": figures,
+            "figures": dict(figures),
         },
     }
 
 
-def _dense(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same values in plain memory order: channels last is a matter of this run only."""
-    return {name: value.cpu().contiguous() for name, value in state.items()}
+class _Watched:
+    """A file that remembers what went wrong: torch says only that something did."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    watched = _Watched(file)
+    try:
+        torch.save(content, watched)  # type: ignore[arg-type]
+    except Exception:
+        if watched.error is not None:
+            raise watched.error from None
+        raise
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(content, temporary)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    write_or_refuse(path, lambda file: _save(content, file), "checkpoint", CheckpointError)

@@ -108,9 +108,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=_generator(seed, 0, epoch))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Randomness of one step. It depends on nothing before, so a run resumes exactly."""
-    return _generator(seed, 1, step)
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """Randomness of one step in the process ``rank``. It depends on nothing before, so a run
+    resumes exactly."""
+    return _generator(seed, 1, step, *([rank] if rank else []))
 
 
 def _generator(*entropy: int) -> torch.Generator:

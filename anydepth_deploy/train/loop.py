@@ -1,10 +1,13 @@
-"""A whole training run: pictures, model, steps, files."""
+"""A whole training run: pictures, network, steps, measurements, files."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,52 +15,47 @@ from typing import Any
 import torch
 from torch import nn
 
-from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import CheckpointError, UsageError, missing_extra
-from anydepth_deploy.families.registry import find_family, find_training
-from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
+from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError, shorten
 from anydepth_deploy.families.shared.usual_state import usual_state
-from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
-from anydepth_deploy.train.checkpointing import Done, load_partial, save_checkpoint, save_partial
+from anydepth_deploy.train.checkpointing import (
+    Best,
+    Done,
+    State,
+    load_partial,
+    save_checkpoint,
+    save_partial,
+)
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
-from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
+from anydepth_deploy.train.data import TrainingPictures
 from anydepth_deploy.train.ema import Ema
+from anydepth_deploy.train.processes import Processes, device_for, joined
+from anydepth_deploy.train.records import Records
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
-from anydepth_deploy.train.step import StepLosses, training_step
-from anydepth_deploy.train.weights import load_stored_state
+from anydepth_deploy.train.source import ShapesSource, Source, Step
+from anydepth_deploy.train.start import Start, open_start
+from anydepth_deploy.train.step import StepLosses, Stepper
+from anydepth_deploy.train.validation import Validation, best_score
 
-__all__ = ["make_recipe", "train"]
+__all__ = ["StoppedTraining", "make_recipe", "train"]
+
+USUAL_DECAY, SHORTEST = 0.9999, 10.0
+"""Of the average: the authors' decay in long runs; in short ones the average is that of the last
+tenth of a hundredth of the steps, as in those of the tiny networks."""
 
 
-@usual_state()
-def make_recipe(config: TrainConfig) -> Recipe[Any]:
-    """The recipe of the configuration's family, with a fresh model, the same for the same seed,
-    channels last in memory.
+class StoppedTraining(KeyboardInterrupt):
+    """A run that was interrupted, after its state was written to ``path``."""
 
-    Raises :class:`UsageError` for an unknown family or model name, and :class:`MissingExtraError`
-    for a package that the family needs to train and that is not installed.
-    """
-    family, training = find_family(config.family), find_training(config.family)
-    if config.model not in family.sizes:
-        raise UsageError(
-            f"unknown model {config.model!r}: choose one of {', '.join(sorted(family.sizes))}"
-        )
-    size = replace(
-        family.sizes[config.model],
-        classes=config.classes,
-        input_size=(config.input_size, config.input_size),
-    )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            model = family.build(size)
-            training.initialise(model)
-        recipe = training.recipe(model, RecipeSettings(denoising=config.denoising))
-    except ModuleNotFoundError as error:
-        raise (missing_extra(error, "training", extra="train") or error) from error
-    recipe.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return recipe
+    def __init__(self, step: int, path: Path) -> None:
+        super().__init__(f"stopped after step {step}; {path} holds it: --resume goes on")
+        self.step, self.path = step, path
+
+
+def make_recipe(config: TrainConfig) -> Any:
+    """The recipe of the configuration's network, from nothing, for generated shapes; see
+    :func:`~anydepth_deploy.train.start.open_start`."""
+    return open_start(config, ShapesSource.class_names).recipe
 
 
 @usual_state()
@@ -68,162 +66,306 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     pictures: TrainingPictures | None = None,
 ) -> TrainResult:
-    """Train a model on generated shapes and write its checkpoint.
+    """Train a network and write its checkpoint.
 
     The same settings give the same weights on the same machine. ``resume``: continue the unfinished
     run at ``config.partial``. ``progress``: called after every step. ``pictures``: train on these
-    instead of generating them.
+    instead of generating them. In every process that torchrun started, this is to be called with
+    the same arguments; the files are the first one's.
 
     Raises :class:`UsageError` for settings that no run can use, and :class:`CheckpointError` if
-    ``resume`` is set and the unfinished run is missing or does not fit, if ``config.initial`` is
-    of another network, or, before any work, if ``config.output`` cannot be written.
+    ``resume`` is set and the unfinished run is missing or does not fit, if ``config.initial``
+    cannot be started from, or, before any work, if ``config.output`` cannot be written;
+    :class:`ImageError` for data that cannot be used, :class:`DivergedError` when losses are no
+    longer numbers. Ctrl-C and SIGTERM end a run with :class:`StoppedTraining`, once its state is
+    written.
     """
-    try_to_write(Path(config.output), "checkpoint", CheckpointError)
+    device = device_for(config.device)
     before = torch.get_num_threads()
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     try:
-        return _train(config, resume, progress, pictures)
+        with joined(device) as processes:
+            if processes.is_main:
+                _check_output(config, resume)
+            parts = config.accumulate * processes.world
+            if config.batch % parts:
+                raise UsageError(
+                    f"a batch of {config.batch} cannot be shared by {processes.world} processes in "
+                    f"{config.accumulate} parts each: choose a multiple of {parts}"
+                )
+            source = _open_source(config, processes, device, pictures)
+            try:
+                return _Run(config, device, processes, source).run(resume, progress)
+            finally:
+                source.close()
     finally:
         torch.set_num_threads(before)
 
 
-def _train(
-    config: TrainConfig,
-    resume: bool,
-    progress: Callable[[Progress], None] | None,
-    pictures: TrainingPictures | None,
-) -> TrainResult:
-    recipe = make_recipe(config)
-    model = recipe.model
-    if config.initial:
-        _load_initial(config, recipe)
-    model.train()
-    ema = Ema(model, decay=config.ema_decay, warmup=config.ema_warmup)
-    optimizer = _optimizer(config, model)
-    earlier = load_partial(config, recipe, ema, optimizer) if resume else Done()
-    if pictures is None:
-        drawn = render_many(
-            config.pictures,
-            config.data_seed,
-            "train",
-            size=config.input_size,
-            processes=config.processes,
+def _check_output(config: TrainConfig, resume: bool) -> None:
+    try_to_write(config.checkpoint, "checkpoint", CheckpointError)
+    if config.is_folder and not resume and config.checkpoint.exists():
+        raise UsageError(
+            f"{config.output} holds a run already: --resume goes on with it, or name another "
+            "folder with --out"
         )
-        pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
-    order = _Order(len(pictures), config)
-    clock = _Clock(config, earlier.step, earlier.seconds)
-    recent = _Recent(earlier.losses)
-    while not clock.finished:
-        step, fraction = clock.step, clock.fraction
-        factor = learning_rate_factor(step, fraction, warmup=config.warmup, final=config.final_rate)
+
+
+def _open_source(
+    config: TrainConfig,
+    processes: Processes,
+    device: torch.device,
+    pictures: TrainingPictures | None,
+) -> Source:
+    return ShapesSource(config, processes, pictures)
+
+
+class _Run:
+    """One run, in this process."""
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device, processes: Processes, source: Source
+    ) -> None:
+        self.config, self.device, self.processes, self.source = config, device, processes, source
+        self.start: Start = open_start(config, source.class_names, processes)
+        self.model = self.start.model.to(device)
+        if processes.world > 1 and device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        self.model.train()
+        self.steps = config.steps
+        if config.epochs is not None:
+            self.steps = -(-config.epochs * source.pictures // config.batch)
+        self.validation: Validation | None = None
+        self.records: Records | None = None
+
+    def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> TrainResult:
+        config, source = self.config, self.source
+        stepper = Stepper(
+            self.start.recipe,
+            self.processes,
+            static=config.static,
+            precision=config.precision,
+        )
+        decay, warmup = self._averaging()
+        ema = Ema(self.model, decay=decay, warmup=warmup)
+        optimizer = _optimizer(config, self.model)
+        self.state = State(
+            config,
+            self.start,
+            ema,
+            optimizer,
+            stepper.scaler,
+            source.class_names,
+            source.pictures,
+        )
+        done = load_partial(self.state) if resume else Done()
+        self.best, skipped = done.best, dict(done.skipped)
+        if config.is_folder and self.processes.is_main:
+            self.records = Records(config, source.class_names, done.step)
+        clock = _Clock(config, self.steps, done.step, done.seconds)
+        recent = _Recent(done.losses)
+        waited = 0.0
+        report: Progress | None = None
+        with _stopping() as stop:
+            for step in source.steps(done.step):
+                if clock.finished:
+                    break
+                waited += sum(batch.waited for batch in step.batches)
+                rate = self._set_rate(optimizer, clock)
+                losses = self._step(stepper, optimizer, ema, step, clock, stop.asked)
+                clock.advance()
+                recent.add(losses)
+                report = _report(self.steps, clock, rate, losses, waited)
+                skipped |= source.skipped
+                done = Done(clock.step, clock.seconds, recent.losses, self.best, skipped)
+                if self.records is not None:
+                    self.records.add(report)
+                done, report = self._after(done, report, clock)
+                if progress is not None:
+                    progress(report)
+                if losses.stopping and not clock.finished:
+                    self._save(done)
+                    raise StoppedTraining(clock.step, config.partial)
+        return self._finish(done, recent, clock, skipped)
+
+    def _averaging(self) -> tuple[float, float]:
+        """Decay and warm-up of the average, where the settings leave them to the length."""
+        config = self.config
+        steps = 5000 if config.minutes is not None else self.steps
+        decay, warmup = config.ema_decay, config.ema_warmup
+        if decay is None:
+            decay = min(USUAL_DECAY, max(0.0, 1 - SHORTEST / steps))
+        return decay, max(1.0, steps / 50) if warmup is None else warmup
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer, clock: _Clock) -> float:
+        config = self.config
+        warmup = min(config.warmup, max(1, self.steps // 10))
+        factor = learning_rate_factor(
+            clock.step, clock.fraction, warmup=warmup, final=config.final_rate
+        )
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        generator = step_generator(config.seed, step)
-        images, targets = pictures.batch(order.indices(step), generator)
-        losses = training_step(
-            recipe,
-            optimizer,
-            ema,
-            images,
-            targets,
-            distill=fraction >= config.ground_truth_share,
-            clip=config.clip,
-            generator=generator,
-        )
-        clock.advance()
-        report = _report(config, clock, config.learning_rate * factor, losses)
-        recent.add(report)
-        if progress is not None:
-            progress(report)
-        if config.save_every and clock.step % config.save_every == 0 and not clock.finished:
-            save_partial(
-                config,
-                recipe,
-                ema,
+        return config.learning_rate * factor
+
+    def _step(
+        self,
+        stepper: Stepper,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema,
+        step: Step,
+        clock: _Clock,
+        stop: bool,
+    ) -> StepLosses:
+        """Raises :class:`DivergedError`, which names the pictures; nothing is updated then."""
+        config = self.config
+        pairs = [
+            (batch.images.to(self.device, non_blocking=True), batch.targets.to(self.device))
+            for batch in step.batches
+        ]
+        try:
+            losses = stepper.step(
                 optimizer,
-                Done(clock.step, clock.seconds, recent.losses),
-                epoch=order.epoch(clock.step),
-                class_names=CLASS_NAMES,
+                ema,
+                pairs,
+                distill=clock.fraction >= config.ground_truth_share,
+                clip=config.clip,
+                generator=step.generator,
+                stop=stop,
             )
-    result = TrainResult(
-        checkpoint=Path(config.output),
-        steps=clock.step,
-        seconds=clock.seconds,
-        pictures_per_second=clock.pictures_per_second,
-        super_loss=recent.super_loss,
-        base_loss=recent.base_loss,
-    )
-    save_checkpoint(
-        result.checkpoint,
-        config,
-        recipe,
-        ema,
-        epoch=order.epoch(clock.step),
-        class_names=CLASS_NAMES,
-        figures={
-            "steps": float(result.steps),
-            "seconds": result.seconds,
-            "pictures_per_second": result.pictures_per_second,
-            "super_loss": result.super_loss,
-            "base_loss": result.base_loss,
-        },
-    )
-    config.partial.unlink(missing_ok=True)
-    return result
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._where(step, clock)}") from error
+        if not losses.is_finite:
+            wrong = [
+                name
+                for terms in (losses.super_terms, losses.base_terms)
+                for name, term in terms.items()
+                if not bool(term.isfinite())
+            ]
+            raise DivergedError(
+                f"the loss is no number any more ({shorten(wrong) or 'in another process'}); "
+                f"{self._where(step, clock)}"
+            )
+        return losses
 
-
-def _load_initial(config: TrainConfig, recipe: Recipe[Any]) -> None:
-    """Start from ``config.initial``. Raises :class:`CheckpointError` where it is of another
-    network."""
-    found = read_checkpoint(config.initial)
-    wanted: Any = getattr(recipe.model, "config", found.config)
-    one, other = (
-        f"{family} {network.name} with {network.classes} classes"
-        for family, network in ((found.family.name, found.config), (config.family, wanted))
-    )
-    if one != other:
-        raise CheckpointError(
-            f"checkpoint {config.initial} is of {one}, this run trains {other}: name one of the "
-            "same network, or leave --initial out"
+    def _where(self, step: Step, clock: _Clock) -> str:
+        """When it was, with which pictures, and what to do."""
+        names = [name for batch in step.batches for name in batch.names]
+        pictures = f", pictures {shorten(names)}" if names else ""
+        kept = self.config.partial
+        saved = f"{kept} holds the run before it" if kept.exists() else "nothing was saved yet"
+        return (
+            f"at step {clock.step + 1}{pictures}; {saved}: look at these pictures and their boxes, "
+            "or lower --learning-rate"
         )
+
+    def _after(self, done: Done, report: Progress, clock: _Clock) -> tuple[Done, Progress]:
+        """What follows a step: measure and write, where it ends an epoch or is the last."""
+        config, count = self.config, self.source.pictures
+        epoch, before = (number * config.batch // count for number in (clock.step, clock.step - 1))
+        ended = epoch > before or clock.finished
+        due = config.save_every and clock.step % config.save_every == 0
+        if ended and (epoch % config.evaluate_every == 0 or clock.finished):
+            if self.validation is not None:
+                done, report = self._measure(done, report, epoch)
+                due = True
+            if self.records is not None:
+                found = report.accuracy or {}
+                examples = [] if self.validation is None else self.validation.examples
+                self.records.epoch(epoch, report, found, examples)
+                due = True
+        if due and not clock.finished:
+            self._save(done)
+        return done, report
+
+    def _measure(self, done: Done, report: Progress, epoch: int) -> tuple[Done, Progress]:
+        assert self.validation is not None
+        ema = self.state.ema
+        self.processes.share(ema.state)
+        accuracy = self.validation.run(self.state.stored(ema.state))
+        report = replace(report, accuracy=accuracy)
+        score = best_score(accuracy, 0.0 if self.config.static else self.config.base_weight)
+        if self.best is None or score > self.best.score:
+            self.best = Best(score, done.step, accuracy)
+            if self.config.is_folder and self.processes.is_main:
+                path = Path(self.config.output) / "best.pth"
+                figures = {"steps": float(done.step), "score": score, "ap": dict(accuracy)}
+                save_checkpoint(path, self.state, step=done.step, figures=figures)
+        return replace(done, best=self.best), report
+
+    def _save(self, done: Done) -> None:
+        if self.processes.is_main:
+            save_partial(self.state, done, {"seconds": done.seconds})
+
+    def _finish(
+        self, done: Done, recent: _Recent, clock: _Clock, skipped: Mapping[str, str]
+    ) -> TrainResult:
+        config, best = self.config, self.best
+        kept = config.is_folder and best is not None
+        result = TrainResult(
+            checkpoint=Path(config.output) / "best.pth" if kept else config.checkpoint,
+            steps=clock.step,
+            seconds=clock.seconds,
+            pictures_per_second=clock.pictures_per_second,
+            super_loss=recent.super_loss,
+            base_loss=recent.base_loss,
+            accuracy={} if best is None else best.accuracy,
+            skipped=skipped,
+            notes=(*self.start.notes, *self.source.notes),
+        )
+        if self.processes.is_main:
+            figures: dict[str, Any] = {
+                "steps": float(result.steps),
+                "seconds": result.seconds,
+                "pictures_per_second": result.pictures_per_second,
+                "super_loss": result.super_loss,
+                "base_loss": result.base_loss,
+            }
+            if result.accuracy:
+                figures["ap"] = dict(result.accuracy)
+            if config.is_folder:
+                save_partial(self.state, done, figures)
+            else:
+                save_checkpoint(config.checkpoint, self.state, step=clock.step, figures=figures)
+                config.partial.unlink(missing_ok=True)
+        if self.records is not None:
+            self.records.close()
+        self.processes.wait()
+        return result
+
+
+class _Stop:
+    """Whether somebody asked for the end."""
+
+    asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.asked:  # a second time: at once
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[_Stop]:
+    """Take Ctrl-C and SIGTERM as a wish to end after this step; in threads they are not ours."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        load_stored_state(recipe.model, found.state, recipe.stores)
-    except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {config.initial}: {error}") from None
-
-
-class _Order:
-    """Which pictures a step sees: a new random order every epoch, a function of the step."""
-
-    def __init__(self, count: int, config: TrainConfig) -> None:
-        self.count = count
-        self.batch = config.batch
-        self.seed = config.seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def indices(self, step: int) -> torch.Tensor:
-        """Int64 [batch]; a batch may reach into the next epoch."""
-        places = range(step * self.batch, (step + 1) * self.batch)
-        return torch.stack([self._at(place) for place in places])
-
-    def epoch(self, step: int) -> int:
-        """The epoch that holds the first picture of a step."""
-        return step * self.batch // self.count
-
-    def _at(self, place: int) -> torch.Tensor:
-        epoch, index = divmod(place, self.count)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.count, self.seed, epoch)
-        return self._order[index]
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Clock:
     """How far a run is, in steps or in minutes."""
 
-    def __init__(self, config: TrainConfig, step: int, earlier: float) -> None:
+    def __init__(self, config: TrainConfig, steps: int, step: int, earlier: float) -> None:
         self.step = step
+        self.steps = None if config.minutes is not None else steps
         self._config = config
         self._earlier = earlier
         self._start = time.monotonic()
@@ -238,9 +380,10 @@ class _Clock:
 
     @property
     def fraction(self) -> float:
-        if self._config.minutes is not None:
+        if self.steps is None:
+            assert self._config.minutes is not None
             return min(1.0, self.seconds / (60 * self._config.minutes))
-        return min(1.0, self.step / self._config.steps)
+        return min(1.0, self.step / self.steps)
 
     @property
     def finished(self) -> bool:
@@ -258,7 +401,7 @@ class _Recent:
     def __init__(self, losses: Sequence[tuple[float, float]] = (), keep: int = 100) -> None:
         self._last = deque(losses, keep)
 
-    def add(self, report: Progress) -> None:
+    def add(self, report: StepLosses | Progress) -> None:
         self._last.append((report.super_loss, report.base_loss))
 
     @property
@@ -287,19 +430,18 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _report(
-    config: TrainConfig, clock: _Clock, learning_rate: float, losses: StepLosses
+    steps: int, clock: _Clock, learning_rate: float, losses: StepLosses, waited: float
 ) -> Progress:
-    super_terms = {name: float(term) for name, term in losses.super_terms.items()}
-    base_terms = {name: float(term) for name, term in losses.base_terms.items()}
     return Progress(
         step=clock.step,
-        steps=None if config.minutes is not None else config.steps,
+        steps=None if clock.steps is None else steps,
         fraction=clock.fraction,
         seconds=clock.seconds,
         learning_rate=learning_rate,
-        super_loss=sum(super_terms.values()),
-        base_loss=sum(base_terms.values()),
-        super_terms=super_terms,
-        base_terms=base_terms,
+        super_loss=losses.super_loss,
+        base_loss=losses.base_loss,
+        super_terms={name: float(term) for name, term in losses.super_terms.items()},
+        base_terms={name: float(term) for name, term in losses.base_terms.items()},
         pictures_per_second=clock.pictures_per_second,
+        waited=waited / max(clock.seconds, 1e-9),
     )

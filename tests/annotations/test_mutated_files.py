@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anydepth_deploy import evaluation
+from anydepth_deploy.annotations.scoring import coco_stats
 from anydepth_deploy.errors import AnyDepthError
 from anydepth_deploy.evaluation import CocoData
 
@@ -78,7 +78,7 @@ def read_and_score(path: Path) -> str:
     assert len(ids) == len(CLASSES)
     first = data.images[0]["id"]
     found = np.array([[first, 2, 3, 10, 12, 0.9, ids[0]], [first, 1, 1, 5, 5, 0.5, ids[1]]])
-    stats = evaluation.coco_stats(data.content, [found])
+    stats = coco_stats(data.content, [found])
     assert all(-1 <= value <= 1 for value in stats)
     return ""
 

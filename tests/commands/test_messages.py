@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -213,24 +212,13 @@ def test_the_demo_without_the_projects_source(run: Run, family: str) -> None:
 # --- another network to start from -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"classes": 3}, "is of anydepth-detr tiny with 3 classes"),
-        ({"family": "anydepth-yolo"}, "is of anydepth-detr tiny with 8 classes"),
-    ],
-)
-def test_training_goes_on_with_the_same_network_only(
-    run: Run, tmp_path: Path, options: dict[str, Any], told: str
-) -> None:
-    config = random_detr().config
-    network = AnyDepthDETR(config.replace(classes=options.get("classes", config.classes)))
+def test_training_goes_on_with_the_same_family_only(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "first.pth"
-    torch.save(network.state_dict(), path)
-    family = options.get("family", "anydepth-detr")
+    torch.save(AnyDepthDETR(random_detr().config).state_dict(), path)
+    family = "anydepth-yolo"
     shown = run("train", "--out", "t.pth", "--initial", path, "--family", family, "--steps", 1)
-    fails(shown, 2, f"checkpoint {path} {told}, this run trains {family} tiny with 8 classes")
-    assert "size mismatch" not in shown.err
+    told = f"checkpoint {path} is of anydepth-detr tiny, this run trains {family}"
+    fails(shown, 2, told)
     assert not Path("t.pth").exists()
 
 

@@ -225,7 +225,9 @@ def test_checkpoint_is_plain_and_fits_the_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.pth"]
     assert result.checkpoint.stat().st_size < 12e6
     content = torch.load(result.checkpoint, weights_only=True)
-    assert set(content) == {"ema", "last_epoch", "class_names", "input_size", "train"}
+    beside = {"last_epoch", "class_names", "input_size", "network", "trained_norms", "train"}
+    assert set(content) == {"ema", *beside}
+    assert content["trained_norms"] is True
     assert content["class_names"] == list(CLASS_NAMES)
     assert content["input_size"] == [64, 64]
     assert content["ema"]["updates"] == 2
@@ -340,7 +342,7 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_size": 50}, "multiple of 32"),
+        ({"input_size": 50}, "multiples of 32, found 50x50"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"minutes": 0.0}, "minutes must be positive"),
         ({"ground_truth_share": 1.5}, "within 0..1"),
@@ -371,7 +373,7 @@ def test_a_family_without_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig.for_family("anydepth-yolo")
     untrained = dataclasses.replace(registry.find_family("anydepth-yolo"), training=None)
     monkeypatch.setattr(registry, "_load", lambda entry: untrained)
-    for make in (lambda: loop.make_recipe(config), lambda: TrainConfig.for_family("anydepth-yolo")):
+    for make in (lambda: make_recipe(config), lambda: TrainConfig.for_family("anydepth-yolo")):
         with pytest.raises(UsageError, match="family 'anydepth-yolo' cannot be trained: choose"):
             make()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["Targets"]
@@ -32,6 +33,11 @@ class Targets:
     def count(self) -> float:
         """How many objects there are in the batch, at least 1: losses are divided by it."""
         return max(1.0, float(self.valid.sum()) if self.counted is None else self.counted)
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on ``device``."""
+        labels = self.labels.to(device, non_blocking=True)
+        return Targets(labels, self.boxes.to(device, non_blocking=True), self.counted)
 
     def repeat(self, times: int) -> Targets:
         """The same targets ``times`` over: [times * N, T]."""

@@ -7,12 +7,14 @@ loss before its weights; the feature term is a mean over pictures and layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.families.shared.boxes import complete_iou
-from anydepth_deploy.families.shared.recipe import Terms
+from anydepth_deploy.families.shared.recipe import Terms, itself
 from anydepth_deploy.families.yolo.training.assigner import Assignment
 from anydepth_deploy.families.yolo.training.forward import Outputs
 
@@ -24,14 +26,19 @@ GROUND_TRUTH_SHARE = 0.2  # of base's loss once super teaches; the rest is disti
 
 
 def distillation_loss(
-    student: Outputs, teacher: Outputs, ours: Assignment, theirs: Assignment
+    student: Outputs,
+    teacher: Outputs,
+    ours: Assignment,
+    theirs: Assignment,
+    average: Callable[[Tensor], Tensor] = itself,
 ) -> Terms:
     """Loss of the base pass against the super pass: ``distill_class`` over super's foreground;
     ``distill_box`` and ``distill_dfl`` over the cells that both assign to the same object;
     ``distill_features``; weighted.
 
     ``student``: outputs of the base pass; ``teacher``: of the super pass, detached. ``ours`` and
-    ``theirs``: the assignments of the student's and of the teacher's cells.
+    ``theirs``: the assignments of the student's and of the teacher's cells. ``average``: see
+    :class:`~anydepth_deploy.families.shared.recipe.RecipeSettings`.
     """
     picture, cell = theirs.foreground.nonzero(as_tuple=True)
     divergence = F.kl_div(
@@ -40,7 +47,7 @@ def distillation_loss(
         reduction="none",
         log_target=True,
     ).sum(-1) * (TEMPERATURE**2)
-    classes = _weighted_mean(divergence, theirs.score[picture, cell])
+    classes = _weighted_mean(divergence, theirs.score[picture, cell], average)
 
     common = theirs.foreground & ours.foreground & (theirs.object == ours.object)
     picture, cell = common.nonzero(as_tuple=True)
@@ -54,8 +61,8 @@ def distillation_loss(
     ).sum(-1)
     return {
         "distill_class": CLASS_WEIGHT * classes,
-        "distill_box": BOX_WEIGHT * _weighted_mean(box, weight),
-        "distill_dfl": DFL_WEIGHT * _weighted_mean(sides.mean(-1), weight),
+        "distill_box": BOX_WEIGHT * _weighted_mean(box, weight, average),
+        "distill_dfl": DFL_WEIGHT * _weighted_mean(sides.mean(-1), weight, average),
         "distill_features": FEATURE_WEIGHT * feature_loss(student.features, teacher.features),
     }
 
@@ -70,6 +77,6 @@ def feature_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Te
     return torch.stack(distances).mean()
 
 
-def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+def _weighted_mean(values: Tensor, weight: Tensor, average: Callable[[Tensor], Tensor]) -> Tensor:
     """Divided by at least 1, so that a hardly assigned batch does not weigh like a full one."""
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+    return (values * weight).sum() / average(weight.sum()).clamp(min=1.0)

@@ -9,12 +9,14 @@ scale, and the clip at a gradient norm of 10 then catches outliers only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anydepth_deploy.families.shared.boxes import complete_iou
-from anydepth_deploy.families.shared.recipe import Terms
+from anydepth_deploy.families.shared.recipe import Terms, itself
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.families.yolo.head import BINS
 from anydepth_deploy.families.yolo.training.assigner import Assignment
@@ -26,17 +28,22 @@ BOX_WEIGHT, CLASS_WEIGHT, DFL_WEIGHT = 7.5, 0.5, 1.5
 
 
 def detection_loss(
-    outputs: Outputs, targets: Targets, wanted: Tensor, assignment: Assignment
+    outputs: Outputs,
+    targets: Targets,
+    wanted: Tensor,
+    assignment: Assignment,
+    average: Callable[[Tensor], Tensor] = itself,
 ) -> Terms:
     """Loss against the objects: ``class``, ``box`` and ``dfl``, weighted.
 
     ``outputs``: of one training forward; ``targets``: the objects of its pictures; ``wanted``:
     their boxes [N, T, 4] as x1, y1, x2, y2 in pixels; ``assignment``: of cells to them.
+    ``average``: see :class:`~anydepth_deploy.families.shared.recipe.RecipeSettings`.
     """
     picture, cell = assignment.foreground.nonzero(as_tuple=True)
     number = assignment.object[picture, cell]
     weight = assignment.score[picture, cell]
-    count = weight.sum().clamp(min=1.0)
+    count = average(weight.sum()).clamp(min=1.0)
 
     scores = torch.zeros_like(outputs.class_logits)
     scores[picture, cell, targets.labels[picture, number]] = weight

@@ -54,7 +54,7 @@ class YoloRecipe:
     ) -> tuple[Terms, Teacher]:
         """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs, wanted, assignment = self._forward(images, targets, skip=False)
-        terms = detection_loss(outputs, targets, wanted, assignment)
+        terms = detection_loss(outputs, targets, wanted, assignment, self.average)
         return terms, Teacher(outputs.detach(), assignment)
 
     def base_pass(
@@ -66,10 +66,12 @@ class YoloRecipe:
     ) -> Terms:
         """See :class:`~anydepth_deploy.families.shared.recipe.Recipe`."""
         outputs, wanted, assignment = self._forward(images, targets, skip=True)
-        terms = detection_loss(outputs, targets, wanted, assignment)
+        terms = detection_loss(outputs, targets, wanted, assignment, self.average)
         if teacher is None:
             return terms
-        distilled = distillation_loss(outputs, teacher.outputs, assignment, teacher.assignment)
+        distilled = distillation_loss(
+            outputs, teacher.outputs, assignment, teacher.assignment, self.average
+        )
         return {
             **{name: GROUND_TRUTH_SHARE * term for name, term in terms.items()},
             **{name: (1 - GROUND_TRUTH_SHARE) * term for name, term in distilled.items()},

@@ -1,0 +1,48 @@
+"""COCO's figures, by faster-coco-eval."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.errors import MissingExtraError
+
+__all__ = ["coco_class", "coco_stats"]
+
+
+def coco_stats(
+    content: dict[str, Any], results: Sequence[NDArray[np.float64]], coco: Any = None
+) -> list[float]:
+    """COCO's twelve figures, each 0 to 1, or -1 where there is nothing to measure.
+
+    ``results``: arrays [K, 7] of image id, x, y, width, height, score, category id. ``coco``: the
+    class of faster-coco-eval, if it was imported already. Raises :class:`MissingExtraError`.
+    """
+    coco = coco or coco_class()
+    from faster_coco_eval import COCOeval_faster
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco(content)
+        detections = truth.loadRes(np.concatenate(results))
+        evaluation = COCOeval_faster(truth, detections, "bbox", print_function=_silent)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def _silent(*_: object, **__: object) -> None:
+    return None
+
+
+def coco_class() -> Any:
+    try:
+        from faster_coco_eval import COCO
+    except ImportError:
+        raise MissingExtraError("faster-coco-eval", "eval", "average precision") from None
+    return COCO

@@ -1,0 +1,161 @@
+"""Average precision while a network is trained: of the averaged weights, at every rung."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anydepth_deploy.annotations.scoring import coco_class, coco_stats
+from anydepth_deploy.depth import Depth
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.families.shared.memory import StageMemory
+from anydepth_deploy.families.shared.stages import AnyDepthModel
+from anydepth_deploy.families.shared.usual_state import usual_state
+from anydepth_deploy.pictures.images import Geometry, Preprocess, prepare_batch
+from anydepth_deploy.train.processes import Processes
+
+__all__ = ["Example", "Validation", "ValidationData", "best_score"]
+
+BATCH = 8
+EXAMPLES = 4
+
+
+class ValidationData(Protocol):
+    """Pictures that accuracy is measured on.
+
+    ``content``: images, annotations and categories as in a COCO file; ``ids``: of the category of
+    each class of the network.
+    """
+
+    content: dict[str, Any]
+    ids: Sequence[int]
+
+    def __len__(self) -> int: ...
+
+    def picture(self, index: int) -> tuple[int, NDArray[np.uint8]]:
+        """The id of picture ``index``, and itself, uint8 [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with what was found in it at super and at base."""
+
+    picture: NDArray[np.uint8]
+    found: Mapping[str, Detections]
+
+
+class Validation:
+    """Measures a network at every rung of its ladder, base and super among them.
+
+    ``model``: of which a copy is run, on the device that ``model`` is on. Raises
+    :class:`MissingExtraError` without the extra ``eval``.
+    """
+
+    def __init__(
+        self,
+        model: AnyDepthModel,
+        build: Callable[[Any], AnyDepthModel],
+        data: ValidationData,
+        size: tuple[int, int],
+        processes: Processes,
+    ) -> None:
+        coco_class()  # asked for now: a run must not learn at its first epoch's end
+        self._device = next(model.parameters()).device
+        with usual_state():
+            self._model = build(model.config).to(self._device).eval().requires_grad_(False)
+        self._data, self._processes = data, processes
+        self._recipe = Preprocess.of(model.resize, size)
+        table = model.table
+        self.depths: dict[str, Depth] = {str(depth): depth for depth in table.ladder}
+        self.base, self.super = str(table.space.base), str(table.space.super)
+        self.examples: list[Example] = []
+
+    @torch.no_grad()
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """Average precision in percent by depth, from base to super; the same in all processes.
+
+        ``state``: what a checkpoint holds. Afterwards :attr:`examples` are the first pictures.
+        """
+        wanted = self._model.state_dict()
+        self._model.load_state_dict({**wanted, **state})
+        self._model.memory = StageMemory()
+        self.examples = []
+        results: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self.depths}
+        share = range(self._processes.rank, len(self._data), self._processes.world)
+        for start in range(0, len(share), BATCH):
+            if progress is not None:
+                progress(start * self._processes.world, len(self._data))
+            chunk = [self._data.picture(index) for index in share[start : start + BATCH]]
+            self._measure(chunk, results)
+        self._model.memory = None
+        gathered = self._processes.gather(
+            {name: np.concatenate([np.zeros((0, 7)), *rows]) for name, rows in results.items()}
+        )
+        scores = {}
+        for name in self.depths:
+            rows = [part[name] for part in gathered]  # type: ignore[index]
+            ap = coco_stats(copy.deepcopy(self._data.content), rows)[0]
+            scores[name] = round(100 * ap, 2) if ap >= 0 else -1.0
+        return scores
+
+    def _measure(
+        self,
+        chunk: Sequence[tuple[int, NDArray[np.uint8]]],
+        results: dict[str, list[NDArray[np.float64]]],
+    ) -> None:
+        pictures = [picture for _, picture in chunk]
+        prepared, geometries = prepare_batch(pictures, self._recipe)
+        images = torch.from_numpy(prepared).to(self._device)
+        found: dict[str, list[Detections]] = {}
+        for name, depth in self.depths.items():
+            detected = {
+                key: value.cpu().numpy() for key, value in self._model.detect(images, depth).items()
+            }
+            found[name] = list(_each(detected, geometries))
+            for (image, _), one in zip(chunk, found[name], strict=True):
+                results[name].append(_rows(image, one, self._data.ids))
+        for place in range(min(len(chunk), EXAMPLES - len(self.examples))):
+            ends = dict.fromkeys((self.super, self.base))
+            shown = {name: found[name][place] for name in ends}
+            self.examples.append(Example(pictures[place], shown))
+
+
+def best_score(accuracy: Mapping[str, float], base_weight: float) -> float:
+    """What the best checkpoint is kept by: base's average precision times ``base_weight``, plus
+    super's times the rest. ``accuracy``: from base to super."""
+    values = list(accuracy.values())
+    return base_weight * values[0] + (1 - base_weight) * values[-1]
+
+
+def _each(
+    detected: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]
+) -> Iterator[Detections]:
+    """What was found in each picture, in its own pixels."""
+    for place, geometry in enumerate(geometries):
+        boxes = geometry.to_picture(detected["boxes"][place])
+        yield Detections(
+            detected["labels"][place : place + 1],
+            boxes[None].astype(np.float32),
+            detected["scores"][place : place + 1],
+        )
+
+
+def _rows(image: int, found: Detections, ids: Sequence[int]) -> NDArray[np.float64]:
+    """[K, 7]: image id, x, y, width, height, score, category id; places that hold no detection are
+    left out."""
+    kept = found.image(0)
+    boxes = kept.boxes[0].astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    categories = np.asarray(ids, dtype=np.float64)[kept.labels[0]]
+    return np.column_stack([np.full(len(boxes), image), boxes, kept.scores[0], categories])

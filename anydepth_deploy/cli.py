@@ -72,7 +72,11 @@ COMMANDS = (
         "Merge results of several devices and runtimes into a table and pictures, or compare two.",
     ),
     Row("predict", "predict", "Detect objects at a chosen depth and draw them."),
-    Row("train", "train", "Train an any-depth detector, from a checkpoint and pictures of yours or from nothing."),
+    Row(
+        "train",
+        "train",
+        "Train an any-depth detector, from a checkpoint and pictures of yours or from nothing.",
+    ),
     Row(
         "shapes",
         "shapes",

@@ -59,6 +59,13 @@ PLAIN = (str, int, float, list, tuple)
 NAMES = ("class_names", "names")
 """Entries beside the weights that hold class names, the first of them that fits."""
 
+NETWORK = "network"
+"""The entry beside the weights that says of the network what they do not: see
+:attr:`anydepth_deploy.families.family.Family.remember`."""
+
+MAPPED = (*NAMES, NETWORK)
+"""Entries beside the weights that may be dictionaries."""
+
 LARGEST = 2048
 """Pixels of a side of the input that a file may decide; ``--size`` may be larger."""
 
@@ -167,7 +174,11 @@ def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
         raise CheckpointError(message if message.startswith(prefix) else prefix + message) from None
     layout = "hugging face" if is_hugging_face(state) else "authors"
     document = None if saved is None or layout == "authors" else saved.document
-    settled = _settle(family, config, state, Beside(f"checkpoint {path}", said, document))
+    network = extra.get(NETWORK)
+    beside = Beside(
+        f"checkpoint {path}", said, document, network if isinstance(network, dict) else None
+    )
+    settled = _settle(family, config, state, beside)
     found = Checkpoint(
         path,
         family,
@@ -393,7 +404,7 @@ def _find_weights(path: Path, content: Any) -> tuple[Unwrapped, str, dict[str, A
     for entry, candidate in (
         ("model", content.get("model")),
         ("state dict", content.get("state_dict")),
-        ("state dict", {key: value for key, value in content.items() if key not in NAMES}),
+        ("state dict", {key: value for key, value in content.items() if key not in MAPPED}),
     ):
         if found := _state_dict(path, candidate):
             return unwrap(path, found), entry, _plain_values(content)
@@ -432,7 +443,7 @@ def _plain_values(content: Mapping[Any, Any]) -> dict[str, Any]:
     found = {
         key: copies.copy(value)
         for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, (*PLAIN, dict) if key in NAMES else PLAIN)
+        if isinstance(key, str) and isinstance(value, (*PLAIN, dict) if key in MAPPED else PLAIN)
     }
     return {key: value for key, value in found.items() if value is not NOT_PLAIN}
 

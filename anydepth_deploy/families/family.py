@@ -73,10 +73,9 @@ class Family:
     what is built and loaded, tensors by the network's own names; it may raise
     :class:`CheckpointError` for tensors and words that contradict each other. ``choices``: what no
     key reveals and a person may say, a field of
-    :class:`~anydepth_deploy.families.shared.settling.Said` with its words.
-
-    ``remember``: what of a configuration neither keys nor shapes tell, plain values by name: the
-    entry ``network`` of a checkpoint that was trained here, which ``settle`` is told of.
+    :class:`~anydepth_deploy.families.shared.settling.Said` with its words. ``remember``: plain
+    values that, as the entry ``network`` of a checkpoint, tell ``settle`` what no key does of a
+    configuration.
 
     ``build``: the network of a configuration, weights as they come. ``training``: None for a
     family that cannot be trained here. ``prefix``: before the names of its sizes where those of
@@ -94,7 +93,7 @@ class Family:
     prefix: str | None = None
     settle: Callable[[Any, Mapping[str, Any], Beside], Settled] | None = None
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    remember: Callable[[Any], Mapping[str, Any]] | None = None
+    remember: Callable[[Any], dict[str, Any]] | None = None
 
     @property
     def size_names(self) -> dict[str, str]:

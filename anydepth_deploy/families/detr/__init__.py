@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig
+from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig, deepen
 from anydepth_deploy.families.detr.recognise import recognise_detr
+from anydepth_deploy.families.detr.settle import remember_detr, settle_detr
 from anydepth_deploy.families.family import Family, Training
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 
@@ -41,6 +42,8 @@ FAMILY = Family(
     description="RT-DETR with adaptive depth",
     sizes=CONFIGS,
     recognise=recognise_detr,
+    settle=settle_detr,
+    remember=remember_detr,
     outputs=DetrOutputs(),
     build=_build,
     training=Training(
@@ -52,6 +55,7 @@ FAMILY = Family(
         clip=0.1,
         tuning_rate=1e-4,
         backbone_scale=0.1,
+        deepen=deepen,
     ),
     prefix="",
 )

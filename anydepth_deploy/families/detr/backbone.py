@@ -7,28 +7,32 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anydepth_deploy.families.shared.detr.essentials import essential_blocks
 from anydepth_deploy.families.shared.norms import FrozenBatchNorm2d
 from anydepth_deploy.families.shared.repeats import Repeats
 
-__all__ = ["Backbone", "BackboneStage", "Stem", "essential_blocks"]
+__all__ = ["Backbone", "BackboneStage", "Stem"]
 
 EXPANSION = 4
-
-
-def essential_blocks(blocks: int) -> int:
-    """How many of a backbone stage's blocks always run."""
-    return min(blocks - 1, (blocks + 1) // 2)
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 convolutions around a shortcut.
 
     A block of the essential path is ``switchable``: it owns a second norm set (``bn*_skip``). The
-    shortcut's norm has one set.
+    shortcut's norm has one set, or a second (``downsample_skip``) where it is ``shortcut`` that
+    switches, too.
     """
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, *, first: bool, switchable: bool
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        *,
+        first: bool,
+        switchable: bool,
+        shortcut: bool,
     ) -> None:
         super().__init__()
         out_channels = width * EXPANSION
@@ -51,9 +55,20 @@ class Bottleneck(nn.Module):
             # ceil_mode never shows; leaving it out keeps the graph within every ONNX runtime.
             pool = [nn.AvgPool2d(2, 2)] if stride == 2 else []
             self.downsample = nn.Sequential(*pool, project, norm)
+        self.downsample_skip = FrozenBatchNorm2d(out_channels) if first and shortcut else None
+
+    def _shortcut(self, x: Tensor, skip: bool) -> Tensor:
+        if self.downsample is None:
+            return x
+        *before, norm = self.downsample
+        for step in before:
+            x = step(x)
+        second = self.downsample_skip if skip else None
+        output: Tensor = norm(x) if second is None else second(x)
+        return output
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = self._shortcut(x, skip)
         if skip and self.switchable:
             norms = (self.bn1_skip, self.bn2_skip, self.bn3_skip)
         else:
@@ -66,7 +81,9 @@ class Bottleneck(nn.Module):
 class BackboneStage(Repeats):
     """``layer1`` .. ``layer4``: essential blocks, then refinement blocks."""
 
-    def __init__(self, in_channels: int, width: int, blocks: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, blocks: int, stride: int, *, shortcut: bool
+    ) -> None:
         essential = essential_blocks(blocks)
         super().__init__(
             (
@@ -76,6 +93,7 @@ class BackboneStage(Repeats):
                     stride if index == 0 else 1,
                     first=index == 0,
                     switchable=index < essential,
+                    shortcut=shortcut,
                 )
                 for index in range(blocks)
             ),
@@ -102,15 +120,19 @@ class Stem(nn.Module):
 
 
 class Backbone(nn.Module):
-    """ResNet; ``forward`` gives the maps of strides 8, 16 and 32."""
+    """ResNet; ``forward`` gives the maps of strides 8, 16 and 32. ``shortcut``: whether norms of
+    shortcuts have two sets, too."""
 
-    def __init__(self, blocks: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(
+        self, blocks: Sequence[int], widths: Sequence[int], *, shortcut: bool = False
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 7, 2, padding=3, bias=False)
         self.bn1 = FrozenBatchNorm2d(widths[0])
         channels = widths[0]
         for index, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-            stage = BackboneStage(channels, width, count, stride=1 if index == 0 else 2)
+            stride = 1 if index == 0 else 2
+            stage = BackboneStage(channels, width, count, stride, shortcut=shortcut)
             self.add_module(f"layer{index + 1}", stage)
             channels = width * EXPANSION
         self.out_channels = tuple(width * EXPANSION for width in widths[1:])

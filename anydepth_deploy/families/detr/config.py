@@ -9,7 +9,7 @@ from typing import Any
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
 from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 
-__all__ = ["CONFIGS", "DetrConfig"]
+__all__ = ["CONFIGS", "DetrConfig", "deepen"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class DetrConfig:
     accuracy: skipping the encoder below a full backbone loses accuracy for nothing, so the rungs
     between keep the encoder (see docs/ladders.md). ``fine``: in the encoder where it runs in full,
     with the switches of the authors' RT-DETR; skipped, the encoder is that of a network without.
+    ``switches_all``: whether the norms of shortcuts and of the decoder's projections have two sets,
+    too: theirs see what both modes of the stage before make. The authors' have one.
     """
 
     name: str = "r50"
@@ -47,6 +49,7 @@ class DetrConfig:
         "FFFF-F-6",
     )
     fine: FineConfig | None = None
+    switches_all: bool = False
 
     def replace(self, **changes: Any) -> DetrConfig:
         """This configuration with some fields changed."""
@@ -93,3 +96,8 @@ CONFIGS: dict[str, DetrConfig] = {
     "tiny": TINY,
     "tiny-fine": TINY.replace(name="tiny-fine", fine=FineConfig(heads=4, feedforward=256)),
 }
+
+
+def deepen(config: DetrConfig) -> DetrConfig:
+    """``config`` as it is trained anew: with two sets of all norms behind what is skipped."""
+    return config.replace(switches_all=True)

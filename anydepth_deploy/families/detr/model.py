@@ -8,18 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from anydepth_deploy.depth import Predicate
 from anydepth_deploy.families.detr.backbone import Backbone, Stem
 from anydepth_deploy.families.detr.config import DetrConfig
 from anydepth_deploy.families.shared.detr.decoder import Decoder
-from anydepth_deploy.families.shared.detr.encoder import (
-    CspBlock,
-    HybridEncoder,
-    position_embedding,
-    silu_conv,
-)
-from anydepth_deploy.families.shared.detr.model import DetrModel, EncoderVariant
-from anydepth_deploy.families.shared.stages import Size, Stage, Variant
+from anydepth_deploy.families.shared.detr.encoder import CspBlock, HybridEncoder, silu_conv
+from anydepth_deploy.families.shared.detr.essentials import essential_bottlenecks
+from anydepth_deploy.families.shared.detr.model import DetrModel
+from anydepth_deploy.families.shared.stages import Size, Stage
 
 __all__ = ["AnyDepthDETR"]
 
@@ -35,13 +30,20 @@ class AnyDepthDETR(DetrModel):
     def __init__(self, config: DetrConfig) -> None:
         super().__init__(config)
         hidden = config.hidden
-        self.backbone = Backbone(config.blocks, config.widths)
+        self.backbone = Backbone(config.blocks, config.widths, shortcut=config.switches_all)
         self.encoder = HybridEncoder(
             self.backbone.out_channels,
             hidden,
             heads=config.heads,
             feedforward=config.feedforward,
-            join=functools.partial(CspBlock, 2 * hidden, hidden, config.csp_blocks),
+            join=functools.partial(
+                CspBlock,
+                2 * hidden,
+                hidden,
+                config.csp_blocks,
+                switchable=True,
+                essential=essential_bottlenecks(config.csp_blocks),
+            ),
             lateral=functools.partial(silu_conv, hidden, hidden, switchable=True),
             down=functools.partial(silu_conv, hidden, hidden, 3, 2, switchable=True),
             switchable=True,
@@ -56,6 +58,7 @@ class AnyDepthDETR(DetrModel):
             points=config.points,
             queries=config.queries,
             classes=config.classes,
+            switchable=config.switches_all,
         )
 
     def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -64,41 +67,5 @@ class AnyDepthDETR(DetrModel):
         return maps, self.encoder(maps, skip)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
-        stages = [
-            Stage(
-                "stem",
-                "backbone",
-                ("images",),
-                ("stride4.stem",),
-                {"full": Stem(self.backbone.conv1, self.backbone.bn1)},
-            )
-        ]
-        previous = "stride4.stem"
-        for index, layer in enumerate(self.backbone.layers):
-            output = f"stride{4 << index}"
-            stages.append(
-                Stage(
-                    f"layer{index + 1}",
-                    "backbone",
-                    (previous,),
-                    (output,),
-                    {"full": Variant(layer, skip=False), "skipped": Variant(layer, skip=True)},
-                    (Predicate(index),),
-                )
-            )
-            previous = output
-        position = position_embedding(*self.shapes(size)[-1], self.config.hidden, device)
-        stages.append(
-            Stage(
-                "encoder",
-                "encoder",
-                self.map_names,
-                self.encoded_names,
-                {
-                    "full": EncoderVariant(self.encoder, position, skip=False),
-                    "skipped": EncoderVariant(self.encoder, position, skip=True),
-                },
-                (Predicate(4),),
-            )
-        )
-        return stages + self.decoding_stages(size, device, gate=5)
+        entry = Stem(self.backbone.conv1, self.backbone.bn1)
+        return self.gated_stages(size, device, entry, self.backbone.layers)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from anydepth_deploy.families.dfine.config import CONFIGS, DFineConfig
 from anydepth_deploy.families.dfine.recognise import recognise_dfine
-from anydepth_deploy.families.dfine.settle import settle_dfine
+from anydepth_deploy.families.dfine.settle import remember_dfine, settle_dfine
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 from anydepth_deploy.families.shared.detr.settle import CHOICES
@@ -31,6 +31,7 @@ FAMILY = Family(
     recognise=recognise_dfine,
     settle=settle_dfine,
     choices=CHOICES,
+    remember=remember_dfine,
     outputs=DetrOutputs(),
     build=_build,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from anydepth_deploy.families.shared.detr.backbones import HGNETS, HGNetConfig, HGNetStage
 from anydepth_deploy.families.shared.detr.static import StaticConfig
 
-__all__ = ["CONFIGS", "DFineConfig"]
+__all__ = ["CONFIGS", "DFineConfig", "deepen"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,8 @@ TINY = DFineConfig(
 CONFIGS: dict[str, DFineConfig] = {
     name: config.replace(name=name) for name, config in {**_published(), "tiny": TINY}.items()
 }
+
+
+def deepen(config: DFineConfig) -> DFineConfig:
+    """The any-depth form of ``config``, see :meth:`StaticConfig.deepened`."""
+    return config.deepened(CONFIGS)

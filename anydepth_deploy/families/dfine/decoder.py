@@ -164,6 +164,7 @@ class DFineDecoder(QueryDecoder):
         activation: Activation,
         feedforward_activation: Activation,
         discrete: bool,
+        switchable: bool = False,
     ) -> None:
         super().__init__(
             in_channels,
@@ -173,6 +174,7 @@ class DFineDecoder(QueryDecoder):
             position=(4, 2 * channels, channels),
             names=("proj", "norm"),
             projected=in_channels[0] != channels,
+            switchable=switchable,
             activation=activation,
         )
         self.bins = bins
@@ -201,15 +203,11 @@ class DFineDecoder(QueryDecoder):
         super().reset_parameters()
         reset_box_head(self.pre_bbox_head)
 
-    @property
-    def projected(self) -> bool:
-        """Whether the layers read other maps than the encoder's own."""
-        return not isinstance(self.input_proj[0], nn.Identity)
-
     def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Layers read maps: they have no linear layer that would turn them into tokens anyway."""
-        found = self.project(maps)
-        return (tuple(found) if self.projected else (), as_tokens(found))
+        found = self.take(maps)
+        own = self.projected and not self.switchable
+        return (tuple(found) if own else (), as_tokens(found))
 
     def layer(
         self,

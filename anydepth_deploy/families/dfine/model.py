@@ -28,16 +28,24 @@ class DFINE(StaticDetr):
 
     def __init__(self, config: DFineConfig) -> None:
         super().__init__(config)
-        hidden = config.hidden
+        hidden, skips = config.hidden, config.skips_encoder
         self.encoder = HybridEncoder(
             config.in_channels,
             hidden,
             heads=config.heads,
             feedforward=config.feedforward,
             layers=config.aifi_layers,
-            join=functools.partial(ElanBlock, hidden, config.csp_channels, config.csp_blocks),
-            lateral=functools.partial(ConvNorm, hidden, hidden, 1),
-            down=functools.partial(LeanDown, hidden),
+            join=functools.partial(
+                ElanBlock,
+                hidden,
+                config.csp_channels,
+                config.csp_blocks,
+                switchable=skips,
+                essential=config.essential_bottlenecks,
+            ),
+            lateral=functools.partial(ConvNorm, hidden, hidden, 1, switchable=skips),
+            down=functools.partial(LeanDown, hidden, switchable=skips),
+            switchable=skips,
         )
         activation = ACTIVATIONS[config.decoder_activation]
         inner = ACTIVATIONS[config.feedforward_activation or config.decoder_activation]
@@ -58,12 +66,13 @@ class DFINE(StaticDetr):
             activation=activation,
             feedforward_activation=inner,
             discrete=config.sampling == "discrete",
+            switchable=skips,
         )
 
     @property
     def memory_names(self) -> tuple[str, ...]:
-        """Maps, where they are not the encoder's own."""
-        if not self.decoder.projected:
+        """Maps, where they are not those of the encoder's stage."""
+        if not self.decoder.projected or self.decoder.switchable:
             return ()
         return tuple(f"memory{stride}" for stride in self.strides)
 

@@ -12,6 +12,7 @@ from anydepth_deploy.families.shared.detr.structure import (
     read_decoder,
     read_encoder,
 )
+from anydepth_deploy.families.shared.detr.switched import has_static_stem, read_essentials
 
 __all__ = ["recognise_dfine"]
 
@@ -28,7 +29,9 @@ def recognise_dfine(shapes: Shapes) -> DFineConfig | Refusal | None:
 
     None when these are not the keys of a D-FINE; a refusal for one that is built otherwise.
     """
-    if not any("lqe_layers." in key for key in shapes) or any("_skip" in key for key in shapes):
+    if not any("lqe_layers." in key for key in shapes):
+        return None
+    if any("_skip" in key for key in shapes) and not has_static_stem(shapes):
         return None
     if find_relative(shapes) is not None:
         return None
@@ -42,6 +45,11 @@ def recognise_dfine(shapes: Shapes) -> DFineConfig | Refusal | None:
 
 
 def _read(reader: Reader) -> DFineConfig:
+    plain = _read_plain(reader)
+    return plain.replace(essential=read_essentials(reader, plain))
+
+
+def _read_plain(reader: Reader) -> DFineConfig:
     decoder = read_decoder(reader)
     points = decoder["points"]
     if len(points) == 3:

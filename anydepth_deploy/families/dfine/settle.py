@@ -7,6 +7,13 @@ from typing import Any
 
 from anydepth_deploy.families.dfine.config import CONFIGS, DFineConfig
 from anydepth_deploy.families.shared.detr.document import read_document
+from anydepth_deploy.families.shared.detr.remembered import (
+    STATIC,
+    inner_activation,
+    recall,
+    remember,
+    sizes_in,
+)
 from anydepth_deploy.families.shared.detr.settle import (
     Parts,
     number_of,
@@ -16,7 +23,10 @@ from anydepth_deploy.families.shared.detr.settle import (
 )
 from anydepth_deploy.families.shared.settling import Beside, Settled
 
-__all__ = ["settle_dfine"]
+__all__ = ["remember_dfine", "settle_dfine"]
+
+NAME = "d-fine"
+RELEASES = ("d-fine", "deim", "v4")
 
 FROZEN = ("l", "x")
 """Sizes whose backbone has frozen norms in D-FINE's files, and ordinary ones in DEIM's."""
@@ -33,7 +43,9 @@ def settle_dfine(config: DFineConfig, state: Mapping[str, Any], beside: Beside) 
     Raises :class:`CheckpointError` for contradictions.
     """
     config, parts = take_parts(config, state, beside)
-    if parts.points is None:
+    known, beside = recall(NAME, config, beside, STATIC, releases=RELEASES, points=parts.points)
+    config = config.replace(**sizes_in(known))
+    if parts.points is None and "points" not in known:
         parts.notes.append(
             f"the points of attention are assumed to be {', '.join(map(str, config.points))} from "
             "the finest level to the coarsest, as D-FINE's: the file has no 'num_points_scale'"
@@ -58,11 +70,19 @@ def settle_dfine(config: DFineConfig, state: Mapping[str, Any], beside: Beside) 
         config = config.replace(queries=queries, max_detections=queries)
     config, sampled, assumed_sampling = settle_sampling(config, beside, document, may_differ=False)
     activation, inner, chosen, assumed = _activation(config, parts, beside, document.feedforward)
+    if "decoder_activation" in known:
+        inner = inner_activation(known, activation)
     release = "v4" if parts.projects else "deim" if activation == "silu" else "d-fine"
+    release = known.get("release", release)
     config = config.replace(
         release=release, decoder_activation=activation, feedforward_activation=inner
     )
     return settled(config, CONFIGS, parts, chosen | sampled, assumed | assumed_sampling)
+
+
+def remember_dfine(config: DFineConfig) -> dict[str, Any]:
+    """What no key tells of ``config``, for the entry ``network`` of a checkpoint."""
+    return remember(NAME, config, STATIC)
 
 
 def _activation(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
-from anydepth_deploy.families.rtdetr.settle import settle_rtdetr
+from anydepth_deploy.families.rtdetr.settle import remember_rtdetr, settle_rtdetr
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 from anydepth_deploy.families.shared.detr.settle import CHOICES, FINE_CHOICES
 
@@ -31,6 +31,7 @@ FAMILY = Family(
     recognise=recognise_rtdetr,
     settle=settle_rtdetr,
     choices={**CHOICES, **FINE_CHOICES},
+    remember=remember_rtdetr,
     outputs=DetrOutputs(),
     build=_build,
 )

@@ -14,7 +14,7 @@ from anydepth_deploy.families.shared.detr.backbones import (
 from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 from anydepth_deploy.families.shared.detr.static import StaticConfig
 
-__all__ = ["CONFIGS", "RTDetrConfig"]
+__all__ = ["CONFIGS", "RTDetrConfig", "deepen"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class RTDetrConfig(StaticConfig):
     release: str = "v1"
     position: tuple[int, ...] = (512,)
     fine: FineConfig | None = None
+
+    @property
+    def refines(self) -> bool:
+        """By FINE."""
+        return self.fine is not None
 
     def _structure(self) -> RTDetrConfig:
         plain = super()._structure()
@@ -106,3 +111,8 @@ CONFIGS: dict[str, RTDetrConfig] = {
         "tiny-hgnetv2": TINY.replace(release="v2", backbone=TINY_HGNET),
     }.items()
 }
+
+
+def deepen(config: RTDetrConfig) -> RTDetrConfig:
+    """The any-depth form of ``config``, see :meth:`StaticConfig.deepened`."""
+    return config.deepened(CONFIGS)

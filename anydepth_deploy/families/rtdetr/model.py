@@ -21,7 +21,7 @@ class RTDETR(StaticDetr):
 
     def __init__(self, config: RTDetrConfig) -> None:
         super().__init__(config)
-        hidden = config.hidden
+        hidden, skips = config.hidden, config.skips_encoder
         self.encoder = HybridEncoder(
             config.in_channels,
             hidden,
@@ -34,10 +34,12 @@ class RTDETR(StaticDetr):
                 config.csp_channels,
                 config.csp_blocks,
                 hidden,
-                switchable=False,
+                switchable=skips,
+                essential=config.essential_bottlenecks,
             ),
-            lateral=functools.partial(silu_conv, hidden, hidden, switchable=False),
-            down=functools.partial(silu_conv, hidden, hidden, 3, 2, switchable=False),
+            lateral=functools.partial(silu_conv, hidden, hidden, switchable=skips),
+            down=functools.partial(silu_conv, hidden, hidden, 3, 2, switchable=skips),
+            switchable=skips,
             fine=config.fine,
         )
         self.decoder = Decoder(
@@ -51,6 +53,7 @@ class RTDETR(StaticDetr):
             classes=config.classes,
             position=config.position,
             names=("proj", "norm"),
+            switchable=skips,
             activation=ACTIVATIONS[config.decoder_activation],
             feedforward_activation=ACTIVATIONS[
                 config.feedforward_activation or config.decoder_activation

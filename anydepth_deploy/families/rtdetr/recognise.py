@@ -13,6 +13,7 @@ from anydepth_deploy.families.shared.detr.structure import (
     read_encoder,
     read_fine,
 )
+from anydepth_deploy.families.shared.detr.switched import has_static_stem, read_essentials
 
 __all__ = ["recognise_rtdetr"]
 
@@ -28,7 +29,7 @@ def recognise_rtdetr(shapes: Shapes) -> RTDetrConfig | Refusal | None:
     None when these are not the keys of a DETR, or of one of another family; a refusal for one that
     is built otherwise, and for relatives that are not supported.
     """
-    if any("_skip" in key for key in shapes):
+    if any("_skip" in key for key in shapes) and not has_static_stem(shapes):
         return None
     if (relative := find_relative(shapes)) is not None:
         return relative
@@ -44,6 +45,11 @@ def recognise_rtdetr(shapes: Shapes) -> RTDetrConfig | Refusal | None:
 
 
 def _read(reader: Reader) -> RTDetrConfig:
+    plain = _read_plain(reader)
+    return plain.replace(essential=read_essentials(reader, plain))
+
+
+def _read_plain(reader: Reader) -> RTDetrConfig:
     layers = reader.count(POSITION)
     scaled = reader.has("decoder.decoder.layers.0.cross_attn.num_points_scale")
     release = "deim" if layers == 3 else "v2" if scaled else "v1"

@@ -7,6 +7,13 @@ from typing import Any
 
 from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
 from anydepth_deploy.families.shared.detr.document import read_document
+from anydepth_deploy.families.shared.detr.remembered import (
+    STATIC,
+    inner_activation,
+    recall,
+    remember,
+    sizes_in,
+)
 from anydepth_deploy.families.shared.detr.settle import (
     settle_fine,
     settle_sampling,
@@ -15,8 +22,9 @@ from anydepth_deploy.families.shared.detr.settle import (
 )
 from anydepth_deploy.families.shared.settling import Beside, Settled
 
-__all__ = ["settle_rtdetr"]
+__all__ = ["remember_rtdetr", "settle_rtdetr"]
 
+NAME = "rt-detr"
 TYPES = {"rt_detr": "v1", "rt_detr_v2": "v2"}
 
 
@@ -28,6 +36,9 @@ def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside
     :class:`UsageError` where something is said of FINE and there is none.
     """
     config, parts = take_parts(config, state, beside)
+    releases = ("deim",) if config.release == "deim" else ("v1", "v2")
+    known, beside = recall(NAME, config, beside, STATIC, releases=releases, points=parts.points)
+    config = config.replace(**sizes_in(known))
     document = read_document(config, beside, tuple(TYPES))
     chosen: dict[str, str] = {}
     if document.model_type is not None:
@@ -39,7 +50,8 @@ def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside
             max_detections=queries,
         )
     if said := beside.said.decoder_activation:
-        config = config.replace(decoder_activation=said, feedforward_activation=None)
+        inner = inner_activation(known, said)
+        config = config.replace(decoder_activation=said, feedforward_activation=inner)
         chosen["decoder_activation"] = said
     config, sampled, assumed = settle_sampling(
         config, beside, document, may_differ=config.release == "v2"
@@ -47,6 +59,11 @@ def settle_rtdetr(config: RTDetrConfig, state: Mapping[str, Any], beside: Beside
     fine, switched, unsaid = settle_fine(config.fine, beside)
     config = config.replace(fine=fine)
     return settled(config, CONFIGS, parts, chosen | sampled | switched, assumed | unsaid)
+
+
+def remember_rtdetr(config: RTDetrConfig) -> dict[str, Any]:
+    """What no key tells of ``config``, for the entry ``network`` of a checkpoint."""
+    return remember(NAME, config, STATIC)
 
 
 def _unless(value: str | None, usual: str) -> str | None:

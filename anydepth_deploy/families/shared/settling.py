@@ -61,12 +61,14 @@ class Beside:
     """What there is to know of a state dict but its tensors.
 
     ``origin``: the file, for messages. ``document``: the content of the ``config.json`` that it
-    came with, None where there was none.
+    came with, None where there was none. ``network``: what the family's :attr:`Family.remember`
+    wrote into the file, unchecked; None where it holds nothing of the kind.
     """
 
     origin: str
     said: Said = Said()
     document: Mapping[str, Any] | None = None
+    network: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anydepth_deploy.families.shared.detr.essentials import essential_blocks
+
 __all__ = ["HGNETS", "RESNETS", "HGNetConfig", "HGNetStage", "ResNetConfig", "is_frozen"]
 
 
@@ -23,6 +25,11 @@ class ResNetConfig:
     def out_channels(self) -> tuple[int, ...]:
         """Of the four stages (strides 4, 8, 16, 32)."""
         return tuple(width * (4 if self.bottleneck else 1) for width in self.widths)
+
+    @property
+    def essential(self) -> tuple[int, ...]:
+        """Blocks of each stage that an any-depth network always runs."""
+        return tuple(map(essential_blocks, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,16 @@ class HGNetConfig:
     def out_channels(self) -> tuple[int, ...]:
         """Of the stages (strides 4, 8, 16, 32)."""
         return tuple(stage.channels for stage in self.stages)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Of each stage."""
+        return tuple(stage.blocks for stage in self.stages)
+
+    @property
+    def essential(self) -> tuple[int, ...]:
+        """The first block of each stage, the only one that is not residual."""
+        return (1,) * len(self.stages)
 
 
 def is_frozen(backbone: ResNetConfig | HGNetConfig) -> bool:

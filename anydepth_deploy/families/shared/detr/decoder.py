@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.families.shared.detr.attention import DeformableAttention, MultiheadAttention
+from anydepth_deploy.families.shared.detr.encoder import ConvNorm
 
 __all__ = [
     "ACTIVATIONS",
@@ -73,6 +74,8 @@ class QueryDecoder(nn.Module):
     ``names``: of the linear layer and the norm of ``enc_output``. ``position``: channels of
     the embedding of a box, from 4 to ``channels``. ``projected``: whether each map goes through a
     convolution of its own; elsewhere its channels are those of the decoder already.
+    ``switchable``: whether these projections, where there are some, have two sets of norms, chosen
+    as the encoder's are. They belong to the encoder's stage then.
     """
 
     def __init__(
@@ -85,19 +88,18 @@ class QueryDecoder(nn.Module):
         position: Sequence[int],
         names: tuple[str, str] = ("0", "1"),
         projected: bool = True,
+        switchable: bool = False,
         activation: Activation = F.relu,
     ) -> None:
         super().__init__()
         self.queries = queries
         self.classes = classes
-        self.input_proj = nn.ModuleList()
-        for width in in_channels:
-            projection: nn.Module = nn.Identity()
-            if projected:
-                projection = nn.Sequential()
-                projection.add_module("conv", nn.Conv2d(width, channels, 1, bias=False))
-                projection.add_module("norm", nn.BatchNorm2d(channels))
-            self.input_proj.append(projection)
+        self.projected = projected
+        self.switchable = switchable and projected
+        self.input_proj = nn.ModuleList(
+            ConvNorm(width, channels, 1, switchable=switchable) if projected else nn.Identity()
+            for width in in_channels
+        )
         self.enc_output = nn.Sequential()
         self.enc_output.add_module(names[0], nn.Linear(channels, channels))
         self.enc_output.add_module(names[1], nn.LayerNorm(channels))
@@ -133,12 +135,19 @@ class QueryDecoder(nn.Module):
     def project(self, maps: Sequence[Tensor], skip: bool = False) -> list[Tensor]:
         """The encoder's maps with the decoder's channels: [N, C, h, w] each. ``skip``: whether they
         are of a skipped encoder."""
-        return [conv(x) for conv, x in zip(self.input_proj, maps, strict=True)]
+        if not self.projected:
+            return list(maps)
+        return [conv(x, skip) for conv, x in zip(self.input_proj, maps, strict=True)]
+
+    def take(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps [N, C, h, w] of the encoder's stage with the decoder's channels: that stage has
+        projected them where the projections are ``switchable``."""
+        return list(maps) if self.switchable else self.project(maps)
 
     def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What the layers read of the encoder's ``maps`` beside these themselves, and the tokens
-        [N, S, C] that queries are chosen from; here both are the same."""
-        tokens = as_tokens(self.project(maps))
+        """What the layers read of the ``maps`` of the encoder's stage beside these themselves, and
+        the tokens [N, S, C] that queries are chosen from; here both are the same."""
+        tokens = as_tokens(self.take(maps))
         return (tokens,), tokens
 
     def classify(self, memory: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,6 +265,7 @@ class Decoder(QueryDecoder):
         classes: int,
         position: Sequence[int] | None = None,
         names: tuple[str, str] = ("0", "1"),
+        switchable: bool = False,
         activation: Activation = F.relu,
         feedforward_activation: Activation = F.relu,
         discrete: bool = False,
@@ -268,6 +278,7 @@ class Decoder(QueryDecoder):
             classes=classes,
             position=(4, *inner, channels),
             names=names,
+            switchable=switchable,
             activation=activation,
         )
         self.decoder = Layers(

@@ -74,9 +74,9 @@ class RepVggBlock(nn.Module):
 class CspBlock(nn.Module):
     """Cross-stage partial block: ``bottlenecks(conv1(x)) + conv2(x)``, between ``channels``.
 
-    Where another number of ``out_channels`` is asked for, ``conv3`` makes it. With ``switchable``
-    norms the first ``(n + 1) // 2 - 1`` bottlenecks (one of three) are essential, the rest
-    refinement; without, nothing is skipped.
+    Where another number of ``out_channels`` is asked for, ``conv3`` makes it. The first
+    ``essential`` bottlenecks (all of them where nothing is said) always run; these and the
+    convolutions have two sets of norms where the block is ``switchable``.
     """
 
     def __init__(
@@ -86,10 +86,11 @@ class CspBlock(nn.Module):
         blocks: int,
         out_channels: int | None = None,
         *,
-        switchable: bool = True,
+        switchable: bool,
+        essential: int | None = None,
     ) -> None:
         super().__init__()
-        essential = (blocks + 1) // 2 - 1 if switchable else blocks
+        essential = blocks if essential is None else essential
         self.conv1 = silu_conv(in_channels, channels, switchable=switchable)
         self.conv2 = silu_conv(in_channels, channels, switchable=switchable)
         self.bottlenecks = Repeats(
@@ -121,13 +122,15 @@ class AifiLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
+        self.switchable = switchable
         if switchable:
             self.norm1_skippable = nn.LayerNorm(channels)
             self.norm2_skippable = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor, position: Tensor, skip: bool) -> Tensor:
-        norm1 = self.norm1_skippable if skip else self.norm1
-        norm2 = self.norm2_skippable if skip else self.norm2
+        second = skip and self.switchable
+        norm1 = self.norm1_skippable if second else self.norm1
+        norm2 = self.norm2_skippable if second else self.norm2
         query = tokens + position
         tokens = norm1(tokens + self.self_attn(query, query, tokens))
         output: Tensor = norm2(tokens + self.linear2(F.gelu(self.linear1(tokens))))

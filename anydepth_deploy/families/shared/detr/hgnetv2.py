@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.families.shared.detr.backbones import HGNetConfig, HGNetStage
+from anydepth_deploy.families.shared.detr.staged import BlockStage, StagedBackbone
 from anydepth_deploy.families.shared.norms import SwitchableConv
 
 __all__ = ["HGNetV2"]
@@ -26,7 +29,8 @@ class _Affine(nn.Module):
 
 class _Unit(SwitchableConv):
     """Convolution, norm (``bn``) and, unless it is ``bare``, ReLU and the affine layer (``lab``):
-    there is none without an activation before it."""
+    there is none without an activation before it. Where it is switchable, a second affine layer
+    (``lab_skip``) goes with the second norm."""
 
     norm_names = ("bn", "bn_skip")
 
@@ -39,6 +43,7 @@ class _Unit(SwitchableConv):
         *,
         groups: int = 1,
         bare: bool = False,
+        switchable: bool = False,
         config: HGNetConfig,
     ) -> None:
         super().__init__(
@@ -48,25 +53,41 @@ class _Unit(SwitchableConv):
             stride,
             groups=groups,
             activation=None if bare else F.relu,
+            switchable=switchable,
             frozen=config.frozen,
         )
-        self.lab = _Affine() if config.affine and not bare else None
+        affine = config.affine and not bare
+        self.lab = _Affine() if affine else None
+        self.lab_skip = _Affine() if affine and switchable else None
 
     def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         x = super().forward(x, skip)
-        return x if self.lab is None else self.lab(x)
+        lab = self.lab_skip if skip and self.switchable else self.lab
+        return x if lab is None else lab(x)
 
 
 class _Light(nn.Module):
     """A 1x1 without activation, then a depthwise convolution."""
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, config: HGNetConfig) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int,
+        *,
+        switchable: bool,
+        config: HGNetConfig,
+    ) -> None:
         super().__init__()
-        self.conv1 = _Unit(in_channels, channels, 1, bare=True, config=config)
-        self.conv2 = _Unit(channels, channels, kernel, groups=channels, config=config)
+        self.conv1 = _Unit(
+            in_channels, channels, 1, bare=True, switchable=switchable, config=config
+        )
+        self.conv2 = _Unit(
+            channels, channels, kernel, groups=channels, switchable=switchable, config=config
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.conv2(self.conv1(x))
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
+        output: Tensor = self.conv2(self.conv1(x, skip), skip)
         return output
 
 
@@ -99,7 +120,13 @@ class _Block(nn.Module):
     ``residual`` block, which is not the first of its stage, adds its input; nothing follows."""
 
     def __init__(
-        self, in_channels: int, stage: HGNetStage, config: HGNetConfig, *, residual: bool
+        self,
+        in_channels: int,
+        stage: HGNetStage,
+        config: HGNetConfig,
+        *,
+        residual: bool,
+        switchable: bool,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
@@ -107,70 +134,81 @@ class _Block(nn.Module):
             before = stage.width if index else in_channels
             layer: nn.Module
             if stage.light:
-                layer = _Light(before, stage.width, stage.kernel, config)
+                layer = _Light(
+                    before, stage.width, stage.kernel, switchable=switchable, config=config
+                )
             else:
-                layer = _Unit(before, stage.width, stage.kernel, config=config)
+                layer = _Unit(
+                    before, stage.width, stage.kernel, switchable=switchable, config=config
+                )
             self.layers.append(layer)
         joined = in_channels + stage.layers * stage.width
         half = stage.channels // 2
         self.aggregation = nn.Sequential(
-            _Unit(joined, half, 1, config=config), _Unit(half, stage.channels, 1, config=config)
+            _Unit(joined, half, 1, switchable=switchable, config=config),
+            _Unit(half, stage.channels, 1, switchable=switchable, config=config),
         )
         self.residual = residual
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
         parts = [x]
         for layer in self.layers:
-            parts.append(layer(parts[-1]))
-        gathered: Tensor = self.aggregation(torch.cat(parts, 1))
+            parts.append(layer(parts[-1], skip))
+        gathered = torch.cat(parts, 1)
+        for unit in self.aggregation:
+            gathered = unit(gathered, skip)
         return gathered + x if self.residual else gathered
 
 
-class _Stage(nn.Module):
+def _stage(in_channels: int, stage: HGNetStage, config: HGNetConfig, essential: int) -> BlockStage:
     """A depthwise convolution that halves the map, where there is one, and the blocks."""
-
-    def __init__(self, in_channels: int, stage: HGNetStage, config: HGNetConfig) -> None:
-        super().__init__()
-        self.downsample: _Unit | None = None
-        if stage.downsample:
-            self.downsample = _Unit(
-                in_channels, in_channels, 3, 2, groups=in_channels, bare=True, config=config
-            )
-        self.blocks = nn.Sequential(
-            *(
-                _Block(stage.channels if index else in_channels, stage, config, residual=index > 0)
-                for index in range(stage.blocks)
-            )
+    skips = essential < stage.blocks
+    downsample: _Unit | None = None
+    if stage.downsample:
+        downsample = _Unit(
+            in_channels,
+            in_channels,
+            3,
+            2,
+            groups=in_channels,
+            bare=True,
+            switchable=skips,
+            config=config,
         )
+    blocks = (
+        _Block(
+            stage.channels if index else in_channels,
+            stage,
+            config,
+            residual=index > 0,
+            switchable=skips and index < essential,
+        )
+        for index in range(stage.blocks)
+    )
+    return BlockStage(blocks, essential, downsample)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.downsample is not None:
-            x = self.downsample(x)
-        output: Tensor = self.blocks(x)
-        return output
 
+class HGNetV2(StagedBackbone):
+    """``essential``: blocks of each stage that always run."""
 
-class HGNetV2(nn.Module):
-    """``forward`` gives the last ``levels`` maps, the coarsest (stride 32) last."""
-
-    def __init__(self, config: HGNetConfig, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
+    def __init__(self, config: HGNetConfig, levels: int, essential: Sequence[int]) -> None:
+        super().__init__(levels)
         self.stem = _Stem(config)
         self.stages = nn.ModuleList()
         channels = config.stem[1]
-        for stage in config.stages:
-            self.stages.append(_Stage(channels, stage, config))
+        for stage, always in zip(config.stages, essential, strict=True):
+            self.stages.append(_stage(channels, stage, config, always))
             channels = stage.channels
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``images`` [N, 3, H, W] -> maps [N, C, H/s, W/s]."""
-        x = self.stem(images)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[-self.levels :])
+    @property
+    def entry(self) -> nn.Module:
+        """See :attr:`StagedBackbone.entry`."""
+        return self.stem
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See :attr:`StagedBackbone.layers`."""
+        return tuple(self.stages)
 
     def after_random_weights(self) -> None:
         """Scales of affine layers around 1: small ones in a row would leave nothing of a map."""

@@ -12,7 +12,7 @@ from anydepth_deploy.depth import Depth, Predicate
 from anydepth_deploy.errors import InputError
 from anydepth_deploy.families.shared.detr.attention import MultiheadAttention
 from anydepth_deploy.families.shared.detr.decoder import Decoder, QueryDecoder, gather_tokens
-from anydepth_deploy.families.shared.detr.encoder import HybridEncoder
+from anydepth_deploy.families.shared.detr.encoder import HybridEncoder, position_embedding
 from anydepth_deploy.families.shared.detr.queries import QuerySelection, are_tokens, selection_gap
 from anydepth_deploy.families.shared.stages import (
     POSTPROCESS,
@@ -20,6 +20,7 @@ from anydepth_deploy.families.shared.stages import (
     Comparison,
     Size,
     Stage,
+    Variant,
 )
 
 __all__ = ["DetrModel", "EncoderVariant"]
@@ -132,9 +133,47 @@ class DetrModel(AnyDepthModel):
         """Tensors of the flow between encoder and queries."""
         return tuple(f"encoded{stride}" for stride in self.strides)
 
-    def decoding_stages(self, size: Size, device: torch.device, gate: int) -> list[Stage]:
-        """What follows the encoder: queries, a stage for each decoder layer, of which ``gate``
+    def gate(self, name: str) -> tuple[Predicate, ...]:
+        """What chooses between the variants of a stage whose gate is ``name``; nothing where there
+        is no such gate."""
+        return tuple(Predicate(i) for i, gate in enumerate(self.space.gates) if gate.name == name)
+
+    def gated_stages(
+        self, size: Size, device: torch.device, entry: nn.Module, layers: Sequence[nn.Module]
+    ) -> list[Stage]:
+        """All stages of a network whose backbone is ``entry`` and four ``layers``, each of which
+        takes a map and ``skip``."""
+        previous = "stride4.stem"
+        stages = [Stage("stem", "backbone", ("images",), (previous,), {"full": entry})]
+        for index, layer in enumerate(layers):
+            output = f"stride{4 << index}"
+            gates = self.gate(f"backbone.layer{index + 1}")
+            variants = {"full": Variant(layer, skip=False)}
+            if gates:
+                variants["skipped"] = Variant(layer, skip=True)
+            stages.append(
+                Stage(f"layer{index + 1}", "backbone", (previous,), (output,), variants, gates)
+            )
+            previous = output
+        return [*stages, self.encoder_stage(size, device), *self.decoding_stages(size, device)]
+
+    def encoder_stage(self, size: Size, device: torch.device) -> Stage:
+        """The encoder, and the decoder's projections where their norms go with it: as constants of
+        its variants they cost nothing, and what follows has one variant."""
+        position = position_embedding(*self.shapes(size)[-1], self.config.hidden, device)
+        gates = self.gate("encoder")
+        names = {"full": False, "skipped": True} if gates else {"full": False}
+        decoder = self.decoder if self.decoder.switchable else None
+        variants = {
+            name: EncoderVariant(self.encoder, position, skip=skip, decoder=decoder)
+            for name, skip in names.items()
+        }
+        return Stage("encoder", "encoder", self.map_names, self.encoded_names, variants, gates)
+
+    def decoding_stages(self, size: Size, device: torch.device) -> list[Stage]:
+        """What follows the encoder: queries, a stage for each decoder layer, of which the last gate
         counts those that run, and the best pairs."""
+        gate = len(self.space.gates) - 1
         stages = [
             Stage(
                 "queries",
@@ -183,18 +222,27 @@ class DetrModel(AnyDepthModel):
 
 
 class EncoderVariant(nn.Module):
-    """The encoder for maps of one size, in one mode."""
+    """The encoder for maps of one size, in one mode, and the projections of ``decoder``."""
 
     position: Tensor
 
-    def __init__(self, encoder: HybridEncoder, position: Tensor, *, skip: bool) -> None:
+    def __init__(
+        self,
+        encoder: HybridEncoder,
+        position: Tensor,
+        *,
+        skip: bool,
+        decoder: QueryDecoder | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.decoder = decoder
         self.skip = skip
         self.register_buffer("position", position, persistent=False)
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(maps, self.skip, self.position))
+        encoded = self.encoder(maps, self.skip, self.position)
+        return tuple(encoded if self.decoder is None else self.decoder.project(encoded, self.skip))
 
 
 class _DecoderVariant(nn.Module):

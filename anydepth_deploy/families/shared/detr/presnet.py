@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anydepth_deploy.families.shared.detr.backbones import ResNetConfig
 from anydepth_deploy.families.shared.detr.encoder import ConvNorm
+from anydepth_deploy.families.shared.detr.staged import BlockStage, StagedBackbone
 
 __all__ = ["PResNet"]
 
@@ -19,10 +20,18 @@ class _Branches(nn.Module):
 
     The first block of a stage has a convolution in its shortcut, behind an average pool where it
     halves the map (``short.conv``). Sides are multiples of 32, so each that is pooled is even.
+    ``switchable``: every norm, that of the shortcut among them, has two sets.
     """
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, *, first: bool, config: ResNetConfig
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        *,
+        first: bool,
+        switchable: bool,
+        config: ResNetConfig,
     ) -> None:
         super().__init__()
         out_channels = width * (4 if config.bottleneck else 1)
@@ -36,44 +45,50 @@ class _Branches(nn.Module):
                 kernel,
                 stride if index == place else 1,
                 activation=F.relu if index < len(kernels) - 1 else None,
+                switchable=switchable,
                 frozen=config.frozen,
             )
             self.add_module(f"branch2{'abc'[index]}", conv)
         self.branches = len(kernels)
         self.short: nn.Module | None = None
         if first:
-            project = ConvNorm(in_channels, out_channels, 1, frozen=config.frozen)
+            project = ConvNorm(
+                in_channels, out_channels, 1, switchable=switchable, frozen=config.frozen
+            )
             self.short = project
             if stride == 2:
                 self.short = nn.Sequential()
                 self.short.add_module("pool", nn.AvgPool2d(2, 2))
                 self.short.add_module("conv", project)
 
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.short is None else self.short(x)
+    def forward(self, x: Tensor, skip: bool = False) -> Tensor:
+        shortcut = x
+        if isinstance(self.short, nn.Sequential):
+            pool, project = self.short
+            shortcut = project(pool(x), skip)
+        elif self.short is not None:
+            shortcut = self.short(x, skip)
         for letter in "abc"[: self.branches]:
-            x = self.get_submodule(f"branch2{letter}")(x)
+            x = self.get_submodule(f"branch2{letter}")(x, skip)
         return F.relu(x + shortcut)
 
 
-class _Stage(nn.Module):
-    """Holds the blocks under the authors' names (``res_layers.0.blocks.0``)."""
+class _Entry(nn.Module):
+    """The stem and the max pool."""
 
-    def __init__(self, blocks: Iterator[_Branches]) -> None:
+    def __init__(self, conv1: nn.Module) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*blocks)
+        self.conv1 = conv1
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.blocks(x)
-        return output
+    def forward(self, images: Tensor) -> Tensor:
+        return F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
 
 
-class PResNet(nn.Module):
-    """``forward`` gives the last ``levels`` maps, the coarsest (stride 32) last."""
+class PResNet(StagedBackbone):
+    """``essential``: blocks of each stage that always run."""
 
-    def __init__(self, config: ResNetConfig, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
+    def __init__(self, config: ResNetConfig, levels: int, essential: Sequence[int]) -> None:
+        super().__init__(levels)
         inner, channels = config.stem
         self.conv1 = nn.Sequential()
         for index, (before, after) in enumerate(((3, inner), (inner, inner), (inner, channels))):
@@ -88,25 +103,27 @@ class PResNet(nn.Module):
             self.conv1.add_module(f"conv1_{index + 1}", conv)
         self.res_layers = nn.ModuleList()
         for index, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
-            self.res_layers.append(
-                _Stage(
-                    _Branches(
-                        config.out_channels[index] if block else channels,
-                        width,
-                        2 if index and not block else 1,
-                        first=not block,
-                        config=config,
-                    )
-                    for block in range(count)
+            always = essential[index]
+            blocks = (
+                _Branches(
+                    config.out_channels[index] if block else channels,
+                    width,
+                    2 if index and not block else 1,
+                    first=not block,
+                    switchable=block < always < count,
+                    config=config,
                 )
+                for block in range(count)
             )
+            self.res_layers.append(BlockStage(blocks, always))
             channels = config.out_channels[index]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``images`` [N, 3, H, W] -> maps [N, C, H/s, W/s]."""
-        x = F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
-        maps = []
-        for stage in self.res_layers:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[-self.levels :])
+    @property
+    def entry(self) -> nn.Module:
+        """See :attr:`StagedBackbone.entry`."""
+        return _Entry(self.conv1)
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See :attr:`StagedBackbone.layers`."""
+        return tuple(self.res_layers)

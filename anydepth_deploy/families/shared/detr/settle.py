@@ -25,6 +25,7 @@ __all__ = [
     "settle_sampling",
     "settled",
     "take_parts",
+    "with_words",
 ]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -181,13 +182,21 @@ def settle_fine(
         return None, {}, {}
     usual = {key: words[0] for key, words in FINE_CHOICES.items()}
     chosen = usual | said
-    settled = dataclasses.replace(
-        fine,
-        position=chosen["fine_position"] == "on",
-        cosformer=chosen["fine_cosformer"] == "on",
-        upsampling=chosen["fine_upsampling"],
+    return (
+        with_words(fine, chosen),
+        chosen,
+        {key: word for key, word in usual.items() if key not in said},
     )
-    return settled, chosen, {key: word for key, word in usual.items() if key not in said}
+
+
+def with_words(fine: FineConfig, words: Mapping[str, str]) -> FineConfig:
+    """``fine`` with its switches as ``words`` say them, by the fields of :class:`Said`."""
+    return dataclasses.replace(
+        fine,
+        position=words["fine_position"] == "on",
+        cosformer=words["fine_cosformer"] == "on",
+        upsampling=words["fine_upsampling"],
+    )
 
 
 def settled(

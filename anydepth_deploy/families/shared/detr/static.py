@@ -1,7 +1,8 @@
-"""DETRs whose decoder alone can stop early: their one gate, and the stages that follow from it.
+"""DETRs whose decoder can stop early, as their authors trained them, and their any-depth form.
 
 Every descendant of RT-DETR was trained with a head, and a loss, on each decoder layer: each layer
-may be the last, without any training for it.
+may be the last, without any training for it. Trained further, as AnyDepth-DETR is, they skip the
+refinement of backbone stages and of the encoder, too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anydepth_deploy.depth import Depth, DepthSpace, Gate
+from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families.shared.detr.backbones import HGNetConfig, ResNetConfig
+from anydepth_deploy.families.shared.detr.essentials import (
+    Essentials,
+    depth_space,
+    essential_bottlenecks,
+    rungs,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
+    from anydepth_deploy.families.shared.detr.staged import StagedBackbone
 
 __all__ = ["HEADS", "StaticConfig", "build_backbone"]
 
@@ -36,7 +44,8 @@ class StaticConfig:
     attention reads by level, the finest first. ``decoder_activation``: of the decoder's linear
     layers; ``feedforward_activation``: of those of its feed-forward, where they have another;
     ``sampling``: ``bilinear`` or ``discrete``. ``release``: which of the authors' releases
-    the weights are of. ``input_size``: height and width.
+    the weights are of. ``input_size``: height and width. ``essential``: what always runs in an
+    any-depth network; None for one that skips nothing but decoder layers.
     """
 
     name: str = "custom"
@@ -59,14 +68,15 @@ class StaticConfig:
     classes: int = 80
     max_detections: int = 300
     input_size: tuple[int, int] = (640, 640)
+    essential: Essentials | None = None
 
     def replace(self: Config, **changes: Any) -> Config:
         """This configuration with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def resembles(self, other: StaticConfig) -> bool:
-        """Whether both are the same size: release, classes, input, queries, sampling and which
-        norms are frozen may differ."""
+        """Whether both are the same size: release, classes, input, queries, sampling, which norms
+        are frozen and what is skipped may differ."""
         return self._structure() == other._structure()
 
     def _structure(self: Config) -> Config:
@@ -79,24 +89,76 @@ class StaticConfig:
             classes=0,
             max_detections=0,
             input_size=(0, 0),
+            essential=None,
         )
 
-    def renamed(self: Config, sizes: Mapping[str, Config]) -> Config:
-        """The same by the name that one of ``sizes`` has for it, else ``custom``: of its own
-        release, if it is there."""
+    def size_name(self: Config, sizes: Mapping[str, Config]) -> str | None:
+        """The name that one of ``sizes`` has for it: of its own release, if it is there."""
         found = [name for name, size in sizes.items() if self.resembles(size)]
         own = [name for name in found if sizes[name].release == self.release]
-        return self.replace(name=next(iter(own or found), "custom"))
+        return next(iter(own or found), None)
+
+    def renamed(self: Config, sizes: Mapping[str, Config]) -> Config:
+        """The same by its :meth:`size_name`, else ``custom``; any-depth networks say so."""
+        name = self.size_name(sizes) or "custom"
+        return self.replace(name=name if self.essential is None else f"{name} any-depth")
 
     def completed(self: Config, sizes: Mapping[str, Config]) -> Config:
         """:meth:`renamed`, and what shapes do not tell as that size has it."""
-        named = self.renamed(sizes)
-        if named.name not in sizes:
+        named, name = self.renamed(sizes), self.size_name(sizes)
+        if name is None:
             return named
-        size = sizes[named.name]
+        size = sizes[name]
         return named.replace(
             queries=size.queries, max_detections=size.max_detections, input_size=size.input_size
         )
+
+    def deepened(self: Config, sizes: Mapping[str, Config]) -> Config:
+        """Its any-depth form, by the name of ``sizes``; itself where it is that already.
+
+        Essential are of a ResNet stage as many blocks as in AnyDepth-DETR, of an HGNetv2 stage the
+        first block, and of the encoder's bottlenecks as many as in AnyDepth-DETR. Raises
+        :class:`UsageError` where that leaves nothing to skip.
+        """
+        if self.essential is not None:
+            return self
+        bottlenecks = essential_bottlenecks(self.csp_blocks)
+        found = self.replace(essential=Essentials(self.backbone.essential, bottlenecks))
+        if not found.skips_encoder and not any(found.skips_stages):
+            raise UsageError(
+                f"{self.name}: every stage of its backbone has one block and every block of its "
+                "encoder one bottleneck, so there is nothing to skip; expected a larger network, "
+                "or train it as it is"
+            )
+        return found.renamed(sizes)
+
+    @property
+    def skips_stages(self) -> tuple[bool, ...]:
+        """Of each backbone stage, whether it has refinement to skip."""
+        pairs = zip(self.essential_blocks, self.backbone.blocks, strict=True)
+        return tuple(always < count for always, count in pairs)
+
+    @property
+    def skips_encoder(self) -> bool:
+        """Whether the encoder has refinement to skip."""
+        if self.essential is None:
+            return False
+        return self.essential.bottlenecks < self.csp_blocks or self.refines
+
+    @property
+    def refines(self) -> bool:
+        """Whether the encoder refines maps otherwise than by its bottlenecks."""
+        return False
+
+    @property
+    def essential_blocks(self) -> tuple[int, ...]:
+        """Blocks of each backbone stage that always run."""
+        return self.backbone.blocks if self.essential is None else self.essential.blocks
+
+    @property
+    def essential_bottlenecks(self) -> int:
+        """Bottlenecks of each block of the encoder that always run."""
+        return self.csp_blocks if self.essential is None else self.essential.bottlenecks
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -110,25 +172,30 @@ class StaticConfig:
 
     @property
     def depth_space(self) -> DepthSpace:
-        """The number of decoder layers; base is the first alone."""
-        return DepthSpace((Gate("decoder", 0, layers=self.decoder_layers),), (1,))
+        """The number of decoder layers, of which base has the first alone; of an any-depth network
+        its stages and its encoder, too."""
+        if self.essential is None:
+            return DepthSpace((Gate("decoder", 0, layers=self.decoder_layers),), (1,))
+        return depth_space(self.skips_stages, self.skips_encoder, self.decoder_layers)
 
     @property
     def ladder(self) -> tuple[str, ...]:
-        """Every exit, from base to super."""
+        """Rungs from base to super."""
         return tuple(map(str, self.default_ladder))
 
     @property
     def default_ladder(self) -> tuple[Depth, ...]:
-        return tuple(reversed(self.depth_space.every))
+        """Every exit; of an any-depth network what AnyDepth-DETR's ladder has."""
+        space = self.depth_space
+        return tuple(reversed(space.every)) if self.essential is None else rungs(space)
 
 
-def build_backbone(config: StaticConfig) -> nn.Module:
+def build_backbone(config: StaticConfig) -> StagedBackbone:
     """The backbone's network, which gives one map for each level."""
     from anydepth_deploy.families.shared.detr.hgnetv2 import HGNetV2
     from anydepth_deploy.families.shared.detr.presnet import PResNet
 
-    levels = len(config.points)
+    levels, essential = len(config.points), config.essential_blocks
     if isinstance(config.backbone, ResNetConfig):
-        return PResNet(config.backbone, levels)
-    return HGNetV2(config.backbone, levels)
+        return PResNet(config.backbone, levels, essential)
+    return HGNetV2(config.backbone, levels, essential)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anydepth_deploy.families.shared.detr.encoder import position_embedding
 from anydepth_deploy.families.shared.detr.hgnetv2 import HGNetV2
-from anydepth_deploy.families.shared.detr.model import DetrModel, EncoderVariant
+from anydepth_deploy.families.shared.detr.model import DetrModel
+from anydepth_deploy.families.shared.detr.staged import StagedBackbone
 from anydepth_deploy.families.shared.detr.static import StaticConfig, build_backbone
 from anydepth_deploy.families.shared.stages import Size, Stage
 
@@ -23,9 +23,10 @@ each layer's own weights count."""
 
 
 class StaticDetr(DetrModel):
-    """A backbone and an encoder that always run, and a decoder that stops after any layer."""
+    """A decoder that stops after any layer, behind a backbone and an encoder that always run, or
+    whose refinement is skipped where the configuration says what is ``essential``."""
 
-    backbone: nn.Module
+    backbone: StagedBackbone
     config: StaticConfig
 
     def __init__(self, config: StaticConfig) -> None:
@@ -35,21 +36,16 @@ class StaticDetr(DetrModel):
 
     def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """See :meth:`DetrModel.maps`."""
-        maps = self.backbone(images)
+        maps = self.backbone(images, skip)
         return maps, self.encoder(maps, skip)
 
     def build_stages(self, size: Size, device: torch.device) -> list[Stage]:
-        position = position_embedding(*self.shapes(size)[-1], self.config.hidden, device)
+        if self.config.essential is not None:
+            return self.gated_stages(size, device, self.backbone.entry, self.backbone.layers)
         return [
             Stage("backbone", "backbone", ("images",), self.map_names, {"full": self.backbone}),
-            Stage(
-                "encoder",
-                "encoder",
-                self.map_names,
-                self.encoded_names,
-                {"full": EncoderVariant(self.encoder, position, skip=False)},
-            ),
-            *self.decoding_stages(size, device, gate=0),
+            self.encoder_stage(size, device),
+            *self.decoding_stages(size, device),
         ]
 
     def after_random_weights(self) -> None:
@@ -66,7 +62,9 @@ class StaticDetr(DetrModel):
         smooth = torch.rand(2, 3, 8, 8, generator=generator)
         tensors = {"images": torch.cat([noise, F.interpolate(smooth, RANDOM_SIZE)])}
         with torch.no_grad():
-            for stage in self.build_stages(RANDOM_SIZE, noise.device)[:2]:
+            for stage in self.build_stages(RANDOM_SIZE, noise.device):
+                if stage.part == "decoder":
+                    break
                 tensors.update(stage.run("full", tensors))
             _, tokens = self.decoder.remember([tensors[name] for name in self.encoded_names])
             linear, first = self.decoder.enc_output[0], self.decoder.enc_score_head

@@ -105,6 +105,7 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "torch": "export",
+    "transformers": "teacher",
     "tritonclient": "triton",
 }
 """The extra that installs a package which is imported only when it is needed."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from anydepth_deploy.checkpoints.archive import Archive, read_tensors, refuse_unreadable
+from anydepth_deploy.checkpoints.archive import Archive, read_tensors
 from anydepth_deploy.checkpoints.class_names import listed_names
 from anydepth_deploy.checkpoints.hugging_face import find_saved
 from anydepth_deploy.checkpoints.inert import (
@@ -39,9 +39,10 @@ from anydepth_deploy.checkpoints.network import (
 )
 from anydepth_deploy.checkpoints.present import SUPPORTED, check_present
 from anydepth_deploy.checkpoints.rebuild import Rebuilder
+from anydepth_deploy.checkpoints.safetensors_files import is_finite, read_safetensors
 from anydepth_deploy.checkpoints.unpickle import MAX_PICKLE_BYTES, unpickle
 from anydepth_deploy.checkpoints.wrappers import Unwrapped, unwrap
-from anydepth_deploy.documents import file_sha256, utf8_path
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import CheckpointError, UsageError, shorten
 from anydepth_deploy.families.family import Family
 from anydepth_deploy.families.registry import recognise
@@ -255,7 +256,7 @@ def load_model(checkpoint: Checkpoint) -> AnyDepthModel:
             if key in found and tuple(found[key].shape) != shape
         ],
         "not numbers": [
-            key for key in fitting if found[key].is_floating_point() and not _is_finite(found[key])
+            key for key in fitting if found[key].is_floating_point() and not is_finite(found[key])
         ],
     }
     told = [f"{len(keys)} {what}: {shorten(keys)}" for what, keys in problems.items() if keys]
@@ -304,11 +305,6 @@ def _shown(value: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in repr(value)[:60])
 
 
-def _is_finite(value: Tensor) -> bool:
-    # A finite sum has only finite terms, and is found many times faster than every term is seen.
-    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
-
-
 def _is_safetensors(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return True
@@ -322,31 +318,8 @@ Read = tuple[dict[str, Tensor], str, dict[str, Any], tuple[str, ...]]
 
 
 def _read_safetensors(path: Path, files: Sequence[Path] = ()) -> Read:
-    from safetensors import SafetensorError, safe_open
-
-    state: dict[str, Tensor] = {}
-    for part in files or (path,):
-        try:
-            with utf8_path(part) as named, safe_open(named, framework="pt") as file:
-                keys = list(file.keys())
-                if again := [key for key in keys if key in state]:
-                    raise CheckpointError(
-                        f"checkpoint {path} has weights in two of its files, expected each in one: "
-                        f"{shorten(again)}"
-                    )
-                state.update({key: _widened(part, file.get_tensor(key)) for key in keys})
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"checkpoint {part} is not a readable safetensors file ({error}); it may be "
-                "truncated: fetch it again"
-            ) from None
-    found, weights, extra = _find_weights(path, state)
+    found, weights, extra = _find_weights(path, read_safetensors(path, files or (path,)))
     return found.tensors, weights, extra, found.notes
-
-
-def _widened(path: Path, value: Tensor) -> Tensor:
-    refuse_unreadable(path, [value.dtype])
-    return value.float() if value.is_floating_point() else value
 
 
 def _read_archive(path: Path) -> Read:

@@ -18,7 +18,7 @@ from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.reading.strict_json import NotJsonError, OddJsonError, parse_json
 
-__all__ = ["Saved", "find_saved"]
+__all__ = ["Saved", "find_saved", "read_document", "weight_files"]
 
 MOST_BYTES = 1 << 24
 """Of a document; those of Objects365 take 20 kB, lists of weights 200 kB."""
@@ -69,7 +69,7 @@ def find_saved(path: Path) -> Saved | None:
             f"checkpoint {path} is a folder without {CONFIG}: expected one as transformers saves "
             "it, or a file of weights"
         )
-    document = _document(folder / CONFIG)
+    document = read_document(folder / CONFIG)
     if not isinstance(document.get("model_type"), str):
         if not path.is_dir():
             return None  # of some other program
@@ -77,12 +77,18 @@ def find_saved(path: Path) -> Saved | None:
             f"checkpoint {path}: its {CONFIG} names no model_type: expected one of transformers"
         )
     # A file that was named is read; a folder may hold the same weights in one file and in several.
-    whole = folder / WEIGHTS
-    if path == whole or (path.is_dir() and whole.is_file()):
-        files: tuple[Path, ...] = (whole,)
-    else:
-        files = _shards(folder)
+    named_whole = path == folder / WEIGHTS
+    files = weight_files(folder) if path.is_dir() or named_whole else _shards(folder)
     return Saved(files, document, _extra(folder, document))
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files of weights in a folder, in order: all in one, else those that its index lists.
+
+    Raises :class:`CheckpointError` where there are none, or some are missing.
+    """
+    whole = folder / WEIGHTS
+    return (whole,) if whole.is_file() else _shards(folder)
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
@@ -91,7 +97,7 @@ def _shards(folder: Path) -> tuple[Path, ...]:
         raise CheckpointError(
             f"checkpoint {folder} has neither {WEIGHTS} nor {INDEX}: fetch its weights, too"
         )
-    names = _listed(_document(index).get("weight_map"))
+    names = _listed(read_document(index).get("weight_map"))
     if not names:
         raise CheckpointError(
             f"checkpoint {folder}: its {INDEX} lists no weights: expected a 'weight_map' from "
@@ -113,8 +119,8 @@ def _listed(places: object) -> list[str]:
     return sorted(set(names))
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """Raises :class:`CheckpointError` for what is no JSON object."""
+def read_document(path: Path) -> dict[str, Any]:
+    """A document of such a folder. Raises :class:`CheckpointError` for what is no JSON object."""
     try:
         content = parse_json(read_regular(path, MOST_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError, NotJsonError, OddJsonError) as error:
@@ -136,7 +142,7 @@ def _extra(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     ):
         extra["class_names"] = labels
     if (folder / PREPROCESSOR).is_file():
-        extra["input_size"] = _input_size(folder, _document(folder / PREPROCESSOR))
+        extra["input_size"] = _input_size(folder, read_document(folder / PREPROCESSOR))
     return extra
 
 

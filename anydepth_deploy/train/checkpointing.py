@@ -56,7 +56,7 @@ class Done:
 
     ``seconds``: that ``step`` steps took. ``losses``: the last steps' totals, super's and base's;
     none in files of versions that did not keep them. ``skipped``: pictures that could not be read.
-    ``addition``: state of what the run adds to the losses.
+    ``semantics``: state of a teacher's term.
     """
 
     step: int = 0
@@ -64,7 +64,7 @@ class Done:
     losses: tuple[tuple[float, float], ...] = ()
     best: Best | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
-    addition: Mapping[str, Any] = field(default_factory=dict)
+    semantics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def save_partial(state: State, done: Done, figures: Mapping[str, Any]) -> None:
     content["seconds"] = done.seconds
     content["losses"] = [list(pair) for pair in done.losses]
     content["skipped"] = dict(done.skipped)
-    content["addition"] = dict(done.addition)
+    content["semantics"] = dict(done.semantics)
     if done.best is not None:
         best = done.best
         content["best"] = {
@@ -178,7 +178,7 @@ def load_partial(state: State) -> Done:
             losses,
             None if best is None else Best(**best),
             dict(content.get("skipped", {})),
-            dict(content.get("addition", {})),
+            dict(content.get("semantics", {})),
         )
 
 

@@ -72,8 +72,9 @@ class TrainConfig:
     the file.
 
     ``teacher``: a folder with a vision transformer whose features super learns from, too;
-    ``semantic_weight``, ``semantic_share``, ``semantic_band``: see
-    :mod:`anydepth_deploy.train.semantics`.
+    ``semantic_weight``, ``semantic_share``, ``semantic_band``: weight, rho and delta of
+    :class:`~anydepth_deploy.train.semantics.modulation.SemanticSettings`; None for the published
+    ones of the nearest size.
     """
 
     family: str
@@ -118,7 +119,7 @@ class TrainConfig:
     save_every: int = 250
     ema_only: bool = True
     teacher: str = ""
-    semantic_weight: float = 10.0
+    semantic_weight: float | None = None
     semantic_share: float | None = None
     semantic_band: float | None = None
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError, shorten
+from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.train.checkpointing import (
     Best,
@@ -32,6 +33,9 @@ from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.processes import Processes, device_for, joined
 from anydepth_deploy.train.records import Records
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
+from anydepth_deploy.train.semantics.distillation import SemanticDistillation
+from anydepth_deploy.train.semantics.modulation import SemanticSettings
+from anydepth_deploy.train.semantics.vision_transformers import open_vision_transformer
 from anydepth_deploy.train.source import ShapesSource, Source, Step
 from anydepth_deploy.train.start import Start, open_start
 from anydepth_deploy.train.step import StepLosses, Stepper
@@ -136,6 +140,7 @@ class _Run:
         self.steps = config.steps
         if config.epochs is not None:
             self.steps = -(-config.epochs * source.pictures // config.batch)
+        self.semantics = _open_semantics(config, self.model, processes)
         self.validation: Validation | None = None
         self.records: Records | None = None
 
@@ -146,10 +151,11 @@ class _Run:
             self.processes,
             static=config.static,
             precision=config.precision,
+            semantics=self.semantics,
         )
         decay, warmup = self._averaging()
         ema = Ema(self.model, decay=decay, warmup=warmup)
-        optimizer = _optimizer(config, self.model)
+        optimizer = _optimizer(config, self.model, self.semantics)
         self.state = State(
             config,
             self.start,
@@ -161,6 +167,8 @@ class _Run:
         )
         done = load_partial(self.state) if resume else Done()
         self.best, skipped = done.best, dict(done.skipped)
+        if self.semantics is not None and done.step:
+            self.semantics.load_state_dict(done.semantics, str(config.partial))
         if config.is_folder and self.processes.is_main:
             self.records = Records(config, source.class_names, done.step)
         clock = _Clock(config, self.steps, done.step, done.seconds)
@@ -179,6 +187,8 @@ class _Run:
                 report = _report(self.steps, clock, rate, losses, waited)
                 skipped |= source.skipped
                 done = Done(clock.step, clock.seconds, recent.losses, self.best, skipped)
+                if self.semantics is not None and self._ends_epoch(clock):
+                    self.semantics.end_of_epoch(last_stage=self._is_plain(clock))
                 if self.records is not None:
                     self.records.add(report)
                 done, report = self._after(done, report, clock)
@@ -262,8 +272,8 @@ class _Run:
     def _after(self, done: Done, report: Progress, clock: _Clock) -> tuple[Done, Progress]:
         """What follows a step: measure and write, where it ends an epoch or is the last."""
         config, count = self.config, self.source.pictures
-        epoch, before = (number * config.batch // count for number in (clock.step, clock.step - 1))
-        ended = epoch > before or clock.finished
+        epoch = clock.step * config.batch // count
+        ended = self._ends_epoch(clock) or clock.finished
         due = config.save_every and clock.step % config.save_every == 0
         if ended and (epoch % config.evaluate_every == 0 or clock.finished):
             if self.validation is not None:
@@ -277,6 +287,19 @@ class _Run:
         if due and not clock.finished:
             self._save(done)
         return done, report
+
+    def _ends_epoch(self, clock: _Clock) -> bool:
+        """Whether the last step took the last picture of an epoch."""
+        count = self.source.pictures
+        epoch, before = (
+            number * self.config.batch // count for number in (clock.step, clock.step - 1)
+        )
+        return epoch > before
+
+    def _is_plain(self, clock: _Clock) -> bool:
+        """Whether pictures are hardly changed any more."""
+        left = (self.steps - clock.step) * self.config.batch
+        return left < self.config.plain_epochs * self.source.pictures
 
     def _measure(self, done: Done, report: Progress, epoch: int) -> tuple[Done, Progress]:
         assert self.validation is not None
@@ -295,6 +318,8 @@ class _Run:
 
     def _save(self, done: Done) -> None:
         if self.processes.is_main:
+            if self.semantics is not None:
+                done = replace(done, semantics=self.semantics.state_dict())
             save_partial(self.state, done, {"seconds": done.seconds})
 
     def _finish(
@@ -418,13 +443,39 @@ class _Recent:
         return sum(pair[1] for pair in self._last) / max(1, len(self._last))
 
 
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def _open_semantics(
+    config: TrainConfig, model: AnyDepthModel, processes: Processes
+) -> SemanticDistillation | None:
+    if not config.teacher:
+        return None
+    usual = SemanticSettings.nearest(sum(value.numel() for value in model.parameters()))
+    named = {
+        "weight": config.semantic_weight,
+        "rho": config.semantic_share,
+        "delta": config.semantic_band,
+    }
+    return SemanticDistillation(
+        model,
+        open_vision_transformer(config.teacher),
+        replace(usual, **{name: value for name, value in named.items() if value is not None}),
+        seed=config.seed,
+        average=processes.average,
+    )
+
+
+def _optimizer(
+    config: TrainConfig, model: nn.Module, semantics: SemanticDistillation | None
+) -> torch.optim.Optimizer:
     groups = parameter_groups(
         model,
         learning_rate=config.learning_rate,
         backbone_scale=config.backbone_scale,
         weight_decay=config.weight_decay,
     )
+    if semantics is not None:
+        rate, decay = config.learning_rate, config.weight_decay
+        learning = list(semantics.parameters())
+        groups.append({"params": learning, "lr": rate, "base_lr": rate, "weight_decay": decay})
     # Fused: hundreds of small tensors, whose updates one by one would cost as much as a layer.
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,9 @@ from anydepth_deploy.families.shared.recipe import Recipe, Teacher, Terms, total
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.processes import ALONE, Processes
+from anydepth_deploy.train.semantics.distillation import SemanticDistillation
 
-__all__ = ["Addition", "StepLosses", "Stepper", "accumulate_gradients"]
+__all__ = ["StepLosses", "Stepper", "accumulate_gradients"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,32 +52,18 @@ class StepLosses:
         return math.isfinite(self.super_loss) and math.isfinite(self.base_loss)
 
 
-class Addition(Protocol):
-    """What a run adds to super's loss beside the family's own terms."""
-
-    def modules(self) -> nn.Module:
-        """What learns with the network."""
-
-    def watch(self) -> contextlib.AbstractContextManager[object]:
-        """Held around the super pass."""
-
-    def term(self, images: Tensor) -> Terms:
-        """Weighted terms, after the super pass."""
-
-    def after_backward(self) -> None:
-        """When gradients of all passes and processes are there, before they are clipped."""
-
-
 class _Passes(nn.Module):
     """Both passes as the ``forward`` of one module, which is what torch distributes."""
 
-    def __init__(self, recipe: Recipe[Any], addition: Addition | None, precision: str) -> None:
+    def __init__(
+        self, recipe: Recipe[Any], semantics: SemanticDistillation | None, precision: str
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.model = recipe.model
-        self.addition = addition
-        if addition is not None:
-            self.added = addition.modules()
+        self.semantics = semantics
+        if semantics is not None:
+            self.projector = semantics.injector.projector
         self.dtype = DTYPES[precision]
 
     def forward(
@@ -91,11 +78,11 @@ class _Passes(nn.Module):
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if base:
                 return self.recipe.base_pass(images, targets, teacher, generator), None
-            if self.addition is None:
+            if self.semantics is None:
                 return self.recipe.super_pass(images, targets, generator)
-            with self.addition.watch():
+            with self.semantics.super_pass():
                 terms, teacher = self.recipe.super_pass(images, targets, generator)
-            return {**terms, **self.addition.term(images)}, teacher
+            return {**terms, **self.semantics.term(images)}, teacher
 
 
 @dataclass
@@ -104,20 +91,20 @@ class Stepper:
 
     ``static``: super passes only, for networks without gates. ``precision``: of the passes, by
     torch's autocast; losses are computed in float32. ``processes``: that train together, whose
-    gradients torch adds up.
+    gradients torch adds up. ``semantics``: what super learns from beside the objects.
     """
 
     recipe: Recipe[Any]
     processes: Processes = ALONE
     static: bool = False
     precision: str = "fp32"
-    addition: Addition | None = None
+    semantics: SemanticDistillation | None = None
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
         device = next(self.recipe.model.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        passes = _Passes(self.recipe, self.addition, self.precision)
+        passes = _Passes(self.recipe, self.semantics, self.precision)
         self._passes: nn.Module = passes
         if self.processes.world > 1:
             self._passes = DistributedDataParallel(
@@ -180,8 +167,8 @@ class Stepper:
         if not losses.is_finite:
             return losses
         self.scaler.unscale_(optimizer)
-        if self.addition is not None:
-            self.addition.after_backward()
+        if self.semantics is not None:
+            self.semantics.after_backward()
         learning = [value for group in optimizer.param_groups for value in group["params"]]
         nn.utils.clip_grad_norm_(learning, clip)
         self.scaler.step(optimizer)

@@ -90,6 +90,7 @@ EXTRAS = {
     "faster_coco_eval": "eval",
     "google": "triton",
     "grpc": "triton",
+    "kornia": "train",
     "matplotlib": "plot",
     "onnx": "export",
     "onnx_ir": "export",
@@ -104,6 +105,7 @@ EXTRAS = {
     "tensorrt_rtx": "rtx",
     "torch": "export",
     "tritonclient": "triton",
+    "yaml": "train",
 }
 """The extra that installs a package which is imported only when it is needed."""
 

@@ -21,7 +21,8 @@ from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.checkpointing import Done, load_partial, save_checkpoint, save_partial
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
-from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
+from anydepth_deploy.train.data.order import Order, step_generator
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.step import StepLosses, training_step
@@ -111,7 +112,7 @@ def _train(
             processes=config.processes,
         )
         pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
-    order = _Order(len(pictures), config)
+    order = Order(len(pictures), config.batch, config.seed)
     clock = _Clock(config, earlier.step, earlier.seconds)
     recent = _Recent(earlier.losses)
     while not clock.finished:
@@ -191,32 +192,6 @@ def _load_initial(config: TrainConfig, recipe: Recipe[Any]) -> None:
         load_stored_state(recipe.model, found.state, recipe.stores)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {config.initial}: {error}") from None
-
-
-class _Order:
-    """Which pictures a step sees: a new random order every epoch, a function of the step."""
-
-    def __init__(self, count: int, config: TrainConfig) -> None:
-        self.count = count
-        self.batch = config.batch
-        self.seed = config.seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def indices(self, step: int) -> torch.Tensor:
-        """Int64 [batch]; a batch may reach into the next epoch."""
-        places = range(step * self.batch, (step + 1) * self.batch)
-        return torch.stack([self._at(place) for place in places])
-
-    def epoch(self, step: int) -> int:
-        """The epoch that holds the first picture of a step."""
-        return step * self.batch // self.count
-
-    def _at(self, place: int) -> torch.Tensor:
-        epoch, index = divmod(place, self.count)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.count, self.seed, epoch)
-        return self._order[index]
 
 
 class _Clock:

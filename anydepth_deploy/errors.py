@@ -92,6 +92,7 @@ EXTRAS = {
     "faster_coco_eval": "eval",
     "google": "triton",
     "grpc": "triton",
+    "kornia": "train",
     "matplotlib": "plot",
     "onnx": "export",
     "onnx_ir": "export",
@@ -107,6 +108,7 @@ EXTRAS = {
     "torch": "export",
     "transformers": "teacher",
     "tritonclient": "triton",
+    "yaml": "train",
 }
 """The extra that installs a package which is imported only when it is needed."""
 

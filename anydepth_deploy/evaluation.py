@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.annotations.boxes import check_areas, check_boxes, check_pictures
 from anydepth_deploy.annotations.categories import Matching, match_classes
+from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.annotations.findings import Finding
 from anydepth_deploy.annotations.scoring import coco_class, coco_stats
 from anydepth_deploy.bundle.bundle import Bundle
@@ -22,7 +23,7 @@ from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import file_sha256, utc_now, write_or_refuse
-from anydepth_deploy.errors import ImageError, UsageError, shorten
+from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.manifest import made_for, rounds_to_half
 from anydepth_deploy.pictures.annotated import find_annotated
@@ -30,7 +31,6 @@ from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.reading.regular import read_regular
 from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_computes
 
 __all__ = [
@@ -86,7 +86,7 @@ class CocoData:
     ) -> None:
         self.path = Path(annotations)
         self.max_pixels = max_pixels
-        self.content = _read_annotations(self.path)
+        self.content = read_coco(self.path)
         self.folder = Path(images) if images is not None else self.path.parent
         self.images: list[dict[str, Any]] = sorted(
             self.content["images"], key=lambda item: int(item["id"])
@@ -309,94 +309,3 @@ def _score(
     return Accuracy(
         precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
     )
-
-
-FIELDS: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str},
-    "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
-    "categories": {"id": int, "name": str},
-}
-"""What the lists of a COCO file must say about each of their items."""
-
-EXPECTED = {int: "an integer", str: "text", list: "the numbers x, y, width, height"}
-
-LARGEST_ID = 2**53
-"""Scoring keeps ids in float64."""
-
-FARTHEST = 1e9
-"""Coordinates in pixels beyond this are no box of any picture; NaN and infinity fail it too."""
-
-
-def _read_annotations(path: Path) -> dict[str, Any]:
-    try:
-        # From bytes, JSON is read in whatever UTF a byte-order mark says.
-        content = json.loads(read_regular(path))
-    except FileNotFoundError:
-        raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ImageError(f"annotations {path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), list) for name in FIELDS
-    ):
-        raise ImageError(
-            f"annotations {path} are not in COCO's format: expected the lists {', '.join(FIELDS)}"
-        )
-    if not content["images"] or not content["annotations"]:
-        raise ImageError(f"annotations {path} hold no annotated picture")
-    for name, fields in FIELDS.items():
-        for index, item in enumerate(content[name]):
-            if (problem := _wrong_item(item, fields)) is not None:
-                raise ImageError(f"annotations {path}: {name}[{index}] has {problem}")
-        if len({item["id"] for item in content[name]}) < len(content[name]):
-            raise ImageError(f"annotations {path}: two of the {name} have the same id")
-    images = {item["id"] for item in content["images"]}
-    categories = {item["id"] for item in content["categories"]}
-    annotations = []
-    for index, item in enumerate(content["annotations"]):
-        if (problem := _wrong_annotation(item, images, categories)) is not None:
-            raise ImageError(f"annotations {path}: annotations[{index}] has {problem}")
-        # What COCO's evaluation needs and other tools leave out. It takes the id 0 for "no
-        # match", so annotations are counted from 1.
-        width, height = item["bbox"][2:]
-        filled = {"area": width * height, "iscrowd": 0, **item, "id": index + 1}
-        annotations.append(filled)
-    return {**content, "annotations": annotations}
-
-
-def _wrong_item(item: object, fields: dict[str, type]) -> str | None:
-    """What is wrong with one item of a list: a field that is missing or of another type."""
-    lacking = [key for key in fields if not isinstance(item, dict) or key not in item]
-    if lacking or not isinstance(item, dict):
-        return f"no {', '.join(lacking)}"
-    for key, kind in fields.items():
-        value = item[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            found = shorten([repr(value)[:60]])
-            return f"the {key} {found}, expected {EXPECTED[kind]}"
-        if isinstance(value, int) and abs(value) > LARGEST_ID:
-            return f"the {key} {hex(value)[:40]}, expected an integer of at most 53 bits"
-    return None
-
-
-def _wrong_annotation(item: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
-    """What is wrong with an annotation whose fields have the right types."""
-    if item["image_id"] not in images:
-        return f"the image_id {item['image_id']}, which none of the images has"
-    if item["category_id"] not in categories:
-        return f"the category_id {item['category_id']}, which none of the categories has"
-    box = item["bbox"]
-    if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
-        return (
-            f"the bbox {str(box)[:60]}, expected the numbers x, y, width, height in pixels, "
-            "width and height not negative"
-        )
-    area, crowd = item.get("area", 0), item.get("iscrowd", 0)
-    if not _is_number(area, FARTHEST**2) or area < 0:
-        return f"the area {shorten([repr(area)[:60]])}, expected a number that is not negative"
-    if crowd not in (0, 1):
-        return f"the iscrowd {shorten([repr(crowd)[:60]])}, expected 0 or 1"
-    return None
-
-
-def _is_number(value: object, limit: float = FARTHEST) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= limit

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from anydepth_deploy.families.shared.augmentation import DETR, Augmentation
 from anydepth_deploy.families.shared.outputs import Outputs, Raw
 from anydepth_deploy.families.shared.sizes import Refusal
 
@@ -41,7 +42,7 @@ class Training:
 
     ``learning_rate``: of AdamW at its peak, from nothing; ``tuning_rate``: from a checkpoint, and
     ``backbone_scale``: how much of that the backbone gets then. ``warmup``: steps; ``clip``: the
-    largest norm of the gradient of a step.
+    largest norm of the gradient of a step. ``augmentation``: of pictures from files.
     """
 
     recipe: Callable[[AnyDepthModel, RecipeSettings], Recipe[Any]]
@@ -53,6 +54,7 @@ class Training:
     tuning_rate: float
     backbone_scale: float = 1.0
     deepen: Callable[[Any], Any] | None = None
+    augmentation: Augmentation = DETR
 
 
 @dataclass(frozen=True)

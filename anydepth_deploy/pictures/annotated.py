@@ -18,7 +18,7 @@ from anydepth_deploy.pictures.images import read_header
 from anydepth_deploy.pictures.names import Names
 from anydepth_deploy.pictures.orientation import Header, Orientation
 
-__all__ = ["Annotated", "AnnotatedPicture", "find_annotated"]
+__all__ = ["Annotated", "AnnotatedPicture", "find_annotated", "said_size", "ways_of"]
 
 Side = int | float | None
 """What an annotation file says of a side in pixels; None where it says nothing."""
@@ -66,7 +66,7 @@ def find_annotated(
     headers = {item["id"]: read_header(paths[item["id"]], max_pixels=max_pixels) for item in images}
     ways: dict[int, set[Orientation]] = {}
     for item in images:
-        ways[item["id"]] = _ways(_said(annotations, item), headers[item["id"]])
+        ways[item["id"]] = ways_of(said_size(annotations, item), headers[item["id"]])
     _check_sizes(annotations, images, headers, ways)
 
     marked = [item for item in images if headers[item["id"]].orientation != 1]
@@ -104,8 +104,9 @@ def _paths(annotations: Path, folder: Path, images: Sequence[Mapping[str, Any]])
     return {key: path for key, path in found.items() if path is not None}
 
 
-def _said(annotations: Path, item: Mapping[str, Any]) -> tuple[Side, Side]:
-    """Height and width that the annotation file gives a picture."""
+def said_size(annotations: Path, item: Mapping[str, Any]) -> tuple[Side, Side]:
+    """Height and width that the annotation file gives a picture of its list ``images``. Raises
+    :class:`ImageError` where they are no numbers."""
     sides = []
     for name in ("height", "width"):
         value = item.get(name)
@@ -118,8 +119,8 @@ def _said(annotations: Path, item: Mapping[str, Any]) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def _ways(said: tuple[Side, Side], header: Header) -> set[Orientation]:
-    """The ways of reading a picture that give it this size."""
+def ways_of(said: tuple[Side, Side], header: Header) -> set[Orientation]:
+    """The ways of reading a picture that give it this size (height, width)."""
     sizes: dict[Orientation, tuple[int, int]] = {
         "upright": header.upright,
         "stored": header.stored,

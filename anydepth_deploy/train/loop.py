@@ -17,8 +17,10 @@ from torch import nn
 
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError, shorten
+from anydepth_deploy.families.shared.augmentation import PLAIN
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
+from anydepth_deploy.pictures.shapes import CLASS_NAMES
 from anydepth_deploy.train.checkpointing import (
     Best,
     Done,
@@ -28,7 +30,8 @@ from anydepth_deploy.train.checkpointing import (
     save_partial,
 )
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
-from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.data.read import read_data_set
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.processes import Processes, device_for, joined
 from anydepth_deploy.train.records import Records
@@ -36,7 +39,7 @@ from anydepth_deploy.train.schedule import learning_rate_factor, parameter_group
 from anydepth_deploy.train.semantics.distillation import SemanticDistillation
 from anydepth_deploy.train.semantics.modulation import SemanticSettings
 from anydepth_deploy.train.semantics.vision_transformers import open_vision_transformer
-from anydepth_deploy.train.source import ShapesSource, Source, Step
+from anydepth_deploy.train.source import FileSource, ShapesSource, Source, Step
 from anydepth_deploy.train.start import Start, open_start
 from anydepth_deploy.train.step import StepLosses, Stepper
 from anydepth_deploy.train.validation import Validation, best_score
@@ -59,7 +62,7 @@ class StoppedTraining(KeyboardInterrupt):
 def make_recipe(config: TrainConfig) -> Any:
     """The recipe of the configuration's network, from nothing, for generated shapes; see
     :func:`~anydepth_deploy.train.start.open_start`."""
-    return open_start(config, ShapesSource.class_names).recipe
+    return open_start(config, CLASS_NAMES).recipe
 
 
 @usual_state()
@@ -98,11 +101,10 @@ def train(
                     f"a batch of {config.batch} cannot be shared by {processes.world} processes in "
                     f"{config.accumulate} parts each: choose a multiple of {parts}"
                 )
-            source = _open_source(config, processes, device, pictures)
-            try:
-                return _Run(config, device, processes, source).run(resume, progress)
-            finally:
-                source.close()
+            with contextlib.ExitStack() as stack:
+                run = _Run(config, device, processes, pictures)
+                stack.callback(run.source.close)
+                return run.run(resume, progress)
     finally:
         torch.set_num_threads(before)
 
@@ -116,32 +118,56 @@ def _check_output(config: TrainConfig, resume: bool) -> None:
         )
 
 
-def _open_source(
-    config: TrainConfig,
-    processes: Processes,
-    device: torch.device,
-    pictures: TrainingPictures | None,
-) -> Source:
-    return ShapesSource(config, processes, pictures)
-
-
 class _Run:
     """One run, in this process."""
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, processes: Processes, source: Source
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        processes: Processes,
+        pictures: TrainingPictures | None,
     ) -> None:
-        self.config, self.device, self.processes, self.source = config, device, processes, source
-        self.start: Start = open_start(config, source.class_names, processes)
+        self.config, self.device, self.processes = config, device, processes
+        data = validation = None
+        if config.data:
+            data = read_data_set(config.data, config.images or None)
+        if config.val_data:
+            assert data is not None
+            found = read_data_set(config.val_data, config.val_images or None, which="val")
+            validation, _ = found.matched(data.classes)
+        names = CLASS_NAMES if data is None else data.classes
+        self.start: Start = open_start(config, names, processes)
         self.model = self.start.model.to(device)
         if processes.world > 1 and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
-        self.model.train()
         self.steps = config.steps
         if config.epochs is not None:
-            self.steps = -(-config.epochs * source.pictures // config.batch)
+            count = config.pictures if data is None else len(data)
+            self.steps = -(-config.epochs * count // config.batch)
+        self.source: Source
+        if data is None:
+            self.source = ShapesSource(config, processes, pictures)
+        else:
+            training = self.start.family.training
+            assert training is not None
+            self.source = FileSource(
+                config,
+                processes,
+                device,
+                data,
+                training.augmentation if config.augment else PLAIN,
+                self.model.resize,
+                self.steps,
+            )
         self.semantics = _open_semantics(config, self.model, processes)
         self.validation: Validation | None = None
+        if validation is not None:
+            build = self.start.family.build
+            self.validation = Validation(
+                self.model, build, validation, config.input_size, processes
+            )
+        self.model.train()
         self.records: Records | None = None
 
     def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> TrainResult:
@@ -179,7 +205,7 @@ class _Run:
             for step in source.steps(done.step):
                 if clock.finished:
                     break
-                waited += sum(batch.waited for batch in step.batches)
+                waited += step.waited
                 rate = self._set_rate(optimizer, clock)
                 losses = self._step(stepper, optimizer, ema, step, clock, stop.asked)
                 clock.advance()
@@ -230,8 +256,8 @@ class _Run:
         """Raises :class:`DivergedError`, which names the pictures; nothing is updated then."""
         config = self.config
         pairs = [
-            (batch.images.to(self.device, non_blocking=True), batch.targets.to(self.device))
-            for batch in step.batches
+            (images.to(self.device, non_blocking=True), targets.to(self.device))
+            for images, targets in step.batches
         ]
         try:
             losses = stepper.step(
@@ -260,8 +286,7 @@ class _Run:
 
     def _where(self, step: Step, clock: _Clock) -> str:
         """When it was, with which pictures, and what to do."""
-        names = [name for batch in step.batches for name in batch.names]
-        pictures = f", pictures {shorten(names)}" if names else ""
+        pictures = f", pictures {shorten(step.names, 64)}" if step.names else ""
         kept = self.config.partial
         saved = f"{kept} holds the run before it" if kept.exists() else "nothing was saved yet"
         return (

@@ -1,40 +1,40 @@
-"""Where the pictures of a run come from: what the loop asks of it, and the generated shapes."""
+"""Where the pictures of a run come from: what the loop asks of it, generated shapes, files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from anydepth_deploy.families.shared.augmentation import Augmentation
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import TrainConfig
-from anydepth_deploy.train.data import TrainingPictures, epoch_order, step_generator
+from anydepth_deploy.train.data.batches import Batches
+from anydepth_deploy.train.data.detection_set import DetectionSet
+from anydepth_deploy.train.data.order import Order, step_generator
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.processes import Processes
 
-__all__ = ["Batch", "ShapesSource", "Source", "Step"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images float32 [N, 3, H, W] in 0..1, channels last in memory, their objects, and what the
-    pictures are called. ``waited``: seconds until it was there."""
-
-    images: Tensor
-    targets: Targets
-    names: tuple[str, ...] = ()
-    waited: float = 0.0
+__all__ = ["FileSource", "ShapesSource", "Source", "Step"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """This process's batches of one step, and the source of what else is random in it."""
+    """What this process sees of one step.
 
-    batches: Sequence[Batch]
+    ``batches``: images float32 [N, 3, H, W] in 0..1, channels last in memory, and their objects.
+    ``generator``: of what else is random in it. ``names``: of the pictures, where they have some.
+    ``waited``: seconds until they were there.
+    """
+
+    batches: Sequence[tuple[Tensor, Targets]]
     generator: torch.Generator
+    names: tuple[str, ...] = ()
+    waited: float = 0.0
 
 
 class Source(Protocol):
@@ -83,7 +83,7 @@ class ShapesSource:
             )
             pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
         self._config, self._processes, self._all = config, processes, pictures
-        self._order = _Order(len(pictures), config.batch, config.seed)
+        self._order = Order(len(pictures), config.batch, config.seed)
 
     @property
     def pictures(self) -> int:
@@ -104,7 +104,7 @@ class ShapesSource:
             for first in range(rank * share, (rank + 1) * share, part):
                 chosen = slice(first, first + part)
                 own = Targets(targets.labels[chosen], targets.boxes[chosen])
-                batches.append(Batch(images[chosen], own))
+                batches.append((images[chosen], own))
             yield Step(batches, generator if rank == 0 else step_generator(config.seed, step, rank))
             step += 1
 
@@ -112,23 +112,73 @@ class ShapesSource:
         """Nothing reads ahead."""
 
 
-class _Order:
-    """Which pictures a step sees: a new random order every epoch, a function of the step."""
+class FileSource:
+    """Pictures of a data set, read and augmented by other processes.
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self.count = count
-        self.batch = batch
-        self.seed = seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
+    ``resize``: how pictures are fitted to the input; see
+    :class:`~anydepth_deploy.pictures.images.Preprocess`.
+    """
 
-    def indices(self, step: int) -> Tensor:
-        """Int64 [batch]; a batch may reach into the next epoch."""
-        places = range(step * self.batch, (step + 1) * self.batch)
-        return torch.stack([self._at(place) for place in places])
+    def __init__(
+        self,
+        config: TrainConfig,
+        processes: Processes,
+        device: torch.device,
+        data: DetectionSet,
+        augmentation: Augmentation,
+        resize: Literal["stretch", "letterbox"],
+        steps: int,
+    ) -> None:
+        self._config, self._processes, self._data = config, processes, data
+        calm = steps - -(-config.plain_epochs * len(data) // config.batch)
+        self._batches = Batches(
+            data,
+            augmentation,
+            size=config.input_size,
+            resize=resize,
+            batch=config.batch,
+            seed=config.seed,
+            workers=config.workers,
+            rank=processes.rank,
+            world=processes.world,
+            accumulate=config.accumulate,
+            calm_from=calm if config.plain_epochs else None,
+            device=device,
+        )
 
-    def _at(self, place: int) -> Tensor:
-        epoch, index = divmod(place, self.count)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.count, self.seed, epoch)
-        return self._order[index]
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self._data.classes
+
+    @property
+    def pictures(self) -> int:
+        return len(self._data)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Those that this process came upon."""
+        return {
+            self._data.paths[place]: reason for place, reason in self._batches.unreadable.items()
+        }
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [finding.text for finding in self._data.findings]
+
+    def steps(self, start: int) -> Iterator[Step]:
+        """See :meth:`Source.steps`."""
+        batches = self._batches.batches(start)
+        step = start
+        while True:
+            parts = [next(batches) for _ in range(self._batches.parts)]
+            yield Step(
+                [(part.images, part.targets) for part in parts],
+                step_generator(self._config.seed, step, self._processes.rank),
+                tuple(name for part in parts for name in part.names),
+                sum(part.waited for part in parts),
+            )
+            step += 1
+
+    def close(self) -> None:
+        """End the processes that read."""
+        self._batches.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,28 +19,13 @@ from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.images import Geometry, Preprocess, prepare_batch
+from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.processes import Processes
 
-__all__ = ["Example", "Validation", "ValidationData", "best_score"]
+__all__ = ["Example", "Validation", "best_score"]
 
 BATCH = 8
 EXAMPLES = 4
-
-
-class ValidationData(Protocol):
-    """Pictures that accuracy is measured on.
-
-    ``content``: images, annotations and categories as in a COCO file; ``ids``: of the category of
-    each class of the network.
-    """
-
-    content: dict[str, Any]
-    ids: Sequence[int]
-
-    def __len__(self) -> int: ...
-
-    def picture(self, index: int) -> tuple[int, NDArray[np.uint8]]:
-        """The id of picture ``index``, and itself, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +39,16 @@ class Example:
 class Validation:
     """Measures a network at every rung of its ladder, base and super among them.
 
-    ``model``: of which a copy is run, on the device that ``model`` is on. Raises
-    :class:`MissingExtraError` without the extra ``eval``.
+    ``model``: of which another one is run, on the device that ``model`` is on. ``data``: its labels
+    are those of the network. Raises :class:`MissingExtraError` without the extra ``eval``, and
+    :class:`ImageError` for pictures that cannot be read.
     """
 
     def __init__(
         self,
         model: AnyDepthModel,
         build: Callable[[Any], AnyDepthModel],
-        data: ValidationData,
+        data: DetectionSet,
         size: tuple[int, int],
         processes: Processes,
     ) -> None:
@@ -71,6 +57,8 @@ class Validation:
         with usual_state():
             self._model = build(model.config).to(self._device).eval().requires_grad_(False)
         self._data, self._processes = data, processes
+        self._content = data.content()
+        self._ids = [int(item["id"]) for item in self._content["categories"]]
         self._recipe = Preprocess.of(model.resize, size)
         table = model.table
         self.depths: dict[str, Depth] = {str(depth): depth for depth in table.ladder}
@@ -96,7 +84,10 @@ class Validation:
         for start in range(0, len(share), BATCH):
             if progress is not None:
                 progress(start * self._processes.world, len(self._data))
-            chunk = [self._data.picture(index) for index in share[start : start + BATCH]]
+            chunk = [
+                (int(self._data.keys[index]), self._data.picture(index))
+                for index in share[start : start + BATCH]
+            ]
             self._measure(chunk, results)
         self._model.memory = None
         gathered = self._processes.gather(
@@ -105,7 +96,7 @@ class Validation:
         scores = {}
         for name in self.depths:
             rows = [part[name] for part in gathered]  # type: ignore[index]
-            ap = coco_stats(copy.deepcopy(self._data.content), rows)[0]
+            ap = coco_stats(copy.deepcopy(self._content), rows)[0]
             scores[name] = round(100 * ap, 2) if ap >= 0 else -1.0
         return scores
 
@@ -124,7 +115,7 @@ class Validation:
             }
             found[name] = list(_each(detected, geometries))
             for (image, _), one in zip(chunk, found[name], strict=True):
-                results[name].append(_rows(image, one, self._data.ids))
+                results[name].append(_rows(image, one, self._ids))
         for place in range(min(len(chunk), EXAMPLES - len(self.examples))):
             ends = dict.fromkeys((self.super, self.base))
             shown = {name: found[name][place] for name in ends}

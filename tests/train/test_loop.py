@@ -28,7 +28,8 @@ from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
 from anydepth_deploy.train.config import Progress, TrainConfig
-from anydepth_deploy.train.data import TrainingPictures, augment, epoch_order, step_generator
+from anydepth_deploy.train.data.order import epoch_order, step_generator
+from anydepth_deploy.train.data.shapes import TrainingPictures, augment
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.loop import make_recipe, train
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups

@@ -19,7 +19,7 @@ from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
 from anydepth_deploy.train.config import TrainConfig
-from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.processes import ALONE, device_for
 from anydepth_deploy.train.start import open_start
 from anydepth_deploy.train.step import Stepper
@@ -89,7 +89,9 @@ def gradients(family: str, processes: object = ALONE) -> dict[str, torch.Tensor]
     stepper = Stepper(recipe, processes)  # type: ignore[arg-type]
     losses = stepper.accumulate([(images, Targets(labels, targets.boxes))], distill=True)
     found = {
-        name: value.grad for name, value in recipe.model.named_parameters() if value.grad is not None
+        name: value.grad
+        for name, value in recipe.model.named_parameters()
+        if value.grad is not None
     }
     return {**found, "losses": torch.tensor([losses.super_loss, losses.base_loss])}
 

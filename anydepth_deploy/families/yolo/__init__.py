@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.families.family import Family, Training
+from anydepth_deploy.families.shared.augmentation import YOLO
 from anydepth_deploy.families.yolo.config import CONFIGS, YoloConfig
 from anydepth_deploy.families.yolo.outputs import YoloOutputs
 from anydepth_deploy.families.yolo.recognise import recognise_yolo
@@ -53,6 +54,7 @@ FAMILY = Family(
         warmup=200,
         clip=10.0,
         tuning_rate=1e-3,
+        augmentation=YOLO,
     ),
     prefix="yolo-",
 )

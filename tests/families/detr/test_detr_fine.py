@@ -37,7 +37,7 @@ from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import render_many
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.train.config import Progress, TrainConfig
-from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.loop import make_recipe, train
 
 SIZE = (96, 192)

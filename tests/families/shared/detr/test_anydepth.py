@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import pytest, torch
-from conftest import random_images
+import pytest
+import torch
 from anydepth_detrs import *
+from conftest import random_images
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

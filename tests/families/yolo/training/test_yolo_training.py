@@ -24,7 +24,7 @@ from anydepth_deploy.families.yolo.training.losses import detection_loss
 from anydepth_deploy.families.yolo.training.recipe import YoloRecipe
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import Progress, TrainConfig
-from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.loop import make_recipe, train
 from anydepth_deploy.train.step import accumulate_gradients
 from anydepth_deploy.train.weights import load_stored_state

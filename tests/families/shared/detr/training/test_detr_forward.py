@@ -19,7 +19,7 @@ from anydepth_deploy.families.shared.recipe import total
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import render_many
 from anydepth_deploy.train.config import TrainConfig
-from anydepth_deploy.train.data import TrainingPictures
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.loop import make_recipe
 from anydepth_deploy.train.step import accumulate_gradients
 

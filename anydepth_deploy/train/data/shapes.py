@@ -1,9 +1,9 @@
-"""Training pictures in memory, and batches of them with random flips and colours."""
+"""Generated training pictures in memory, and batches of them with random flips and colours."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from anydepth_deploy.families.shared.boxes import xyxy_to_cxcywh
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.families.shared.usual_state import usual_state
 
-__all__ = ["TrainingPictures", "augment", "epoch_order", "step_generator"]
+__all__ = ["TrainingPictures", "augment"]
 
 _CHANNEL_ORDERS = tuple(itertools.permutations(range(3)))
 
@@ -101,25 +101,6 @@ def augment(images: Tensor, targets: Targets, generator: torch.Generator) -> tup
     boxes = torch.stack([x, y, w, h], dim=-1)
     boxes = _choose(swap, boxes[..., [1, 0, 3, 2]], boxes)
     return images, Targets(targets.labels, boxes)
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of all pictures in an epoch: int64 [count]."""
-    return torch.randperm(count, generator=_generator(seed, 0, epoch))
-
-
-def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """Randomness of one step in the process ``rank``. It depends on nothing before, so a run
-    resumes exactly."""
-    return _generator(seed, 1, step, *([rank] if rank else []))
-
-
-def _generator(*entropy: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mix(entropy))
-
-
-def _mix(entropy: Iterable[int]) -> int:
-    return int(np.random.SeedSequence(tuple(entropy)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _choose(flags: Tensor, yes: Tensor, no: Tensor) -> Tensor:

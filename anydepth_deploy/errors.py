@@ -103,6 +103,7 @@ EXTRAS = {
     "pynvml": "nvidia",
     "safetensors": "export",
     "scipy": "export",
+    "tensorboard": "train",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "torch": "export",

@@ -221,15 +221,20 @@ def train(
     if json:
         console.print_json(content)
         return
-    shown = {
-        name: value
-        for name, value in content.items()
-        if name not in ("accuracy", "skipped", "notes")
-    }
-    console.print_table("trained", list(shown), [list(shown.values())])
+    columns = ["checkpoint", "steps", "seconds", "pictures/s", "super loss", "base loss"]
+    cells = [
+        str(result.checkpoint),
+        result.steps,
+        f"{result.seconds:.0f}",
+        f"{result.pictures_per_second:.1f}",
+        f"{result.super_loss:.3f}",
+        "-" if config.static else f"{result.base_loss:.3f}",
+    ]
+    console.print_table("trained", columns, [cells])
     if result.accuracy:
         rows = [[depth, f"{value:.1f}"] for depth, value in result.accuracy.items()]
-        console.print_table(f"average precision of {result.checkpoint}", ["depth", "AP"], rows)
+        console.print_line("average precision of that checkpoint:")
+        console.print_table("", ["depth", "AP"], rows)
     for note in result.notes:
         console.print_note(note)
     if result.skipped:

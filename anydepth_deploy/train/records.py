@@ -14,7 +14,7 @@ import numpy as np
 
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.documents import write_or_refuse
-from anydepth_deploy.errors import CheckpointError, MissingExtraError
+from anydepth_deploy.errors import CheckpointError, missing_extra
 from anydepth_deploy.pictures.draw import draw_detections, enlargement, side_by_side
 from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.validation import Example
@@ -119,9 +119,10 @@ def _drawn(picture: Any, found: Detections, classes: Sequence[str]) -> Any:
 
 def _events(folder: Path, step: int) -> Any:
     try:
+        import matplotlib.backends.backend_agg  # noqa: F401  # asked for before the first epoch
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("tensorboard", "train", "curves in TensorBoard") from None
+    except ModuleNotFoundError as error:
+        raise (missing_extra(error, "curves of a run", extra="train") or error) from error
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
@@ -152,6 +153,7 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> bytes:
     """Losses above, average precision by depth below, over epochs: PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -169,6 +171,7 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> bytes:
         accuracy.plot(epochs, values, marker=".", label=name.removeprefix(AP))
     accuracy.set_ylabel("AP (validation)")
     accuracy.set_xlabel("epoch")
+    accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     if depths:
         accuracy.legend()
     for axes in (losses, accuracy):

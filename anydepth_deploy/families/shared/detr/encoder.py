@@ -121,13 +121,15 @@ class AifiLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
+        self.switchable = switchable
         if switchable:
             self.norm1_skippable = nn.LayerNorm(channels)
             self.norm2_skippable = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor, position: Tensor, skip: bool) -> Tensor:
-        norm1 = self.norm1_skippable if skip else self.norm1
-        norm2 = self.norm2_skippable if skip else self.norm2
+        second = skip and self.switchable
+        norm1 = self.norm1_skippable if second else self.norm1
+        norm2 = self.norm2_skippable if second else self.norm2
         query = tokens + position
         tokens = norm1(tokens + self.self_attn(query, query, tokens))
         output: Tensor = norm2(tokens + self.linear2(F.gelu(self.linear1(tokens))))

@@ -13,6 +13,7 @@ direction, and cuts what is too long, and so does the log of this package.
     ├── ImageError                  a picture or a data set that cannot be used
     ├── InputError                  an array of the wrong type, shape or range
     ├── CalibrationError            ranges of activations that are missing or do not fit
+    ├── DivergedError               training whose numbers are no longer finite
     ├── ExportError                 a model that cannot be turned into the wanted graph
     ├── BuildError                  a graph that cannot be built into an engine
     │   └── PrecisionError          nor in this precision, by this TensorRT for this device
@@ -152,6 +153,10 @@ class InputError(AnyDepthError):
 
 class CalibrationError(AnyDepthError):
     """A range table that is missing, damaged or of another network, or ranges that none gives."""
+
+
+class DivergedError(AnyDepthError):
+    """Training went astray: what the network gives is no longer finite."""
 
 
 class ExportError(AnyDepthError):

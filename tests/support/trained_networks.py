@@ -20,8 +20,14 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco
 
-FAMILIES = tuple(name for name in BUILT_IN if find_family(name).training is not None)
-CHECKPOINTS = {name: ROOT / "checkpoints" / f"{name}-tiny-shapes.pth" for name in FAMILIES}
+CHECKPOINTS = {
+    name: path
+    for name in BUILT_IN
+    if (path := ROOT / "checkpoints" / f"{name}-tiny-shapes.pth").exists()
+}
+FAMILIES = tuple(CHECKPOINTS)
+"""Those of which a trained network is in the repository."""
+
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},
     FAMILIES[0]: (96, 192),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anydepth_deploy.families.detr.config import CONFIGS, DetrConfig, deepen
 from anydepth_deploy.families.detr.recognise import recognise_detr
 from anydepth_deploy.families.detr.settle import remember_detr, settle_detr
 from anydepth_deploy.families.family import Family, Training
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
+from anydepth_deploy.families.shared.detr.training import initialise, make_recipe
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.detr.model import AnyDepthDETR
-    from anydepth_deploy.families.shared.recipe import Recipe, RecipeSettings
-    from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["FAMILY"]
 
@@ -22,18 +21,6 @@ def _build(config: DetrConfig) -> AnyDepthDETR:
     from anydepth_deploy.families.detr.model import AnyDepthDETR
 
     return AnyDepthDETR(config)
-
-
-def _recipe(model: AnyDepthModel, settings: RecipeSettings) -> Recipe[Any]:
-    from anydepth_deploy.families.shared.detr.training.recipe import DetrRecipe
-
-    return DetrRecipe.of(model, settings)
-
-
-def _initialise(model: AnyDepthModel) -> None:
-    from anydepth_deploy.families.shared.detr.training.norms import initialize
-
-    initialize(model)
 
 
 FAMILY = Family(
@@ -47,8 +34,8 @@ FAMILY = Family(
     outputs=DetrOutputs(),
     build=_build,
     training=Training(
-        _recipe,
-        _initialise,
+        make_recipe,
+        initialise,
         learning_rate=1e-3,
         weight_decay=1e-4,
         warmup=100,

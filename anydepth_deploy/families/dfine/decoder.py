@@ -100,11 +100,12 @@ class _Layer(nn.Module):
         memory: Sequence[Tensor],
         position: Tensor,
         shapes: Sequence[tuple[int, int]],
+        mask: Tensor | None = None,
     ) -> Tensor:
         """As :class:`~anydepth_deploy.families.shared.detr.decoder.DecoderLayer`; ``memory`` is
         the maps, [N, C, h, w] each."""
         query = target + position
-        target = self.norm1(target + self.self_attn(query, query, target))
+        target = self.norm1(target + self.self_attn(query, query, target, mask))
         crossed = self.cross_attn(target + position, reference, memory, shapes)
         target = self.gateway(target, crossed)
         inner = self.linear2(self.activation(self.linear1(target)))
@@ -199,9 +200,16 @@ class DFineDecoder(QueryDecoder):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Class heads start at a prior of 0.01, box heads at "no change"."""
+        """Class heads start at a prior of 0.01, box heads at "no change", judgements of sharpness
+        at 0, gateways half open."""
         super().reset_parameters()
         reset_box_head(self.pre_bbox_head)
+        for layer, quality in zip(self.decoder.layers, self.decoder.lqe_layers, strict=True):
+            assert isinstance(layer, _Layer)
+            assert isinstance(quality, _Quality)
+            reset_box_head(quality.reg_conf)
+            nn.init.zeros_(layer.gateway.gate.weight)
+            nn.init.zeros_(layer.gateway.gate.bias)
 
     def remember(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Layers read maps: they have no linear layer that would turn them into tokens anyway."""
@@ -216,10 +224,14 @@ class DFineDecoder(QueryDecoder):
         reference: Tensor,
         memory: Sequence[Tensor],
         shapes: Sequence[tuple[int, int]],
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Decoder layer ``index`` (from 0), with the position of its reference boxes."""
+        """Decoder layer ``index`` (from 0), with the position of its reference boxes; ``mask`` as
+        that of RT-DETR's."""
         position = self.query_pos_head(reference).clamp(-LARGEST_POSITION, LARGEST_POSITION)
-        output: Tensor = self.decoder.layers[index](target, reference, memory, position, shapes)
+        output: Tensor = self.decoder.layers[index](
+            target, reference, memory, position, shapes, mask
+        )
         return output
 
     def anchor(self, target: Tensor, reference: Tensor) -> Tensor:
@@ -230,6 +242,11 @@ class DFineDecoder(QueryDecoder):
     def shares(self, edges: Tensor) -> Tensor:
         """Logits of edges [N, Q, 4 * bins] as distributions [N, Q, 4, bins]."""
         return edges.reshape(*edges.shape[:-1], 4, self.bins).softmax(-1)
+
+    @property
+    def distances(self) -> Tensor:
+        """What each bin stands for, float32 [bins]: see :func:`bin_distances`."""
+        return bin_distances(self.up.detach(), self.reg_scale.detach(), self.bins)
 
     def score(self, index: int, target: Tensor, shares: Tensor) -> Tensor:
         """Class logits [N, Q, classes] after layer ``index``."""
@@ -254,10 +271,8 @@ class DecoderVariant(nn.Module):
         self.decoder = decoder
         self.index = index
         self.shapes = list(shapes)
-        reach, bound = decoder.reg_scale.detach().abs(), decoder.up.detach()
-        distances = bin_distances(bound, reach, decoder.bins)
-        self.register_buffer("distances", distances, persistent=False)
-        self.register_buffer("reach", reach, persistent=False)
+        self.register_buffer("distances", decoder.distances, persistent=False)
+        self.register_buffer("reach", decoder.reg_scale.detach().abs(), persistent=False)
         self.makes: tuple[str, ...] = ("boxes", "logits")
         if index < len(decoder.dec_bbox_head) - 1:
             self.makes += ("target", "edges") if index else ("target", "edges", "anchor")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anydepth_deploy.families.family import Family
-from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig
+from anydepth_deploy.families.family import Family, Training
+from anydepth_deploy.families.rtdetr.config import CONFIGS, RTDetrConfig, deepen
 from anydepth_deploy.families.rtdetr.recognise import recognise_rtdetr
 from anydepth_deploy.families.rtdetr.settle import remember_rtdetr, settle_rtdetr
 from anydepth_deploy.families.shared.detr.outputs import DetrOutputs
 from anydepth_deploy.families.shared.detr.settle import CHOICES, FINE_CHOICES
+from anydepth_deploy.families.shared.detr.training import initialise, make_recipe
 
 if TYPE_CHECKING:
     from anydepth_deploy.families.rtdetr.model import RTDETR
@@ -34,4 +35,15 @@ FAMILY = Family(
     remember=remember_rtdetr,
     outputs=DetrOutputs(),
     build=_build,
+    training=Training(
+        make_recipe,
+        initialise,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        warmup=100,
+        clip=0.1,
+        tuning_rate=1e-4,
+        backbone_scale=0.1,
+        deepen=deepen,
+    ),
 )

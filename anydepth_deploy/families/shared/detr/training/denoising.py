@@ -99,8 +99,8 @@ def attention_mask(
 
 
 def _disturb_labels(labels: Tensor, classes: int, generator: torch.Generator | None) -> Tensor:
-    draws = torch.rand(labels.shape, generator=generator, device=labels.device)
-    others = torch.randint(0, classes, labels.shape, generator=generator, device=labels.device)
+    draws = _uniform(labels.shape, labels.device, generator)
+    others = _integers(classes, labels.shape, labels.device, generator)
     noisy = torch.where(draws < LABEL_NOISE / 2, others, labels)
     return torch.where(labels < 0, classes, noisy)
 
@@ -108,8 +108,25 @@ def _disturb_labels(labels: Tensor, classes: int, generator: torch.Generator | N
 def _disturb_boxes(boxes: Tensor, generator: torch.Generator | None) -> Tensor:
     """Shift every corner coordinate: positives by 0..1, negatives by 1..2 half sides."""
     reach = boxes[..., 2:] * 0.5 * BOX_NOISE
-    share = torch.rand(boxes.shape, generator=generator, device=boxes.device)
+    share = _uniform(boxes.shape, boxes.device, generator)
     share[:, :, 1] += 1.0
-    sign = torch.randint(0, 2, boxes.shape, generator=generator, device=boxes.device) * 2.0 - 1.0
+    sign = _integers(2, boxes.shape, boxes.device, generator) * 2.0 - 1.0
     shifted = cxcywh_to_xyxy(boxes) + sign * share * torch.cat([reach, reach], dim=-1)
     return xyxy_to_cxcywh(shifted.clamp(0.0, 1.0)).clamp(0.0, 1.0)
+
+
+def _uniform(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Float32 in 0..1: drawn where the generator is, so that a GPU sees what the CPU would."""
+    draws = torch.rand(shape, generator=generator, device=_home(generator), dtype=torch.float32)
+    return draws.to(device)
+
+
+def _integers(
+    below: int, shape: torch.Size, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    draws = torch.randint(0, below, shape, generator=generator, device=_home(generator))
+    return draws.to(device)
+
+
+def _home(generator: torch.Generator | None) -> torch.device:
+    return torch.device("cpu") if generator is None else generator.device

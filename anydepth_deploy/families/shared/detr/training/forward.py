@@ -3,23 +3,25 @@
 Super runs every stage in full, base skips every refinement; both run all decoder layers, so
 that each can be the exit. As in RT-DETR, a layer starts from detached reference boxes, while
 its own box is refined from the undetached box of the layer before ("look forward twice",
-DINO), and the queries' first content and boxes are detached from the encoder.
+DINO).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from anydepth_deploy.families.shared.detr.decoder import Decoder, as_tokens, inverse_sigmoid
+from anydepth_deploy.families.shared.detr.decoder import Decoder, moved
 from anydepth_deploy.families.shared.detr.model import DetrModel
-from anydepth_deploy.families.shared.detr.queries import anchors
 from anydepth_deploy.families.shared.detr.training.denoising import Denoising
+from anydepth_deploy.families.shared.detr.training.selection import in_single, select_queries
 
 __all__ = ["Outputs", "training_forward"]
+
+Found = TypeVar("Found", bound="Outputs")
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,10 @@ class Outputs:
 
     ``logits`` [L, N, Q, classes] and ``boxes`` [L, N, Q, 4] (cx, cy, w, h in 0..1) of every
     decoder layer; ``encoder_logits`` [N, Q, classes] and ``encoder_boxes`` [N, Q, 4] of the
-    tokens that became queries; ``backbone_maps`` and ``encoder_maps``, three each [N, C, h, w];
-    with denoising, its queries and their ``denoising_logits`` [L, N, D, classes] and
-    ``denoising_boxes`` [L, N, D, 4], which are empty otherwise.
+    tokens that became queries; ``backbone_maps`` and ``encoder_maps``, one a level, each
+    [N, C, h, w]; with denoising, its queries and their ``denoising_logits`` [L, N, D, classes] and
+    ``denoising_boxes`` [L, N, D, 4], which are empty otherwise. Logits and boxes are float32, also
+    under autocast.
     """
 
     logits: Tensor
@@ -43,7 +46,7 @@ class Outputs:
     denoising_logits: Tensor = field(default_factory=lambda: torch.empty(0))
     denoising_boxes: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def detach(self) -> Outputs:
+    def detach(self: Found) -> Found:
         """What a student may look at: last layer and maps, without their history."""
         return replace(
             self,
@@ -68,56 +71,32 @@ def training_forward(
     [N, 3, H, W] in 0..1; H and W multiples of 32. ``skip``: whether every refinement of backbone
     and encoder is skipped. ``denoising``: queries to answer beside the matching ones.
     """
-    maps, encoded = model.maps(images, skip=skip)
     decoder = model.decoder
     assert isinstance(decoder, Decoder)
-    shapes = tuple((level.shape[-2], level.shape[-1]) for level in encoded)
-    memory = as_tokens(decoder.project(encoded, skip))
-    anchor_logits, valid = _anchors(shapes, images.device)
-    features, class_logits = decoder.classify(memory, valid)
-    chosen = decoder.select(class_logits.detach())
-    proposed, box_logits = decoder.propose(features, anchor_logits, chosen)
-    encoder_boxes = box_logits.sigmoid()
-    target = proposed.detach()
-    reference = encoder_boxes.detach()
-    mask: Tensor | None = None
-    extra = 0
-    if denoising is not None:
-        target = torch.cat([denoising.content, target], dim=1)
-        reference = torch.cat([denoising.references, reference], dim=1)
-        mask, extra = denoising.mask, denoising.size
-
+    start = select_queries(model, images, skip=skip, denoising=denoising)
+    target, reference, memory = start.target, start.reference, start.memory
     all_logits: list[Tensor] = []
     all_boxes: list[Tensor] = []
     before = reference
     for index in range(len(decoder.decoder.layers)):
-        target = decoder.layer(index, target, reference, memory, shapes, mask)
-        all_logits.append(decoder.dec_score_head[index](target))
+        target = decoder.layer(index, target, reference, memory, start.shapes, start.mask)
+        all_logits.append(in_single(decoder.dec_score_head[index](target)))
         # One change, two starting points: the undetached box of the layer before carries this
         # layer's loss into that layer; the detached one gives the next reference.
-        change = decoder.dec_bbox_head[index](target)
-        all_boxes.append((change + inverse_sigmoid(before)).sigmoid())
-        before = (change + inverse_sigmoid(reference)).sigmoid()
+        change = in_single(decoder.dec_bbox_head[index](target))
+        all_boxes.append(moved(before, change))
+        before = moved(reference, change)
         reference = before.detach()
     logits, boxes = torch.stack(all_logits), torch.stack(all_boxes)
+    extra = start.denoised
     return Outputs(
         logits=logits[:, :, extra:],
         boxes=boxes[:, :, extra:],
-        encoder_logits=_rows(class_logits, chosen),
-        encoder_boxes=encoder_boxes,
-        backbone_maps=tuple(maps),
-        encoder_maps=tuple(encoded),
+        encoder_logits=start.logits,
+        encoder_boxes=start.boxes,
+        backbone_maps=start.backbone_maps,
+        encoder_maps=start.encoder_maps,
         denoising=denoising,
         denoising_logits=logits[:, :, :extra],
         denoising_boxes=boxes[:, :, :extra],
     )
-
-
-@lru_cache(maxsize=16)
-def _anchors(shapes: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    return anchors(shapes, device)
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` [N, Q] of ``values`` [N, S, C]: [N, Q, C]."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -13,11 +13,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.errors import DivergedError, UsageError
 from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy, generalized_iou
 from anydepth_deploy.families.shared.targets import Targets
 
-__all__ = ["Matches", "match", "match_costs"]
+__all__ = ["Matches", "match", "match_costs", "united"]
 
 CLASS_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
@@ -34,6 +34,19 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.picture)
+
+    def repeat(self, times: int, pictures: int) -> Matches:
+        """The same pairs in each of so many layers of so many ``pictures``, joined along the first
+        axis."""
+        first = torch.arange(times, device=self.picture.device)[:, None] * pictures
+        return Matches(
+            (first + self.picture).flatten(), self.query.repeat(times), self.object.repeat(times)
+        )
+
+    def before(self, pictures: int) -> Matches:
+        """The pairs of the first ``pictures``."""
+        kept = self.picture < pictures
+        return Matches(self.picture[kept], self.query[kept], self.object[kept])
 
 
 @torch.no_grad()
@@ -63,7 +76,8 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
     Arguments are those of :func:`match_costs`. To match several layers in one call, join them
     along the first axis and repeat the targets.
 
-    Raises :class:`UsageError` if a picture holds more objects than there are queries.
+    Raises :class:`UsageError` if a picture holds more objects than there are queries, and
+    :class:`DivergedError` if a cost is not finite.
     """
     counts = targets.valid.sum(1)
     if int(counts.max()) > logits.shape[1]:
@@ -77,7 +91,13 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
     pictures, queries, objects = [], [], []
     for picture in range(len(costs)):
         present = np.flatnonzero(valid[picture])
-        columns, rows = linear_sum_assignment(costs[picture][:, present].T)
+        asked = costs[picture][:, present].T
+        if not np.isfinite(asked).all():
+            raise DivergedError(
+                "logits or boxes of the network, or boxes of the objects, are not finite numbers: "
+                "train with a lower learning rate, and look at the annotations of this batch"
+            )
+        columns, rows = linear_sum_assignment(asked)
         pictures.append(np.full(len(present), picture, dtype=np.int64))
         objects.append(present[columns])
         queries.append(rows.astype(np.int64))
@@ -87,3 +107,26 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
         query=torch.from_numpy(np.concatenate(queries)).to(device),
         object=torch.from_numpy(np.concatenate(objects)).to(device),
     )
+
+
+@torch.no_grad()
+def united(matches: Matches, pictures: int, queries: int, objects: int) -> Matches:
+    """What layers agree on: each query that any layer matched, with the object that most layers
+    matched it to (D-FINE, section 4.2); of several such objects with the first.
+
+    ``matches``: of layers that were joined along the first axis; ``pictures``: in a layer;
+    ``queries`` and ``objects``: how many a picture has at most. An object may have several queries
+    in the result, which is sorted by picture and then by query.
+    """
+    slots = matches.picture % pictures * queries + matches.query
+    objects = max(1, objects)
+    pairs, votes = (slots * objects + matches.object).unique(  # type: ignore[no-untyped-call]
+        return_counts=True
+    )
+    pairs = pairs[votes.argsort(descending=True, stable=True)]
+    pairs = pairs[(pairs // objects).argsort(stable=True)]
+    slots = pairs // objects
+    first = torch.ones_like(slots, dtype=torch.bool)
+    first[1:] = slots[1:] != slots[:-1]
+    slots = slots[first]
+    return Matches(slots // queries, slots % queries, pairs[first] % objects)

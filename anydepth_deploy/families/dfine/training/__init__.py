@@ -1,0 +1,1 @@
+"""Training of D-FINE: distributions over edges, and the losses that sharpen them."""

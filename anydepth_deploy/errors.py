@@ -19,7 +19,6 @@ direction, and cuts what is too long, and so does the log of this package.
     │   └── PrecisionError          nor in this precision, by this TensorRT for this device
     ├── DeviceError                 no GPU, not enough of its memory, or a call that failed on it
     ├── ResultError                 a result of bench that cannot be read, written or compared
-    ├── DivergedError               a network that no longer learns: its loss is no number
     └── BundleError                 a bundle that is missing, damaged or of another version
     CheckFailedError                exit status 1: the input was fine, the result was not
 
@@ -153,10 +152,6 @@ class InputError(AnyDepthError):
 
 class CalibrationError(AnyDepthError):
     """A range table that is missing, damaged or of another network, or ranges that none gives."""
-
-
-class DivergedError(AnyDepthError):
-    """Training went astray: what the network gives is no longer finite."""
 
 
 class ExportError(AnyDepthError):

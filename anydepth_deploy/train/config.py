@@ -184,8 +184,6 @@ class TrainConfig:
             raise UsageError("fp16 is for GPUs; on a CPU train in fp32 or bf16")
         if self.data and self.minutes is not None:
             raise UsageError("minutes are for generated pictures: name epochs or steps")
-        if self.val_data and not self.data:
-            raise UsageError("--val-data goes with --data: there are no other pictures to train on")
 
     @property
     def is_folder(self) -> bool:

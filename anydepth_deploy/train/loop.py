@@ -132,11 +132,10 @@ class _Run:
         data = validation = None
         if config.data:
             data = read_data_set(config.data, config.images or None)
-        if config.val_data:
-            assert data is not None
-            found = read_data_set(config.val_data, config.val_images or None, which="val")
-            validation, _ = found.matched(data.classes)
         names = CLASS_NAMES if data is None else data.classes
+        if config.val_data:
+            found = read_data_set(config.val_data, config.val_images or None, which="val")
+            validation, _ = found.matched(names)
         self.start: Start = open_start(config, names, processes)
         self.model = self.start.model.to(device)
         if processes.world > 1 and device.type == "cuda":

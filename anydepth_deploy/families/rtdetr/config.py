@@ -91,6 +91,10 @@ TINY = RTDetrConfig(
     input_size=(160, 160),
 )
 
+TINY_R18 = TINY.replace(
+    backbone=ResNetConfig((2, 2, 2, 2), (16, 32, 64, 128), False, (8, 16), frozen=False)
+)
+
 TINY_HGNET = HGNetConfig(
     (8, 16),
     (
@@ -108,6 +112,7 @@ CONFIGS: dict[str, RTDetrConfig] = {
         **_published(),
         "tiny": TINY,
         "tiny-fine": TINY.replace(fine=FineConfig(heads=4, feedforward=256)),
+        "tiny-r18": TINY_R18,
         "tiny-hgnetv2": TINY.replace(release="v2", backbone=TINY_HGNET),
     }.items()
 }

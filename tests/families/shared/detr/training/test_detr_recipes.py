@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from recipes import DETRS, fresh, generator, objects, pictures, recipe_of
@@ -80,8 +83,10 @@ def test_base_learns_from_super_alone_where_it_is_matched(name: str) -> None:
     if model.family == "d-fine":
         wanted.add("edges")
     assert set(distilled) == {f"distill_{word}" for word in wanted}
-    if name not in STATIC:
-        assert all(term.item() > 1e-4 for term in distilled.values())
+    maps = [model.maps(images, skip=skip)[1] for skip in (False, True)]
+    if not all(torch.equal(one, other) for one, other in zip(*maps, strict=True)):
+        assert all(term.item() > 1e-4 for key, term in distilled.items() if "back" not in key)
+        assert name in ("anydepth-detr", "rt-detr-fine")
         return
     for key, term in distilled.items():  # a static network is its own base
         assert term.item() == pytest.approx(0.0, abs=2e-5), key
@@ -125,7 +130,8 @@ def test_short_floats_lead_the_same_way(name: str) -> None:
         found = [p.grad.flatten() for p in recipe.model.parameters() if p.grad is not None]
         slopes.append(torch.cat(found))
         assert bool(torch.isfinite(slopes[-1]).all())
-    assert float(torch.nn.functional.cosine_similarity(*slopes, dim=0)) > 0.97
+    exact, short = slopes
+    assert float(exact @ short / (exact.norm() * short.norm())) > 0.97
 
 
 @pytest.mark.parametrize("name", ["rt-detr", "d-fine"])
@@ -140,6 +146,16 @@ def test_passes_hang_on_their_generator_alone(name: str) -> None:
 
     assert losses(1) == losses(1)
     assert losses(1) != losses(2)
+
+
+@pytest.mark.parametrize("name", ["rt-detr", "d-fine"])
+def test_a_batch_without_a_place_for_objects(name: str) -> None:
+    recipe = recipe_of(name)
+    recipe.model.eval()
+    nothing = Targets(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, 4))
+    found, _ = recipe.super_pass(pictures(), nothing, generator())
+    padded, _ = recipe.super_pass(pictures(), objects(0, 0), generator())
+    assert found == padded
 
 
 @pytest.mark.parametrize("name", ["rt-detr", "d-fine"])
@@ -209,7 +225,7 @@ def test_second_sets_of_an_any_depth_network_always_learn() -> None:
 
 def test_weights_to_begin_with() -> None:
     model = fresh("rt-detr")
-    closing = [
+    closing: list[Any] = [
         module
         for name, module in model.named_modules()
         if isinstance(module, SwitchableConv) and name.endswith("branch2b")
@@ -241,7 +257,7 @@ def test_objects_beyond_those_of_other_batches_count() -> None:
     recipe.model.eval()
     targets = objects(2, 1)
     alone, _ = recipe.super_pass(pictures(), targets, generator())
-    counted = Targets(targets.labels, targets.boxes, counted=6.0)
+    counted = replace(targets, counted=6.0)
     shared, _ = recipe.super_pass(pictures(), counted, generator())
     for name, term in alone.items():
         assert shared[name].item() == pytest.approx(term.item() / 2, rel=1e-5)

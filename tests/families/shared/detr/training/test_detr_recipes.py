@@ -114,7 +114,7 @@ def test_pictures_without_objects(name: str, counts: tuple[int, int]) -> None:
         assert value.grad is None or bool(torch.isfinite(value.grad).all())
 
 
-@pytest.mark.parametrize("name", ["rt-detr", "d-fine"])
+@pytest.mark.parametrize("name", ["rt-detr", "rt-detr-fine", "d-fine"])
 def test_short_floats_lead_the_same_way(name: str) -> None:
     slopes = []
     for enabled in (False, True):
@@ -156,6 +156,39 @@ def test_a_batch_without_a_place_for_objects(name: str) -> None:
     found, _ = recipe.super_pass(pictures(), nothing, generator())
     padded, _ = recipe.super_pass(pictures(), objects(0, 0), generator())
     assert found == padded
+
+
+@pytest.mark.parametrize("name", ["rt-detr", "d-fine"])
+def test_a_decoder_of_one_layer(name: str) -> None:
+    recipe = recipe_of(name, decoder_layers=1)
+    recipe.model.eval()
+    terms, teacher = recipe.super_pass(pictures(), objects(2, 1), generator())
+    base = recipe.base_pass(pictures(), objects(2, 1), teacher, generator())
+    assert bool(torch.isfinite(total(terms) + total(base)))
+    if name == "d-fine":  # nobody to teach, and of base nobody but the teacher's pupil
+        assert terms["ddf"].item() == base["ddf"].item() == base["fgl"].item() == 0
+        assert terms["fgl"].item() > 0
+
+
+def test_numbers_are_those_of_all_processes() -> None:
+    """As if another process had three times as many pairs: twice as many on average."""
+    asked = []
+
+    def average(value: Tensor) -> Tensor:
+        asked.append(value.shape)
+        return 2 * value
+
+    alone, _ = recipe_of("d-fine").super_pass(pictures(), objects(2, 1), generator())
+    recipe = recipe_of("d-fine", RecipeSettings(denoising=8, average=average))
+    shared, teacher = recipe.super_pass(pictures(), objects(2, 1), generator())
+    assert asked
+    assert set(asked) == {()}
+    for name in ("l1", "giou", "fgl"):
+        assert shared[name].item() == pytest.approx(alone[name].item() / 2, rel=1e-4)
+    assert shared["class"].item() == pytest.approx(alone["class"].item(), rel=1e-4)
+    before = len(asked)
+    recipe.base_pass(pictures(), objects(2, 1), teacher, generator())
+    assert len(asked) == 2 * before
 
 
 @pytest.mark.parametrize("name", ["rt-detr", "d-fine"])

@@ -17,6 +17,7 @@ DETRS = {
     "rt-detr": ("rt-detr", "tiny", {}),
     "rt-detr-deim": ("rt-detr", "tiny", {"release": "deim", "decoder_activation": "silu"}),
     "rt-detr-hgnetv2": ("rt-detr", "tiny-hgnetv2", {}),
+    "rt-detr-fine": ("rt-detr", "tiny-fine", {}),
     "d-fine": ("d-fine", "tiny", {}),
     "rt-detr-v4": ("d-fine", "tiny", {"release": "v4", "decoder_activation": "silu"}),
 }

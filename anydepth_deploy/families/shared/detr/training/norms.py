@@ -14,16 +14,11 @@ import torch
 from torch import nn
 
 from anydepth_deploy.families.shared.norms import FrozenBatchNorm2d, SwitchableConv
+from anydepth_deploy.families.shared.second_sets import is_second_set
 
-__all__ = ["initialize", "is_second_set", "unfreeze_norms"]
+__all__ = ["initialize", "unfreeze_norms"]
 
 _RESIDUAL_SCALE = 0.2
-
-
-def is_second_set(name: str) -> bool:
-    """Whether the norm of this name belongs to a skipped stage: ``bn1_skip``, ``norm_skippable``,
-    ``downsample_skip.1``."""
-    return any(part.endswith(("_skip", "_skippable")) for part in name.split("."))
 
 
 def unfreeze_norms(model: nn.Module, *, second_sets_only: bool = False) -> list[str]:

@@ -322,6 +322,21 @@ def test_contradictory_keys_are_refused_in_one_line(name: str, change: Any, word
     assert recognise_detr(changed) is None
 
 
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_recognising_never_raises(name: str) -> None:
+    """Whatever a file lacks of an any-depth network, or has of odd shape or place."""
+    shapes = shapes_of(anydepth_network(name).state_dict())
+    recognise_ = family_of(name).recognise
+    second = [key for key in shapes if "_skip" in key]
+    for key in second[:: 1 + len(second) // 40]:
+        less = {other: shape for other, shape in shapes.items() if other != key}
+        for changed in (less, {**shapes, key: ()}, {**shapes, f"{key}.7": (2**40,)}):
+            found = recognise_(changed)
+            assert isinstance(found, Refusal) or found.essential == deepened(name).essential
+    for odd in ("_skip", "a.norm_skippable.bias", "backbone.stages.99.blocks.0.bn_skip.weight"):
+        assert isinstance(recognise_({**shapes, odd: (1,)}), Refusal) or "." not in odd
+
+
 def test_static_networks_have_the_gate_they_had() -> None:
     for name in NETWORKS:
         config = static_config(name)

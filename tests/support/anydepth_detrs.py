@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from oracle_static import State, Told, run_static
+from oracle_detr import State
+from oracle_static import Told, run_static
 from static_detrs import static_detr
 from torch import Tensor
 
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.families.dfine.config import CONFIGS as DFINE
 from anydepth_deploy.families.registry import find_family
-from anydepth_deploy.families.rtdetr.config import CONFIGS as RTDETR
 from anydepth_deploy.families.shared.detr.backbones import ResNetConfig
 from anydepth_deploy.families.shared.randomise import randomise
+from anydepth_deploy.families.shared.second_sets import with_second_sets
 
 BOTTLENECKS = ResNetConfig((3, 2, 4, 1), (8, 8, 16, 16), True, (8, 16), frozen=True)
 
-TINY_HGNET = DFINE["tiny"].backbone
-WITHOUT_AFFINE = dataclasses.replace(TINY_HGNET, affine=False, frozen=True)
+WITHOUT_AFFINE = dataclasses.replace(DFINE["tiny"].backbone, affine=False, frozen=True)
 
 SILU = {"decoder_activation": "silu"}
 
@@ -41,57 +40,55 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Families, sizes, and what is changed of them: every backbone, with and without projections in the
 decoder; the last has one gate before its decoder."""
 
-DEPTHS = {
-    "basic": 12,
-    "bottleneck": 48,
-    "hgnetv2": 16,
-    "fine": 12,
-    "d-fine": 12,
-    "d-fine wide": 16,
-    "d-fine lean": 6,
-}
+
+def family_of(name: str) -> Any:
+    return find_family(NETWORKS[name][0])
 
 
 def static_config(name: str) -> Any:
-    family, size, changes = NETWORKS[name]
-    sizes: Any = RTDETR if family == "rt-detr" else DFINE
-    return sizes[size].replace(**changes)
+    _, size, changes = NETWORKS[name]
+    return family_of(name).sizes[size].replace(**changes)
 
 
-def static_network(name: str, seed: int = 0) -> Any:
+def static_network(name: str) -> Any:
     family, size, changes = NETWORKS[name]
-    return static_detr(family, size, seed, **changes)
+    return static_detr(family, size, **changes)
 
 
 def deepened(name: str) -> Any:
     """The any-depth configuration."""
-    family = NETWORKS[name][0]
-    return static_config(name).deepened(find_family(family).sizes)
+    return static_config(name).deepened(family_of(name).sizes)
 
 
-def anydepth_network(name: str, seed: int = 0) -> Any:
+def anydepth_network(name: str) -> Any:
     """Every set of norms with random weights of its own."""
-    family = find_family(NETWORKS[name][0])
-    return randomise(family.build(deepened(name)), seed)  # type: ignore[type-var]
+    return randomise(family_of(name).build(deepened(name)))
+
+
+def filled(name: str, static: Any) -> Any:
+    """The any-depth network with the weights of the ``static`` one, second sets as copies."""
+    model = family_of(name).build(deepened(name))
+    model.load_state_dict(with_second_sets(static.state_dict(), model.state_dict()))
+    return model.eval()
 
 
 def oracle(name: str, state: State, images: Tensor, depth: Depth) -> dict[str, Tensor]:
-    """What the network ``name`` with these weights gives at ``depth``. Which stages and blocks that
-    skips is spelt out here."""
+    """What the network ``name`` with these weights gives at ``depth``. How many blocks a stage
+    always runs is spelt out here."""
     config = static_config(name)
-    blocks = config.backbone.blocks if hasattr(config.backbone, "widths") else None
-    if blocks is None:
-        essential, counts = (1, 1, 1, 1), tuple(stage.blocks for stage in config.backbone.stages)
+    if isinstance(config.backbone, ResNetConfig):
+        counts = config.backbone.blocks
+        essential = tuple({1: 1, 2: 1, 3: 2, 4: 2}[count] for count in counts)
     else:
-        counts = blocks
-        essential = tuple({1: 1, 2: 1, 3: 2, 4: 2}[count] for count in blocks)
-    *flags, layers = depth.settings
-    stages = [count > 1 and bool(flags.pop(0)) for count in counts]
+        counts = tuple(stage.blocks for stage in config.backbone.stages)
+        essential = (1, 1, 1, 1)
+    *flags, layers = map(int, depth.settings)
+    stages = tuple(count > 1 and bool(flags.pop(0)) for count in counts)
     skip = bool(flags.pop(0)) if flags else False
     assert not flags
     activation = F.silu if config.decoder_activation == "silu" else F.relu
     told = Told(essential, config.points, config.queries, activation)
-    return run_static(state, images, told, tuple(stages), skip, layers)
+    return run_static(state, images, told, stages, skip, layers)
 
 
 def by_token(raw: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,17 +98,3 @@ def by_token(raw: dict[str, Tensor]) -> dict[str, Tensor]:
         key: value.gather(1, order if value.dim() == 2 else order[..., None].expand_as(value))
         for key, value in raw.items()
     }
-
-
-def filled(name: str, static: Any, seed: int | None = None) -> Any:
-    """The any-depth network with the weights of the ``static`` one, second sets as copies."""
-    from anydepth_deploy.families.shared.second_sets import with_second_sets
-
-    model = find_family(NETWORKS[name][0]).build(deepened(name))
-    state = with_second_sets(static.state_dict(), model.state_dict())
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def images_of(array: Any) -> Tensor:
-    return torch.from_numpy(array)

@@ -249,7 +249,7 @@ def _dfine(
             edges = mlp(state, head, target, act)
         else:
             edges = edges + mlp(state, head, target + before, act)
-        shares = edges.unflatten(-1, (4, -1)).softmax(-1)
+        shares = edges.reshape(*edges.shape[:2], 4, -1).softmax(-1)
         bins = shares.shape[-1]
         grow = (end + 1) ** (2 / (bins - 3))
         right = [grow**power - 1 for power in range(1, (bins - 3) // 2 + 1)]

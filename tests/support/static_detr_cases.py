@@ -72,7 +72,7 @@ def count_by_hooks(model: Any, images: torch.Tensor, depth: str) -> int:
     tokens = (images.shape[-2] // 32) * (images.shape[-1] // 32)
     for count_, width, layers in (
         (tokens, config.hidden, config.aifi_layers),
-        (config.queries, config.decoder_hidden, int(depth[1:])),
+        (config.queries, config.decoder_hidden, model.table.find(depth).settings[-1]),
     ):
         counted += layers * (3 * count_ * width * width + 2 * count_ * count_ * width)
     return counted

@@ -107,7 +107,8 @@ def recall(
     entry = beside.network or {}
     if "family" not in entry:
         return {}, beside
-    fine, known = getattr(config, "fine", None), tuple(getattr(config, "points", ()) or ())
+    fine = getattr(config, "fine", None)
+    known = config.points if "points" in fields else ()
     rules = {**RULES, "family": _is_one_of(family), "release": _is_one_of(*releases)}
     if fine is None:
         nothing = (lambda value: False, "nothing of FINE, which has no keys")

@@ -58,8 +58,8 @@ class Batches:
 
     ``unreadable``: what is wrong with pictures that could not be read, by their place in the set.
     Up to 1 % of them (one at least) are replaced by others; of more, :class:`ImageError` is raised
-    while iterating. Raises
-    :class:`UsageError` for numbers that do not go together.
+    while iterating. Raises :class:`UsageError` for numbers that do not go together, and at its end
+    where a process that loads was killed.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class Batches:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if (refusal := _ended(error)) is not None:
+            raise refusal from error
 
     def close(self) -> None:
         """End the processes; what :meth:`batches` gave has no more."""
@@ -140,7 +142,7 @@ class Batches:
         source = iter(loader)
         try:
             while True:
-                loaded = Loaded(*_next(source))
+                loaded = Loaded(*next(source))
                 self._count(loaded)
                 images = loaded.images.to(self.device, non_blocking=on_gpu)
                 labels = loaded.labels.to(self.device, non_blocking=on_gpu)
@@ -201,18 +203,16 @@ class _Keys:
             step += 1
 
 
-def _next(source: Iterator[Any]) -> Any:
-    """The next batch. Raises :class:`UsageError` where a process that loads pictures was killed."""
-    try:
-        return next(source)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UsageError(
-            f"a process that loads pictures ended ({shorten([first_line(error)])}): if memory ran "
-            "out, give fewer --workers, a smaller --batch, or a container more shared memory "
-            "(docker run --shm-size)"
-        ) from error
+def _ended(error: BaseException | None) -> UsageError | None:
+    """What to say where a process that loads pictures was killed: torch raises that in the main
+    one, whatever it is doing at that moment."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return UsageError(
+        f"a process that loads pictures ended ({shorten([first_line(error)])}): if memory ran "
+        "out, give fewer --workers, a smaller --batch, or a container more shared memory "
+        "(docker run --shm-size)"
+    )
 
 
 def _as_it_is(loaded: Any) -> Any:

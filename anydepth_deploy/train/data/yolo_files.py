@@ -23,8 +23,8 @@ from anydepth_deploy.train.data.yolo_lines import read_lines
 
 __all__ = ["read_yolo_set"]
 
-MOST_YAML = 1 << 20
-"""Bytes of a data.yaml: some hundred names are a few thousand."""
+MOST_YAML = 1 << 18
+"""Bytes of a data.yaml: some hundred names are a few thousand, and YAML takes its time."""
 MOST_LIST = 1 << 26
 """Bytes of a list of pictures."""
 

@@ -6,6 +6,7 @@ not survive one. They are started once for a run, since the order of pictures ha
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -162,7 +163,9 @@ class Batches:
             # Not left to the end of the iterator's life: a traceback may hold it for long.
             end: Callable[[], None] | None = getattr(source, "_shutdown_workers", None)
             if end is not None:
-                end()
+                # One that dies while it is told to end is gone as well; the others are ended.
+                with contextlib.suppress(RuntimeError):
+                    end()
 
     def _count(self, loaded: Loaded) -> None:
         """Raises :class:`ImageError` once too many pictures cannot be read."""

@@ -6,7 +6,9 @@ not survive one. They are started once for a run, since the order of pictures ha
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -224,5 +226,10 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _begin_worker(_: int) -> None:
     """Ctrl-C reaches all processes of a terminal: the main one ends the others. torch has set one
-    thread for each by now."""
+    thread for each by now.
+
+    When it is told to end, a process ends at once: Python would first take its threads down, and
+    the one that hands over batches may be in C++ then, which aborts with a message.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(os._exit, 0)

@@ -18,8 +18,8 @@ __all__ = ["Annotated", "Example", "make_example", "step_size"]
 Annotated = tuple[NDArray[np.uint8], Boxes, NDArray[np.int64]]
 """A picture uint8 [H, W, 3], boxes [n, 4] as x1, y1, x2, y2 in its pixels, labels [n]."""
 
-TRIALS = 40
-"""Windows that are drawn until one suits the objects."""
+TRIALS, ROUNDS = 40, 20
+"""Windows that are drawn of which the first that suits the objects is taken, and how often."""
 
 OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Of which one is asked of a window: its intersection over union with the object that fits best;
@@ -124,12 +124,24 @@ def _window(
 
 def _cut(boxes: Boxes, window: Rect, least: float, randomness: np.random.Generator) -> Rect:
     """A part of ``window`` with the centre of an object in it that overlaps it enough; all of it
-    where none of the trials is such."""
-    overlap = OVERLAPS[randomness.integers(len(OVERLAPS))]
+    where that is drawn, or where none is found. How much is enough is drawn anew each round: a
+    window around small objects overlaps none of them much."""
+    for _ in range(ROUNDS):
+        overlap = OVERLAPS[randomness.integers(len(OVERLAPS))]
+        if overlap >= 1:
+            break
+        found = _suiting(boxes, window, least, overlap, randomness)
+        if found is not None:
+            return found
+    return window
+
+
+def _suiting(
+    boxes: Boxes, window: Rect, least: float, overlap: float, randomness: np.random.Generator
+) -> Rect | None:
+    """The first of :data:`TRIALS` parts of ``window`` that suits, if one does."""
     shares = randomness.uniform(least, 1, (TRIALS, 2))
     places = randomness.uniform(0, 1, (TRIALS, 2)) * (1 - shares)
-    if overlap >= 1:
-        return window
     corner = np.array(window[:2])
     whole = np.array(window[2:]) - corner
     near, sides = corner + places * whole, shares * whole
@@ -145,9 +157,11 @@ def _cut(boxes: Boxes, window: Rect, least: float, randomness: np.random.Generat
         union = areas + np.prod(sides, axis=1)[:, None] - shared
         suits &= (inside & (shared >= overlap * union)).any(axis=1)
     if not suits.any():
-        return window
+        return None
     chosen = int(np.argmax(suits))
-    return (*map(float, near[chosen]), *map(float, far[chosen]))  # type: ignore[return-value]
+    left, top = map(float, near[chosen])
+    right, bottom = map(float, far[chosen])
+    return left, top, right, bottom
 
 
 def _mosaic(

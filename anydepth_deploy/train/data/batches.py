@@ -6,6 +6,9 @@ not survive one. They are started once for a run, since the order of pictures ha
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -58,8 +61,8 @@ class Batches:
 
     ``unreadable``: what is wrong with pictures that could not be read, by their place in the set.
     Up to 1 % of them (one at least) are replaced by others; of more, :class:`ImageError` is raised
-    while iterating. Raises
-    :class:`UsageError` for numbers that do not go together.
+    while iterating. Raises :class:`UsageError` for numbers that do not go together, and at its end
+    where a process that loads was killed.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class Batches:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if (refusal := _ended(error)) is not None:
+            raise refusal from error
 
     def close(self) -> None:
         """End the processes; what :meth:`batches` gave has no more."""
@@ -140,7 +145,7 @@ class Batches:
         source = iter(loader)
         try:
             while True:
-                loaded = Loaded(*_next(source))
+                loaded = Loaded(*next(source))
                 self._count(loaded)
                 images = loaded.images.to(self.device, non_blocking=on_gpu)
                 labels = loaded.labels.to(self.device, non_blocking=on_gpu)
@@ -160,7 +165,9 @@ class Batches:
             # Not left to the end of the iterator's life: a traceback may hold it for long.
             end: Callable[[], None] | None = getattr(source, "_shutdown_workers", None)
             if end is not None:
-                end()
+                # One that dies while it is told to end is gone as well; the others are ended.
+                with contextlib.suppress(RuntimeError):
+                    end()
 
     def _count(self, loaded: Loaded) -> None:
         """Raises :class:`ImageError` once too many pictures cannot be read."""
@@ -201,18 +208,16 @@ class _Keys:
             step += 1
 
 
-def _next(source: Iterator[Any]) -> Any:
-    """The next batch. Raises :class:`UsageError` where a process that loads pictures was killed."""
-    try:
-        return next(source)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UsageError(
-            f"a process that loads pictures ended ({shorten([first_line(error)])}): if memory ran "
-            "out, give fewer --workers, a smaller --batch, or a container more shared memory "
-            "(docker run --shm-size)"
-        ) from error
+def _ended(error: BaseException | None) -> UsageError | None:
+    """What to say where a process that loads pictures was killed: torch raises that in the main
+    one, whatever it is doing at that moment."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return UsageError(
+        f"a process that loads pictures ended ({shorten([first_line(error)])}): if memory ran "
+        "out, give fewer --workers, a smaller --batch, or a container more shared memory "
+        "(docker run --shm-size)"
+    )
 
 
 def _as_it_is(loaded: Any) -> Any:
@@ -221,5 +226,10 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _begin_worker(_: int) -> None:
     """Ctrl-C reaches all processes of a terminal: the main one ends the others. torch has set one
-    thread for each by now."""
+    thread for each by now.
+
+    When it is told to end, a process ends at once: Python would first take its threads down, and
+    the one that hands over batches may be in C++ then, which aborts with a message.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(os._exit, 0)

@@ -150,7 +150,9 @@ class DetectionSet:
         upright = self._upright(index, read_header(self.paths[index], max_pixels=self.max_pixels))
         return load_image(self.paths[index], upright=upright, max_pixels=self.max_pixels)
 
-    def annotated(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], Any]:
+    def annotated(
+        self, index: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]:
         """A picture uint8 [H, W, 3], the boxes of its objects float64 [n, 4] as x1, y1, x2, y2 in
         pixels within it, and their labels int64 [n]. Crowds, and boxes of which nothing is in the
         picture, are left out. Raises :class:`ImageError` as :meth:`picture` does."""

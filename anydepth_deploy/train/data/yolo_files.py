@@ -23,8 +23,8 @@ from anydepth_deploy.train.data.yolo_lines import read_lines
 
 __all__ = ["read_yolo_set"]
 
-MOST_YAML = 1 << 20
-"""Bytes of a data.yaml: some hundred names are a few thousand."""
+MOST_YAML = 1 << 18
+"""Bytes of a data.yaml: some hundred names are a few thousand, and YAML takes its time."""
 MOST_LIST = 1 << 26
 """Bytes of a list of pictures."""
 
@@ -185,9 +185,11 @@ def _pictures(
             found += looked.pictures
             names += map(str, looked.pictures)
         else:
-            for name in _listed(place):
-                found.append(_find(name, place.parent, root))
-                names.append(name)
+            # Names count from the list's folder or from the data set's.
+            beside, below = Names(place.parent), Names(root)
+            listed = _listed(place)
+            found += [beside.find(name) or below.find(name) for name in listed]
+            names += listed
     if not found:
         raise ImageError(f"data set {path}: {which} holds no picture; {_advice(content)}")
     return found, names
@@ -200,11 +202,6 @@ def _listed(path: Path) -> list[str]:
     except OSError as error:
         raise ImageError(f"list of pictures {path} cannot be read: {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _find(name: str, beside: Path, root: Path) -> Path | None:
-    """A picture of a list, whose names count from the list's folder or from the data set's."""
-    return Names(beside).find(name) or Names(root).find(name)
 
 
 def _advice(content: Mapping[Any, Any]) -> str:

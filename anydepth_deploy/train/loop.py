@@ -103,7 +103,7 @@ def train(
                 )
             with contextlib.ExitStack() as stack:
                 run = _Run(config, device, processes, pictures)
-                stack.callback(run.source.close)
+                stack.enter_context(run.source)
                 return run.run(resume, progress)
     finally:
         torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal, Protocol
 
 import torch
@@ -59,7 +60,14 @@ class Source(Protocol):
     def steps(self, start: int) -> Iterator[Step]:
         """The steps from ``start`` on, without end."""
 
-    def close(self) -> None:
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop what reads ahead."""
 
 
@@ -108,7 +116,15 @@ class ShapesSource:
             yield Step(batches, generator if rank == 0 else step_generator(config.seed, step, rank))
             step += 1
 
-    def close(self) -> None:
+    def __enter__(self) -> ShapesSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Nothing reads ahead."""
 
 
@@ -179,6 +195,15 @@ class FileSource:
             )
             step += 1
 
-    def close(self) -> None:
+    def __enter__(self) -> FileSource:
+        self._batches.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """End the processes that read."""
-        self._batches.close()
+        self._batches.__exit__(kind, error, trace)

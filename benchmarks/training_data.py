@@ -118,17 +118,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=40, help="at 160 pixels; a tenth at 640")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[160, 640], choices=[160, 640])
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     found = machine("torch", "kornia", "numpy", "pillow")
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, bar("training data") as progress:
-        for size, batch, count in ((160, 16, 800), (640, 4, 120)):
+        for size in options.sizes:
+            batch, count = (16, 400) if size == 160 else (4, 60)
             data = pictures(Path(folder) / str(size), size, count, jpeg=size == 640)
             steps = options.steps if size == 160 else max(4, options.steps // 10)
             for family in RESIZE:
-                progress(f"{family} {size}", len(rows), 4)
+                progress(f"{family} {size}", len(rows), 2 * len(options.sizes))
                 share, speed = learning(data, family, size, batch, 2, steps)
                 rows.append(
                     {

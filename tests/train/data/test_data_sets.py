@@ -20,8 +20,8 @@ from marked_pictures import save_marked
 from numpy.typing import NDArray
 from PIL import Image
 
-from anydepth_deploy.errors import AnyDepthError, ImageError
 from anydepth_deploy.annotations.scoring import coco_stats
+from anydepth_deploy.errors import AnyDepthError, ImageError
 from anydepth_deploy.evaluation import CocoData
 from anydepth_deploy.train.data.detection_set import DetectionSet, most_unreadable
 from anydepth_deploy.train.data.read import read_data_set

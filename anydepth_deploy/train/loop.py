@@ -38,6 +38,7 @@ from anydepth_deploy.train.records import Records
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.semantics.distillation import SemanticDistillation
 from anydepth_deploy.train.semantics.modulation import SemanticSettings
+from anydepth_deploy.train.semantics.teachers import SemanticTeacher
 from anydepth_deploy.train.semantics.vision_transformers import open_vision_transformer
 from anydepth_deploy.train.source import FileSource, ShapesSource, Source, Step
 from anydepth_deploy.train.start import Start, open_start
@@ -72,12 +73,17 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     pictures: TrainingPictures | None = None,
+    teacher: SemanticTeacher | None = None,
+    prepare: Callable[[AnyDepthModel], None] | None = None,
 ) -> TrainResult:
     """Train a network and write its checkpoint.
 
     The same settings give the same weights on the same machine. ``resume``: continue the unfinished
     run at ``config.partial``. ``progress``: called after every step. ``pictures``: train on these
-    instead of generating them. In every process that torchrun started, this is to be called with
+    instead of generating them. ``teacher``: what super learns from beside the objects, in place of
+    the folder ``config.teacher``. ``prepare``: may change the network before it learns, in training
+    form and on its device; what it does is in no file, and a resumed run needs it again. In every
+    process that torchrun started, this is to be called with
     the same arguments; the files are the first one's.
 
     Raises :class:`UsageError` for settings that no run can use, and :class:`CheckpointError` if
@@ -102,7 +108,7 @@ def train(
                     f"{config.accumulate} parts each: choose a multiple of {parts}"
                 )
             with contextlib.ExitStack() as stack:
-                run = _Run(config, device, processes, pictures)
+                run = _Run(config, device, processes, pictures, teacher, prepare)
                 stack.enter_context(run.source)
                 return run.run(resume, progress)
     finally:
@@ -127,6 +133,8 @@ class _Run:
         device: torch.device,
         processes: Processes,
         pictures: TrainingPictures | None,
+        teacher: SemanticTeacher | None,
+        prepare: Callable[[AnyDepthModel], None] | None,
     ) -> None:
         self.config, self.device, self.processes = config, device, processes
         data = validation = None
@@ -159,7 +167,9 @@ class _Run:
                 self.model.resize,
                 self.steps,
             )
-        self.semantics = _open_semantics(config, self.model, processes)
+        if prepare is not None:
+            prepare(self.model)
+        self.semantics = _open_semantics(config, self.model, processes, teacher)
         self.validation: Validation | None = None
         if validation is not None:
             build = self.start.family.build
@@ -468,9 +478,12 @@ class _Recent:
 
 
 def _open_semantics(
-    config: TrainConfig, model: AnyDepthModel, processes: Processes
+    config: TrainConfig,
+    model: AnyDepthModel,
+    processes: Processes,
+    teacher: SemanticTeacher | None,
 ) -> SemanticDistillation | None:
-    if not config.teacher:
+    if not config.teacher and teacher is None:
         return None
     usual = SemanticSettings.nearest(sum(value.numel() for value in model.parameters()))
     named = {
@@ -480,7 +493,7 @@ def _open_semantics(
     }
     return SemanticDistillation(
         model,
-        open_vision_transformer(config.teacher),
+        teacher or open_vision_transformer(config.teacher),
         replace(usual, **{name: value for name, value in named.items() if value is not None}),
         seed=config.seed,
         average=processes.average,

@@ -7,7 +7,7 @@ distillation, clipping, AdamW and the average of the weights. It is held against
 the same network on the same pictures: forward in training mode through every layer, and backward
 from the sum of all outputs. Both are run in turn, many times; the ratio is the median of pairs, in
 pictures a second, so that 0.9 means a tenth of the time on top. Denoising queries are more work for
-the decoder and no overhead of the step: ``ratio`` is without them on either side, ``with_denoising``
+the decoder and no overhead of a step: ``ratio`` is without them on both sides, ``with_denoising``
 with them in the step alone.
 """
 

@@ -78,6 +78,11 @@ COMMANDS = (
         "Train an any-depth detector, from a checkpoint and pictures of yours or from nothing.",
     ),
     Row(
+        "norms",
+        "norms",
+        "Measure the statistics of norms anew, for super and for base; no weight changes.",
+    ),
+    Row(
         "shapes",
         "shapes",
         "Generate pictures of shapes with COCO annotations (what the tiny detector knows).",

@@ -190,6 +190,14 @@ REFUSED: dict[str, dict[str, str]] = {
         "--out c.pth --learning-rate -1": "learning_rate must not be negative",
         "--out c.pth --initial none.pth": NO_CHECKPOINT,
     },
+    "norms": {
+        "none.pth": "'--images'",
+        "none.pth --images p": "'--out'",
+        "none.pth --images p --out o.pth": NO_CHECKPOINT,
+        "CHECKPOINT --images p --out o.pth --count 0": "'--count'",
+        "CHECKPOINT --images p --out o.pth --size 5,5": "is not HEIGHTxWIDTH",
+        "CHECKPOINT --images nowhere --out o.pth": "nowhere",
+    },
     "shapes": {
         "": "'--out'",
         "--out s --size 1": "'--size'",

@@ -196,7 +196,6 @@ REFUSED: dict[str, dict[str, str]] = {
         "none.pth --images p --out o.pth": NO_CHECKPOINT,
         "CHECKPOINT --images p --out o.pth --count 0": "'--count'",
         "CHECKPOINT --images p --out o.pth --size 5,5": "is not HEIGHTxWIDTH",
-        "CHECKPOINT --images nowhere --out o.pth": "nowhere",
     },
     "shapes": {
         "": "'--out'",

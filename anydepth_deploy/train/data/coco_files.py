@@ -94,8 +94,7 @@ def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
 def _size(path: Path, item: dict[str, Any]) -> Size:
     """What the file says, height and width; a side is 0 where it says nothing that helps."""
     height, width = (
-        int(side) if side is not None and 0 < side < 1e9 else 0
-        for side in said_size(path, item)
+        int(side) if side is not None and 0 < side < 1e9 else 0 for side in said_size(path, item)
     )
     return height, width
 

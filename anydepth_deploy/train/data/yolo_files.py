@@ -101,8 +101,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
 
 
 def _careful_loader() -> Any:
-    """YAML's safe loader, without what lets a short file grow: merged mappings, nested ones of which
-    multiply, and integers that take long to write in decimal."""
+    """YAML's safe loader, without what lets a short file grow: merged mappings, which multiply
+    where they are nested, and integers that take long to write in decimal."""
     import yaml
 
     class Loader(yaml.SafeLoader):

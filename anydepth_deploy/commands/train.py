@@ -256,13 +256,11 @@ def _config(chosen: dict[str, Any], resume: bool) -> Any:
     here, then what suits the network."""
     from anydepth_deploy.train.config import TrainConfig
 
-    bare = TrainConfig.for_family(output=chosen["output"])
-    if resume and bare.partial.exists():
-        from anydepth_deploy.train.checkpointing import stored_settings
+    if resume:
+        from anydepth_deploy.train.checkpointing import resumed_settings
 
-        stored = stored_settings(bare.partial)
-        known = {name: stored[name] for name in TrainConfig.__annotations__ if name in stored}
-        return TrainConfig(**{**known, **chosen})
+        bare = TrainConfig.for_family(output=chosen["output"])
+        return resumed_settings(bare.partial, chosen)
     if "val_data" not in chosen and _is_yaml(chosen.get("data")):
         chosen["val_data"] = chosen["data"]
     if "data" in chosen:

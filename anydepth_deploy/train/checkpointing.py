@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from anydepth_deploy.documents import write_or_refuse
@@ -26,9 +27,9 @@ __all__ = [
     "Done",
     "State",
     "load_partial",
+    "resumed_settings",
     "save_checkpoint",
     "save_partial",
-    "stored_settings",
 ]
 
 _FREE = frozenset(
@@ -56,7 +57,9 @@ class Done:
 
     ``seconds``: that ``step`` steps took. ``losses``: the last steps' totals, super's and base's;
     none in files of versions that did not keep them. ``skipped``: pictures that could not be read.
-    ``semantics``: state of a teacher's term.
+    ``semantics``: state of a teacher's term. ``measured``: average precision of these very weights
+    by depth, where it is known. ``waited``: of the seconds, those without a picture. ``unwritten``:
+    steps since the last row of metrics, and the sums of super's and base's losses in them.
     """
 
     step: int = 0
@@ -65,6 +68,9 @@ class Done:
     best: Best | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     semantics: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    waited: float = 0.0
+    unwritten: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,9 @@ def save_partial(state: State, done: Done, figures: Mapping[str, Any]) -> None:
     content["losses"] = [list(pair) for pair in done.losses]
     content["skipped"] = dict(done.skipped)
     content["semantics"] = dict(done.semantics)
+    content["measured"] = dict(done.measured)
+    content["waited"] = done.waited
+    content["unwritten"] = list(done.unwritten)
     if done.best is not None:
         best = done.best
         content["best"] = {
@@ -127,12 +136,25 @@ def save_partial(state: State, done: Done, figures: Mapping[str, Any]) -> None:
     _write(state.config.partial, content)
 
 
-def stored_settings(path: Path) -> dict[str, Any]:
-    """The settings of the unfinished run at ``path``. Raises :class:`CheckpointError`."""
+def resumed_settings(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The settings of the unfinished run at ``path``, with ``changes``; those that only other
+    versions know are left out.
+
+    Raises :class:`CheckpointError` where there is no such run, or its settings are no run's.
+    """
     settings = _read(path)["train"]["settings"]
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path} names no settings of its run: train without --resume")
-    return {**settings, "input_size": tuple(settings.get("input_size", ()))}
+    known = {name: settings[name] for name in TrainConfig.__annotations__ if name in settings}
+    try:
+        return TypeAdapter(TrainConfig).validate_python({**known, **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "one of them"
+        raise CheckpointError(
+            f"{path} holds settings that no run has ({shorten([name])}: {first['msg']}); delete it "
+            "and train without --resume"
+        ) from None
 
 
 def load_partial(state: State) -> Done:
@@ -167,19 +189,42 @@ def load_partial(state: State) -> Done:
         load_stored_state(model, content["model"], state.start.recipe.stores)
         averages = content["ema"]
         state.ema.load(averages["module"], int(averages["updates"]))
+        step = int(content["step"])
+        if step < 0:
+            raise CheckpointError(
+                f"{path} says that {step} steps are done, expected no fewer than 0; delete it and "
+                "train without --resume"
+            )
         state.optimizer.load_state_dict(content["optimizer"])
+        _check_moments(path, state.optimizer)
         if scaler := content.get("scaler"):
             state.scaler.load_state_dict(scaler)
         losses = tuple((float(one), float(other)) for one, other in content.get("losses", ()))
         best = content.get("best")
+        steps, super_sum, base_sum = content.get("unwritten", (0, 0, 0))
         return Done(
-            int(content["step"]),
+            step,
             float(content["seconds"]),
             losses,
             None if best is None else Best(**best),
             dict(content.get("skipped", {})),
             dict(content.get("semantics", {})),
+            dict(content.get("measured", {})),
+            float(content.get("waited", 0.0)),
+            (float(steps), float(super_sum), float(base_sum)),
         )
+
+
+def _check_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """What torch does not: that moments have the shapes of their weights."""
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if name != "step" and isinstance(value, Tensor) and value.shape != weight.shape:
+                raise CheckpointError(
+                    f"{path}: the optimiser's {shorten([name])} has the shape {list(value.shape)}, "
+                    f"expected {list(weight.shape)} as its weight; delete it and train without "
+                    "--resume"
+                )
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ from anydepth_deploy.train.checkpointing import (
     save_partial,
 )
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
+from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.ema import Ema
@@ -43,7 +45,7 @@ from anydepth_deploy.train.semantics.vision_transformers import open_vision_tran
 from anydepth_deploy.train.source import FileSource, ShapesSource, Source, Step
 from anydepth_deploy.train.start import Start, open_start
 from anydepth_deploy.train.step import StepLosses, Stepper
-from anydepth_deploy.train.validation import Validation, best_score
+from anydepth_deploy.train.validation import Example, Validation, best_score
 
 __all__ = ["StoppedTraining", "make_recipe", "train"]
 
@@ -116,6 +118,10 @@ def train(
 
 
 def _check_output(config: TrainConfig, resume: bool) -> None:
+    if resume and not config.partial.exists():  # before the data is read, or drawn
+        raise CheckpointError(
+            f"there is no unfinished run at {config.partial}: train without --resume"
+        )
     try_to_write(config.checkpoint, "checkpoint", CheckpointError)
     if config.is_folder and not resume and config.checkpoint.exists():
         raise UsageError(
@@ -145,6 +151,8 @@ class _Run:
             found = read_data_set(config.val_data, config.val_images or None, which="val")
             validation, _ = found.matched(names)
         self.start: Start = open_start(config, names, processes)
+        if data is not None:
+            _check_objects(data, self.start)
         self.model = self.start.model.to(device)
         if processes.world > 1 and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
@@ -166,6 +174,7 @@ class _Run:
                 training.augmentation if config.augment else PLAIN,
                 self.model.resize,
                 self.steps,
+                self.model.check_size,
             )
         if prepare is not None:
             prepare(self.model)
@@ -205,10 +214,10 @@ class _Run:
         if self.semantics is not None and done.step:
             self.semantics.load_state_dict(done.semantics, str(config.partial))
         if config.is_folder and self.processes.is_main:
-            self.records = Records(config, source.class_names, done.step)
+            self.records = Records(config, source.class_names, done.step, done.unwritten)
         clock = _Clock(config, self.steps, done.step, done.seconds)
         recent = _Recent(done.losses)
-        waited = 0.0
+        waited = done.waited
         report: Progress | None = None
         with _stopping() as stop:
             for step in source.steps(done.step):
@@ -221,18 +230,21 @@ class _Run:
                 recent.add(losses)
                 report = _report(self.steps, clock, rate, losses, waited)
                 skipped |= source.skipped
-                done = Done(clock.step, clock.seconds, recent.losses, self.best, skipped)
+                done = Done(
+                    clock.step, clock.seconds, recent.losses, self.best, skipped, waited=waited
+                )
                 if self.semantics is not None and self._ends_epoch(clock):
                     self.semantics.end_of_epoch(last_stage=self._is_plain(clock))
                 if self.records is not None:
                     self.records.add(report)
                 done, report = self._after(done, report, clock)
+                skipped |= done.skipped
                 if progress is not None:
                     progress(report)
                 if losses.stopping and not clock.finished:
                     self._save(done)
                     raise StoppedTraining(clock.step, config.partial)
-        return self._finish(done, recent, clock, skipped)
+        return self._finish(done, recent, clock)
 
     def _averaging(self) -> tuple[float, float]:
         """Decay and warm-up of the average, where the settings leave them to the length."""
@@ -305,29 +317,29 @@ class _Run:
 
     def _after(self, done: Done, report: Progress, clock: _Clock) -> tuple[Done, Progress]:
         """What follows a step: measure and write, where it ends an epoch or is the last."""
-        config, count = self.config, self.source.pictures
-        epoch = clock.step * config.batch // count
-        ended = self._ends_epoch(clock) or clock.finished
-        due = config.save_every and clock.step % config.save_every == 0
-        if ended and (epoch % config.evaluate_every == 0 or clock.finished):
-            if self.validation is not None:
-                done, report = self._measure(done, report, epoch)
-                due = True
-            if self.records is not None:
-                found = report.accuracy or {}
-                examples = [] if self.validation is None else self.validation.examples
-                self.records.epoch(epoch, report, found, examples)
-                due = True
+        config, (before, epoch) = self.config, self._epochs(clock)
+        due = bool(config.save_every) and clock.step % config.save_every == 0
+        # A step may end several epochs at once.
+        measures = epoch // config.evaluate_every > before // config.evaluate_every
+        examples: Sequence[Example] = []
+        if self.validation is not None and (measures or clock.finished):
+            done, report = self._measure(done, report)
+            examples, due = self.validation.examples, True
+        if self.records is not None and (epoch > before or clock.finished):
+            self.records.epoch(epoch, report, report.accuracy or {}, examples)
+            due = due or measures
         if due and not clock.finished:
             self._save(done)
         return done, report
 
+    def _epochs(self, clock: _Clock) -> tuple[int, int]:
+        """How many epochs were whole before the last step, and are after it."""
+        count, batch = self.source.pictures, self.config.batch
+        return (clock.step - 1) * batch // count, clock.step * batch // count
+
     def _ends_epoch(self, clock: _Clock) -> bool:
         """Whether the last step took the last picture of an epoch."""
-        count = self.source.pictures
-        epoch, before = (
-            number * self.config.batch // count for number in (clock.step, clock.step - 1)
-        )
+        before, epoch = self._epochs(clock)
         return epoch > before
 
     def _is_plain(self, clock: _Clock) -> bool:
@@ -335,7 +347,7 @@ class _Run:
         left = (self.steps - clock.step) * self.config.batch
         return left < self.config.plain_epochs * self.source.pictures
 
-    def _measure(self, done: Done, report: Progress, epoch: int) -> tuple[Done, Progress]:
+    def _measure(self, done: Done, report: Progress) -> tuple[Done, Progress]:
         assert self.validation is not None
         ema = self.state.ema
         self.processes.share(ema.state)
@@ -348,18 +360,23 @@ class _Run:
                 path = Path(self.config.output) / "best.pth"
                 figures = {"steps": float(done.step), "score": score, "ap": dict(accuracy)}
                 save_checkpoint(path, self.state, step=done.step, figures=figures)
-        return replace(done, best=self.best), report
+        skipped = {**done.skipped, **self.validation.skipped}
+        return replace(done, best=self.best, measured=accuracy, skipped=skipped), report
 
     def _save(self, done: Done) -> None:
         if self.processes.is_main:
             if self.semantics is not None:
                 done = replace(done, semantics=self.semantics.state_dict())
+            if self.records is not None:
+                done = replace(done, unwritten=self.records.unwritten)
             save_partial(self.state, done, {"seconds": done.seconds})
 
-    def _finish(
-        self, done: Done, recent: _Recent, clock: _Clock, skipped: Mapping[str, str]
-    ) -> TrainResult:
+    def _finish(self, done: Done, recent: _Recent, clock: _Clock) -> TrainResult:
         config, best = self.config, self.best
+        skipped: dict[str, str] = {}
+        for part in self.processes.gather(dict(done.skipped)):  # each came upon others
+            skipped |= part  # type: ignore[operator]
+        done = replace(done, skipped=skipped)
         kept = config.is_folder and best is not None
         result = TrainResult(
             checkpoint=Path(config.output) / "best.pth" if kept else config.checkpoint,
@@ -368,7 +385,7 @@ class _Run:
             pictures_per_second=clock.pictures_per_second,
             super_loss=recent.super_loss,
             base_loss=recent.base_loss,
-            accuracy={} if best is None else best.accuracy,
+            accuracy=best.accuracy if kept and best is not None else done.measured,
             skipped=skipped,
             notes=(*self.start.notes, *self.source.notes),
         )
@@ -380,8 +397,8 @@ class _Run:
                 "super_loss": result.super_loss,
                 "base_loss": result.base_loss,
             }
-            if result.accuracy:
-                figures["ap"] = dict(result.accuracy)
+            if done.measured:
+                figures["ap"] = dict(done.measured)
             if config.is_folder:
                 save_partial(self.state, done, figures)
             else:
@@ -391,6 +408,21 @@ class _Run:
             self.records.close()
         self.processes.wait()
         return result
+
+
+def _check_objects(data: DetectionSet, start: Start) -> None:
+    """Refuse a picture with more objects than the network can find, before it is met by chance."""
+    queries = getattr(start.model.config, "queries", None)
+    owners = data.objects.owner[~data.objects.crowd]
+    counts = np.bincount(owners, minlength=len(data))
+    if queries is not None and counts.max() > queries:
+        many = np.flatnonzero(counts > queries)
+        raise UsageError(
+            f"data set {data.source}: {len(many)} of {len(data)} pictures have more objects than "
+            f"the network has queries ({queries}); the first: {data.paths[many[0]]} with "
+            f"{counts[many[0]]}; cut these pictures into parts, leave them out, or train a network "
+            "with more queries"
+        )
 
 
 class _Stop:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anydepth_deploy.errors import DeviceError, UsageError
+from anydepth_deploy.errors import DeviceError, UsageError, shorten
 
 __all__ = ["ALONE", "Processes", "device_for", "is_main_process", "joined"]
 
@@ -71,22 +71,42 @@ ALONE = Processes()
 def is_main_process() -> bool:
     """Whether this process is the only one, or the one that talks, of those that torchrun
     started; needs no group."""
-    return os.environ.get("RANK", "0") == "0" or "MASTER_ADDR" not in os.environ
+    alone = "MASTER_ADDR" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1"
+    return alone or os.environ.get("RANK", "0") == "0"
+
+
+def _said() -> Processes:
+    """What the environment says; without an address to meet at there is one process."""
+    if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return ALONE
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    said = {name: os.environ[name] for name in names if name in os.environ}
+    try:
+        world = int(said["WORLD_SIZE"])
+        rank = int(said["RANK"]) if world != 1 else 0
+        found = Processes(rank, world, int(said.get("LOCAL_RANK", rank)))
+    except (KeyError, ValueError):
+        found = Processes(-1, 0, 0)
+    if not 0 <= found.rank < found.world or found.local < 0:
+        told = ", ".join(f"{name}={shorten([value])}" for name, value in said.items())
+        raise UsageError(
+            f"the environment has MASTER_ADDR and {told}: expected a RANK below WORLD_SIZE, as "
+            "torchrun sets them; start with torchrun, or unset MASTER_ADDR to train in one process"
+        )
+    return found
 
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, this one among them; alone where it started none.
 
-    Raises :class:`DeviceError` where they cannot reach each other.
+    Raises :class:`UsageError` where the environment names no such processes, and
+    :class:`DeviceError` where they cannot reach each other.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
-    if world == 1:
+    processes = _said()
+    if processes.world == 1:
         yield ALONE
         return
-    processes = Processes(
-        int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    )
     if dist.is_initialized():
         yield processes
         return
@@ -94,7 +114,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"process {processes.rank} of {world} cannot reach the others at "
+            f"process {processes.rank} of {processes.world} cannot reach the others at "
             f"{os.environ['MASTER_ADDR']}: {str(error).splitlines()[0]}; see that torchrun's "
             "--rdzv-endpoint can be reached from every machine"
         ) from error
@@ -126,8 +146,8 @@ def device_for(name: str) -> torch.device:
             "--device cpu, or install a torch that is built for CUDA"
         )
     index = device.index or 0
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        index = int(os.environ.get("LOCAL_RANK", "0"))
+    if (processes := _said()).world > 1:
+        index = processes.local
     count = torch.cuda.device_count()
     if index >= count:
         raise DeviceError(

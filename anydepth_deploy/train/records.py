@@ -38,21 +38,33 @@ class Records:
     ``metrics.csv``: a row an epoch; ``curves.png``: the same, drawn; ``examples/``: validation
     pictures, what super finds beside what base finds; ``settings.json``; ``tensorboard/``: all of
     it for TensorBoard. ``step``: what a run goes on from; what was written of later steps is left
-    out.
+    out. ``unwritten``: what :attr:`unwritten` was then.
     """
 
-    def __init__(self, config: TrainConfig, class_names: Sequence[str], step: int) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        class_names: Sequence[str],
+        step: int,
+        unwritten: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
         self._folder = Path(config.output)
         self._classes = list(class_names)
         self._rows = [row for row in _read(self._folder / "metrics.csv") if _step(row) <= step]
-        self._losses: list[tuple[float, float]] = []
+        self._sums = np.array(unwritten, np.float64)
         settings = json.dumps({**asdict(config), "classes": self._classes}, indent=2) + "\n"
         self._write("settings.json", settings.encode())
         self._events = _events(self._folder / "tensorboard", step)
 
+    @property
+    def unwritten(self) -> tuple[float, float, float]:
+        """Steps since the last row, and the sums of super's and base's losses in them."""
+        steps, super_sum, base_sum = map(float, self._sums)
+        return steps, super_sum, base_sum
+
     def add(self, report: Progress) -> None:
         """What a step reports."""
-        self._losses.append((report.super_loss, report.base_loss))
+        self._sums += (1, report.super_loss, report.base_loss)
         if report.step % EVENTS_EVERY:
             return
         self._events.add_scalar("learning rate", report.learning_rate, report.step)
@@ -73,8 +85,8 @@ class Records:
     ) -> None:
         """The end of an epoch: mean losses since the last one, ``accuracy`` by depth where it was
         measured, and pictures. Raises :class:`CheckpointError` where they cannot be written."""
-        means = np.asarray(self._losses or [(np.nan, np.nan)]).mean(axis=0)
-        self._losses = []
+        means = self._sums[1:] / (self._sums[0] or np.nan)
+        self._sums[:] = 0
         row: dict[str, Any] = {
             "epoch": number,
             "step": report.step,

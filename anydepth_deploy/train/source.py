@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
@@ -10,10 +10,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from anydepth_deploy.errors import InputError
 from anydepth_deploy.families.shared.augmentation import Augmentation
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.data.augment import step_sizes
 from anydepth_deploy.train.data.batches import Batches
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.order import Order, step_generator
@@ -128,11 +130,28 @@ class ShapesSource:
         """Nothing reads ahead."""
 
 
+def _smallest(
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    check_size: Callable[[tuple[int, int]], None],
+) -> int:
+    """The smallest height of a step's pictures that the network can take: a DETR selects its
+    queries from as many cells at least."""
+    for found in step_sizes(size, augmentation.sizes):
+        try:
+            check_size(found)
+        except InputError:
+            continue
+        return found[0]
+    return size[0]
+
+
 class FileSource:
     """Pictures of a data set, read and augmented by other processes.
 
     ``resize``: how pictures are fitted to the input; see
-    :class:`~anydepth_deploy.pictures.images.Preprocess`.
+    :class:`~anydepth_deploy.pictures.images.Preprocess`. ``check_size``: raises
+    :class:`InputError` for a size that the network cannot take; none of the steps has one.
     """
 
     def __init__(
@@ -144,6 +163,7 @@ class FileSource:
         augmentation: Augmentation,
         resize: Literal["stretch", "letterbox"],
         steps: int,
+        check_size: Callable[[tuple[int, int]], None],
     ) -> None:
         self._config, self._processes, self._data = config, processes, data
         calm = steps - -(-config.plain_epochs * len(data) // config.batch)
@@ -159,6 +179,7 @@ class FileSource:
             world=processes.world,
             accumulate=config.accumulate,
             calm_from=calm if config.plain_epochs else None,
+            smallest=_smallest(config.input_size, augmentation, check_size),
             device=device,
         )
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from anydepth_deploy.errors import DivergedError
 from anydepth_deploy.families.shared.recipe import Recipe, Teacher, Terms, total
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.train.ema import Ema
@@ -160,7 +161,8 @@ class Stepper:
         """One update of the weights and their average; arguments as above.
 
         ``clip`` is the largest norm of the gradient of all passes together. Nothing is updated
-        where losses are not finite.
+        where losses are not finite. Raises :class:`DivergedError`, before anything is updated,
+        where they are and the gradient is not.
         """
         optimizer.zero_grad(set_to_none=True)
         losses = self.accumulate(batches, distill=distill, generator=generator, stop=stop)
@@ -170,7 +172,10 @@ class Stepper:
         if self.semantics is not None:
             self.semantics.after_backward()
         learning = [value for group in optimizer.param_groups for value in group["params"]]
-        nn.utils.clip_grad_norm_(learning, clip)
+        norm = nn.utils.clip_grad_norm_(learning, clip)
+        # In half precision the scaler leaves out such a step.
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+            raise DivergedError("the gradient is no number any more, though the loss is one")
         self.scaler.step(optimizer)
         self.scaler.update()
         if ema is not None:
@@ -183,12 +188,15 @@ class Stepper:
         return contextlib.nullcontext()
 
     def _counted(self, batches: Sequence[Pair]) -> float | None:
-        """The mean number of objects in a batch of this step; None where it is but one batch."""
+        """The mean number of objects in a batch of this step, of at least one object in all of
+        them; None where it is but one batch."""
         if len(batches) == 1 and self.processes.world == 1:
             return None
         device = batches[0][0].device
         counts = torch.stack([targets.valid.sum().to(device) for _, targets in batches])
-        return float(self.processes.average(counts.double().mean()))
+        mean = float(self.processes.average(counts.double().mean()))
+        # At least one object in all of the step, as where it is one batch.
+        return max(mean, 1 / (len(batches) * self.processes.world))
 
     def _together(self, sums: tuple[Terms, Terms], stop: bool) -> StepLosses:
         first = total(sums[0])

@@ -15,11 +15,12 @@ from torch import Tensor
 from anydepth_deploy.annotations.scoring import coco_class, coco_stats
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
+from anydepth_deploy.errors import ImageError
 from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.pictures.images import Geometry, Preprocess, prepare_batch
-from anydepth_deploy.train.data.detection_set import DetectionSet
+from anydepth_deploy.train.data.detection_set import DetectionSet, check_unreadable
 from anydepth_deploy.train.processes import Processes
 
 __all__ = ["Example", "Validation", "best_score"]
@@ -40,8 +41,9 @@ class Validation:
     """Measures a network at every rung of its ladder, base and super among them.
 
     ``model``: of which another one is run, on the device that ``model`` is on. ``data``: its labels
-    are those of the network. Raises :class:`MissingExtraError` without the extra ``eval``, and
-    :class:`ImageError` for pictures that cannot be read.
+    are those of the network. Pictures that cannot be read are left out: :attr:`skipped`, by path,
+    and why. Raises :class:`MissingExtraError` without the extra ``eval``, and :class:`ImageError`
+    for more than 1 % of such pictures.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Validation:
         with usual_state():
             self._model = build(model.config).to(self._device).eval().requires_grad_(False)
         self._data, self._processes = data, processes
-        self._content = data.content()
+        self.skipped: dict[str, str] = {}
+        self._content = data.content(self.skipped)
+        check_unreadable(data.source, len(data), self.skipped)
         self._ids = [int(item["id"]) for item in self._content["categories"]]
         self._recipe = Preprocess.of(model.resize, size)
         table = model.table
@@ -84,21 +88,42 @@ class Validation:
         for start in range(0, len(share), BATCH):
             if progress is not None:
                 progress(start * self._processes.world, len(self._data))
-            chunk = [
-                (int(self._data.keys[index]), self._data.picture(index))
-                for index in share[start : start + BATCH]
-            ]
-            self._measure(chunk, results)
+            if chunk := list(self._read(share[start : start + BATCH])):
+                self._measure(chunk, results)
         self._model.memory = None
+        for part in self._processes.gather(self.skipped):
+            self.skipped |= part  # type: ignore[operator]
+        check_unreadable(self._data.source, len(self._data), self.skipped)
         gathered = self._processes.gather(
             {name: np.concatenate([np.zeros((0, 7)), *rows]) for name, rows in results.items()}
         )
+        content = self._readable()
         scores = {}
         for name in self.depths:
             rows = [part[name] for part in gathered]  # type: ignore[index]
-            ap = coco_stats(copy.deepcopy(self._content), rows)[0]
+            ap = coco_stats(copy.deepcopy(content), rows)[0]
             scores[name] = round(100 * ap, 2) if ap >= 0 else -1.0
         return scores
+
+    def _read(self, places: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Ids and pictures of those that can be read."""
+        for index in places:
+            path = self._data.paths[index]
+            if path in self.skipped:
+                continue
+            try:
+                picture = self._data.picture(index)
+            except ImageError as error:
+                self.skipped[path] = str(error)
+                continue
+            yield int(self._data.keys[index]), picture
+
+    def _readable(self) -> dict[str, Any]:
+        """The objects to be found: those of the pictures that can be read."""
+        images = [item for item in self._content["images"] if item["file_name"] not in self.skipped]
+        ids = {item["id"] for item in images}
+        objects = [item for item in self._content["annotations"] if item["image_id"] in ids]
+        return {**self._content, "images": images, "annotations": objects}
 
     def _measure(
         self,

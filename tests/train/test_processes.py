@@ -20,7 +20,7 @@ from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data.shapes import TrainingPictures
-from anydepth_deploy.train.processes import ALONE, device_for
+from anydepth_deploy.train.processes import ALONE, device_for, is_main_process, joined
 from anydepth_deploy.train.start import open_start
 from anydepth_deploy.train.step import Stepper
 
@@ -164,6 +164,33 @@ def test_devices() -> None:
         assert device_for("auto") == torch.device("cpu")
         with pytest.raises(DeviceError, match="finds no NVIDIA GPU"):
             device_for("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: expected a RANK below WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2, WORLD_SIZE=2: expected a RANK below"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "RANK=0, WORLD_SIZE=two: expected"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "expected a RANK below"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}, "LOCAL_RANK=-1: expected"),
+    ],
+)
+def test_an_environment_that_is_not_of_torchrun(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, str], told: str
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with joined(torch.device("cpu")) as processes:
+        assert processes == ALONE
+    monkeypatch.setenv("RANK", "3")
+    assert is_main_process()
+    monkeypatch.delenv("RANK")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=told), joined(torch.device("cpu")):
+        pass
 
 
 def test_a_batch_is_shared_equally() -> None:

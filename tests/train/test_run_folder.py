@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,18 @@ from trained_networks import CHECKPOINTS
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError
+from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.model import AnyDepthDETR
+from anydepth_deploy.families.shared.augmentation import DETR
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
+from anydepth_deploy.train.checkpointing import resumed_settings
 from anydepth_deploy.train.config import Progress, TrainConfig
+from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.loop import StoppedTraining, train
-from anydepth_deploy.train.step import Stepper
+from anydepth_deploy.train.processes import ALONE
+from anydepth_deploy.train.source import FileSource
+from anydepth_deploy.train.step import StepLosses, Stepper
+from anydepth_deploy.train.validation import Validation
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +148,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(data: Path, tmp_path: 
         one, other = (state_of(tmp_path / run / name) for run in ("whole", "parts"))
         assert same(one, other)
     assert parts.accuracy == whole.accuracy
-    columns = ("epoch", "step", "learning_rate", "AP TTTT-T-3", "AP FFFF-F-3")
+    columns = ("epoch", "step", "learning_rate", "AP TTTT-T-3", "AP FFFF-F-3", "super_loss")
     first, second = (rows_of(tmp_path / run) for run in ("whole", "parts"))
     assert [[row[name] for name in columns] for row in first] == [
         [row[name] for name in columns] for row in second
@@ -161,6 +170,149 @@ def test_a_signal_ends_a_run_after_the_step(data: Path, tmp_path: Path, number: 
     seen: list[Progress] = []
     train(config, progress=seen.append, resume=True)
     assert [report.step for report in seen] == [4, 5]
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
+    """Average precision is what is said here, one measurement after the other; and how many there
+    were."""
+    left, calls = iter(scores), [0]
+
+    def run(self: Validation, state: object, progress: object = None) -> dict[str, float]:
+        calls[0] += 1
+        return dict.fromkeys(self.depths, next(left))
+
+    monkeypatch.setattr(Validation, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["run", "run.pth"])
+def test_accuracy_is_that_of_the_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    measuring(monkeypatch, 50.0, 10.0)
+    config = run_config(data, tmp_path / name)
+    result = train(config)
+    shown = {result.checkpoint: 50.0 if name == "run" else 10.0, config.checkpoint: 10.0}
+    assert set(result.accuracy.values()) == {shown[result.checkpoint]}
+    for path, score in shown.items():
+        figures = torch.load(path, weights_only=True)["train"]["figures"]
+        assert set(figures["ap"].values()) == {score}
+    if name == "run":
+        again = train(config, resume=True)
+        assert again.accuracy == result.accuracy
+        figures = torch.load(config.checkpoint, weights_only=True)["train"]["figures"]
+        assert set(figures["ap"].values()) == {10.0}
+
+
+@pytest.mark.parametrize(
+    ("batch", "epochs", "every", "steps", "measured"),
+    [
+        (10, 5, 2, [1, 2, 3, 4, 5], [2, 4, 5]),
+        (30, 9, 2, [1, 2, 3], [1, 2, 3]),
+        (30, 9, 4, [1, 2, 3], [2, 3]),
+        (4, 2, 2, [3, 5], [5]),
+    ],
+)
+def test_every_epoch_has_a_row_and_some_are_measured(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    epochs: int,
+    every: int,
+    steps: list[int],
+    measured: list[int],
+) -> None:
+    calls = measuring(monkeypatch, *range(9))
+    losses = StepLosses({}, {}, 2.0, 1.0)
+    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
+    changes = {"batch": batch, "epochs": epochs, "evaluate_every": every, "augment": False}
+    train(run_config(data, tmp_path / "run", **changes))
+    rows = rows_of(tmp_path / "run")
+    assert [int(row["step"]) for row in rows] == steps
+    assert [int(row["step"]) for row in rows if row["AP FFFF-F-3"]] == measured
+    assert calls == [len(measured)]
+
+
+def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -> None:
+    config = run_config(data, tmp_path / "run", val_data="", save_every=1)
+    with pytest.raises(InterruptedRunError):
+        train(config, progress=stop_after(2))
+    kept = torch.load(config.partial, weights_only=True)
+    seen: list[Progress] = []
+    train(config, progress=seen.append, resume=True)
+    assert seen[0].waited * seen[0].seconds > kept["waited"] > 0
+
+
+def test_nothing_is_read_to_resume_what_is_not_there(tmp_path: Path) -> None:
+    named = run_config(tmp_path, tmp_path / "run", val_data="", input_size=(64, 64))
+    config = dataclasses.replace(named, data="")
+    with pytest.raises(CheckpointError, match=r"no unfinished run at .*last.pth: train without"):
+        train(config, resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_step_has_pictures_that_the_network_cannot_take(data: Path, tmp_path: Path) -> None:
+    """At 96 pixels there are 189 cells, at 128 there are 336."""
+    config = run_config(data, tmp_path / "run", input_size=(128, 128))
+    for queries, expected in ((200, {128, 160}), (60, {96, 128, 160})):
+        model = AnyDepthDETR(CONFIGS["tiny"].replace(queries=queries))
+        source = FileSource(
+            config, ALONE, torch.device("cpu"), read_data_set(config.data), DETR, "stretch", 9,
+            model.check_size,
+        )  # fmt: skip
+        with source:
+            steps = source.steps(0)
+            found = {next(steps).batches[0][0].shape[2] for _ in range(12)}
+        assert found == expected
+
+
+def test_more_objects_than_queries_are_refused_at_once(data: Path, tmp_path: Path) -> None:
+    path = data / "train" / "annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"] += content["annotations"][:1] * 61
+    (tmp_path / "many.json").write_text(json.dumps(content))
+    config = dataclasses.replace(
+        run_config(data, tmp_path / "run", val_data=""),
+        data=str(tmp_path / "many.json"),
+        images=str(data / "train"),
+    )
+    with pytest.raises(UsageError, match=r"1 of 10 pictures have more objects .* queries \(60\)"):
+        train(config)
+
+
+def moments_of_another(content: dict[str, Any]) -> None:
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"family": ["a"]}, "settings that no run has .family: "),
+        ({"family": None}, "settings that no run has .family: "),
+        ({"input_size": 3}, "settings that no run has .input_size: "),
+        ({"input_size": ["a", "b"]}, r"settings that no run has .input_size\.0: "),
+        ({"epochs": "x"}, "settings that no run has .epochs: "),
+        ({"said": 3}, "settings that no run has .said: "),
+        ({"batch": None}, "settings that no run has .batch: "),
+    ],
+)
+def test_settings_that_no_run_has(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    settings = dataclasses.asdict(run_config(tmp_path, tmp_path / "run"))
+    path = tmp_path / "last.pth"
+    torch.save({"train": {"settings": {**settings, **changes}}, "class_names": ["a"]}, path)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        resumed_settings(path, {})
+    assert str(path) in str(caught.value)
+
+
+def test_settings_of_another_version_are_left_out(tmp_path: Path) -> None:
+    config = run_config(tmp_path, tmp_path / "run", plain_epochs=1)
+    settings = {**dataclasses.asdict(config), "newer": 3}
+    del settings["accumulate"]
+    path = tmp_path / "last.pth"
+    torch.save({"train": {"settings": settings}, "class_names": ["a"]}, path)
+    assert resumed_settings(path, {"workers": 1}) == dataclasses.replace(config, workers=1)
 
 
 def test_losses_that_are_no_numbers_end_a_run(
@@ -232,6 +384,8 @@ def spoilt(change: Callable[[dict[str, object]], object]) -> Callable[[Path], No
         (spoilt(lambda content: content.pop("train")), "cannot be read as an unfinished run"),
         (spoilt(lambda content: content.update(pictures=99)), "started with other data: 99 pict"),
         (spoilt(lambda content: content.update(class_names=["a"])), "pictures of the classes a,"),
+        (spoilt(lambda content: content.update(step=-3)), "says that -3 steps are done"),
+        (spoilt(moments_of_another), r"exp_avg has the shape \[3\], expected \[64, 128, "),
         (lambda path: path.write_bytes(b"nothing"), "cannot be read as an unfinished run"),
     ],
 )

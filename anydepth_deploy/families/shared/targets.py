@@ -17,7 +17,7 @@ class Targets:
     ``labels`` int64 [N, T], -1 where there is no object; ``boxes`` float32 [N, T, 4] as
     cx, cy, w, h in 0..1, anything where there is no object. ``counted``: what losses are divided
     by where it is not the number of objects here: their mean over the batches that are added up to
-    one step, in this process and in others.
+    one step, in this process and in others, of which all together have one at least.
     """
 
     labels: Tensor
@@ -31,8 +31,8 @@ class Targets:
 
     @property
     def count(self) -> float:
-        """How many objects there are in the batch, at least 1: losses are divided by it."""
-        return max(1.0, float(self.valid.sum()) if self.counted is None else self.counted)
+        """What losses are divided by: the objects of the batch, at least 1, or ``counted``."""
+        return max(1.0, float(self.valid.sum())) if self.counted is None else self.counted
 
     def to(self, device: torch.device) -> Targets:
         """The same on ``device``."""

@@ -13,7 +13,7 @@ from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.train.data.colours import recolour
 from anydepth_deploy.train.data.placing import Boxes, Place, Rect, kept_objects, paint, place_window
 
-__all__ = ["Annotated", "Example", "make_example", "step_size"]
+__all__ = ["Annotated", "Example", "make_example", "step_size", "step_sizes"]
 
 Annotated = tuple[NDArray[np.uint8], Boxes, NDArray[np.int64]]
 """A picture uint8 [H, W, 3], boxes [n, 4] as x1, y1, x2, y2 in its pixels, labels [n]."""
@@ -39,18 +39,19 @@ class Example:
     labels: NDArray[np.int64]
 
 
-def step_size(
-    size: tuple[int, int], sizes: tuple[float, float], randomness: np.random.Generator
-) -> tuple[int, int]:
-    """Height and width of a step's pictures: ``size`` times a share within ``sizes``, the height
-    one of the multiples of 32 there, the width in proportion."""
-    if sizes == (1.0, 1.0):
-        return size
-    least, most = -(-int(size[0] * sizes[0]) // 32), int(size[0] * sizes[1]) // 32
-    if most < max(1, least):
-        return size
-    height = 32 * int(randomness.integers(max(1, least), most + 1))
-    return height, max(32, 32 * round(size[1] * height / size[0] / 32))
+def step_sizes(size: tuple[int, int], shares: tuple[float, float]) -> list[tuple[int, int]]:
+    """Heights and widths that a step's pictures may have, the smallest first: ``size`` times a
+    share within ``shares``, heights being multiples of 32, widths in proportion."""
+    least, most = -(-int(size[0] * shares[0]) // 32), int(size[0] * shares[1]) // 32
+    if shares == (1.0, 1.0) or most < max(1, least):
+        return [size]
+    heights = [32 * number for number in range(max(1, least), most + 1)]
+    return [(height, max(32, 32 * round(size[1] * height / size[0] / 32))) for height in heights]
+
+
+def step_size(sizes: Sequence[tuple[int, int]], randomness: np.random.Generator) -> tuple[int, int]:
+    """The size of a step's pictures, one of ``sizes``."""
+    return sizes[int(randomness.integers(len(sizes)))]
 
 
 def make_example(

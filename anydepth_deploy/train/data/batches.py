@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anydepth_deploy.errors import ImageError, UsageError, first_line, shorten
+from anydepth_deploy.errors import UsageError, first_line, shorten
 from anydepth_deploy.families.shared.augmentation import Augmentation
 from anydepth_deploy.families.shared.targets import Targets
-from anydepth_deploy.train.data.detection_set import DetectionSet, most_unreadable
+from anydepth_deploy.train.data.detection_set import DetectionSet, check_unreadable
 from anydepth_deploy.train.data.order import Order
 from anydepth_deploy.train.data.samples import Key, Loaded, Samples
 
@@ -55,7 +56,7 @@ class Batches:
     ``batch``: pictures of a step, over all ``world`` processes and ``accumulate`` passes; this
     process, ``rank``, gets its equal share. Which pictures a step has, how each is augmented and
     the size of all depend on ``seed`` and the step alone, not on how many processes share it.
-    ``size``, ``resize``, ``calm_from``: as for
+    ``size``, ``resize``, ``calm_from``, ``smallest``: as for
     :class:`~anydepth_deploy.train.data.samples.Samples`. ``workers``: processes that load; 0: this
     one does. ``prefetch``: batches that each of them has ready. ``device``: of the batches.
 
@@ -79,6 +80,7 @@ class Batches:
         world: int = 1,
         accumulate: int = 1,
         calm_from: int | None = None,
+        smallest: int = 0,
         prefetch: int = 2,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -97,7 +99,7 @@ class Batches:
         self.device = torch.device(device)
         self.unreadable: dict[int, str] = {}
         self.order = Order(len(pictures), batch, seed)
-        self._samples = Samples(pictures, augmentation, size, resize, seed, calm_from)
+        self._samples = Samples(pictures, augmentation, size, resize, seed, calm_from, smallest)
         self._share = batch // (world * accumulate)
         self._rank, self._accumulate = rank, accumulate
         self._workers, self._prefetch = workers, prefetch
@@ -142,7 +144,8 @@ class Batches:
             prefetch_factor=self._prefetch if self._workers else None,
         )
         began = time.perf_counter()
-        source = iter(loader)
+        with _starting():
+            source = iter(loader)
         try:
             while True:
                 loaded = Loaded(*next(source))
@@ -173,14 +176,7 @@ class Batches:
         """Raises :class:`ImageError` once too many pictures cannot be read."""
         for place, reason in loaded.failures.items():
             self.unreadable.setdefault(place, reason)
-        count, total = len(self.unreadable), len(self.pictures)
-        if count > most_unreadable(total):
-            first = next(iter(self.unreadable.values()))
-            raise ImageError(
-                f"data set {self.pictures.source}: {count} of {total} pictures cannot be used, "
-                f"more than 1 %; the first: {first.rstrip('.')}; repair these pictures, or leave "
-                "them out of the data set"
-            )
+        check_unreadable(self.pictures.source, len(self.pictures), self.unreadable)
 
     def keys(self, step: int, part: int) -> list[Key]:
         """The pictures of one of this process's batches."""
@@ -224,12 +220,32 @@ def _as_it_is(loaded: Any) -> Any:
     return loaded
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""Signals by which a run is told to end."""
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Processes that are started here have these signals blocked until they begin."""
+    resource_tracker.ensure_running()  # its start, which spawning asks for, unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the main one ends the others. torch has set one
-    thread for each by now.
+    """Ctrl-C, and torchrun's end, reach all processes of a group: this one leaves it, forgets what
+    came before, and is ended by the main one, which first saves its run. torch has set one thread
+    for each by now.
 
     When it is told to end, a process ends at once: Python would first take its threads down, and
     the one that hands over batches may be in C++ then, which aborts with a message.
     """
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while signal.sigpending() & {*ENDING}:
+        signal.sigwait(ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     atexit.register(os._exit, 0)

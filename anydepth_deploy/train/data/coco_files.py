@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,7 @@ def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
 def _size(path: Path, item: dict[str, Any]) -> Size:
     """What the file says, height and width; a side is 0 where it says nothing that helps."""
     height, width = (
-        int(side) if side is not None and math.isfinite(side) and 0 < side < 1e9 else 0
-        for side in said_size(path, item)
+        int(side) if side is not None and 0 < side < 1e9 else 0 for side in said_size(path, item)
     )
     return height, width
 

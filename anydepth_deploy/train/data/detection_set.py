@@ -6,7 +6,7 @@ so objects are kept in a few arrays, and no picture is opened before it is neede
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.images import load_image, read_header
 from anydepth_deploy.pictures.orientation import Header
 
-__all__ = ["DetectionSet", "Objects", "Record", "missing_pictures", "most_unreadable"]
+__all__ = [
+    "DetectionSet",
+    "Objects",
+    "Record",
+    "check_unreadable",
+    "missing_pictures",
+    "most_unreadable",
+]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -165,18 +172,26 @@ class DetectionSet:
         kept = ~record.crowd & np.all(corners[:, 2:] > corners[:, :2], axis=1)
         return image, corners[kept], record.labels[kept]
 
-    def content(self) -> dict[str, Any]:
+    def content(self, unreadable: dict[str, str] | None = None) -> dict[str, Any]:
         """The set as a COCO file would have it: lists ``images``, ``annotations`` and
         ``categories``, the category of class k having the id k + 1.
 
         Boxes are as they were given, crowds included, so that figures are those of the file. The
-        headers of pictures are read where nothing says their size. Raises :class:`ImageError`.
+        headers of pictures are read where nothing says their size. Raises :class:`ImageError` for
+        one that cannot be read, unless there is ``unreadable``: then its path and the reason are
+        put there, and it is left out.
         """
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index, path in enumerate(self.paths):
             record = self.record(index)
-            height, width = record.size or self._real_size(index)
+            try:
+                height, width = record.size or self._real_size(index)
+            except ImageError as error:
+                if unreadable is None:
+                    raise
+                unreadable[path] = str(error)
+                continue
             images.append({"id": record.key, "file_name": path, "width": width, "height": height})
             units = np.array([width, height] * 2, np.float64) if self.relative else np.ones(4)
             areas = self.objects.areas[self.firsts[index] : self.firsts[index + 1]]
@@ -258,6 +273,18 @@ def most_unreadable(count: int) -> int:
     """How many of ``count`` pictures may be missing or damaged: 1 %, or one where that is less, and
     never all."""
     return min(max(1, count // 100), count - 1)
+
+
+def check_unreadable(source: Path, count: int, unreadable: Mapping[Any, str]) -> None:
+    """Raises :class:`ImageError` where more of the ``count`` pictures of a set cannot be read than
+    may be; ``unreadable``: the reasons."""
+    if len(unreadable) > most_unreadable(count):
+        first = next(iter(unreadable.values()))
+        raise ImageError(
+            f"data set {source}: {len(unreadable)} of {count} pictures cannot be used, more than "
+            f"1 %; the first: {first.rstrip('.')}; repair these pictures, or leave them out of the "
+            "data set"
+        )
 
 
 def missing_pictures(

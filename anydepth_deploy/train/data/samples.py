@@ -18,7 +18,13 @@ from torch import Tensor
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.families.shared.augmentation import Augmentation
 from anydepth_deploy.pictures.images import Preprocess
-from anydepth_deploy.train.data.augment import Annotated, Example, make_example, step_size
+from anydepth_deploy.train.data.augment import (
+    Annotated,
+    Example,
+    make_example,
+    step_size,
+    step_sizes,
+)
 from anydepth_deploy.train.data.detection_set import DetectionSet, most_unreadable
 from anydepth_deploy.train.data.order import picture_randomness, size_randomness
 
@@ -60,6 +66,7 @@ class Samples:
     ``size``: height and width asked for; ``resize``: as in
     :class:`~anydepth_deploy.pictures.images.Preprocess`; ``calm_from``: the step from which on
     augmentation is calm (:meth:`~anydepth_deploy.families.shared.augmentation.Augmentation.calm`).
+    ``smallest``: height below which none of the sizes of steps may be, unless ``size`` is.
     """
 
     pictures: DetectionSet
@@ -68,6 +75,7 @@ class Samples:
     resize: Literal["stretch", "letterbox"]
     seed: int
     calm_from: int | None = None
+    smallest: int = 0
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -77,7 +85,9 @@ class Samples:
         step, part = keys[0].step, keys[0].part
         calm = self.calm_from is not None and step >= self.calm_from
         augmentation = self.augmentation.calm() if calm else self.augmentation
-        size = step_size(self.size, augmentation.sizes, size_randomness(self.seed, step))
+        sizes = step_sizes(self.size, augmentation.sizes)
+        sizes = [size for size in sizes if size[0] >= self.smallest] or [self.size]
+        size = step_size(sizes, size_randomness(self.seed, step))
         recipe = Preprocess.of(self.resize, size)
         reader = _Reader(self.pictures, self.seed)
         examples: list[Example] = []

@@ -83,10 +83,14 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
     except ModuleNotFoundError:
         raise MissingExtraError("pyyaml", "train", "reading a data.yaml") from None
     try:
-        content = yaml.safe_load(read_regular(path, MOST_YAML))
+        content = yaml.load(read_regular(path, MOST_YAML), _careful_loader())
     except FileNotFoundError:
         raise ImageError(f"data set {path} does not exist; expected a data.yaml") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (
+        # Of the file; of numbers and dates; of tags on values that are none of theirs.
+        *(OSError, ValueError, ArithmeticError, LookupError, AttributeError),
+        *(RecursionError, yaml.YAMLError),
+    ) as error:
         told = " ".join(str(error).split())
         raise ImageError(f"data set {path} cannot be read as YAML: {told}") from None
     if not isinstance(content, dict):
@@ -94,6 +98,28 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
             f"data set {path} is not in the YOLO format: expected a mapping with train, val, names"
         )
     return content
+
+
+def _careful_loader() -> Any:
+    """YAML's safe loader, without what lets a short file grow: merged mappings, which multiply
+    where they are nested, and integers that take long to write in decimal."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: Any) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                told = "merged mappings (<<) are not read: write out what they merge"
+                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+
+        def integer(self, node: Any) -> int:
+            value = int(self.construct_yaml_int(node))
+            if value.bit_length() > 64:
+                told = "an integer has more than 64 bits"
+                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+            return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.integer)
+    return Loader
 
 
 def _classes(path: Path, content: Mapping[Any, Any]) -> list[str]:

@@ -285,6 +285,48 @@ def test_a_killed_process_ends_the_run_in_one_line(tmp_path: Path) -> None:
     assert not any(map(is_there, workers))
 
 
+SIGNALLED = """
+import os, signal, sys, threading
+from anydepth_deploy.families.shared.augmentation import PLAIN
+from anydepth_deploy.train.data.batches import Batches
+from anydepth_deploy.train.data.read import read_data_set
+
+def send():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.killpg(0, number)
+
+if __name__ == "__main__":
+    seen = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: seen.append(number))
+    with Batches(
+        read_data_set(sys.argv[1]), PLAIN, size=(64, 64), resize="stretch", batch=4, seed=0,
+        workers=2,
+    ) as loader:
+        found = loader.batches()
+        threading.Timer(0.2, send).start()  # while they start
+        next(found)
+        send()
+        for _ in range(9):
+            next(found)
+    print(sorted(map(int, seen)))
+"""
+
+
+def test_signals_to_all_processes_are_the_main_ones(tmp_path: Path) -> None:
+    """Ctrl-C reaches a terminal's group, torchrun ends its own: those that load go on, or a run
+    could not save what it did."""
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(SIGNALLED), encoding="utf-8")
+    path = write_coco_set(tmp_path / "set", COUNT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)],
+        capture_output=True, text=True, start_new_session=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(sorted([int(signal.SIGINT), int(signal.SIGTERM)] * 2))
+
+
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[None]:
     with process:

@@ -204,6 +204,18 @@ def test_lists_that_cannot_be_used_are_refused(
         read_data_set(write_coco_set(tmp_path, 4, **changes))
 
 
+@pytest.mark.parametrize("said", ["1" + "0" * 400, "1e400", "-1", "NaN"])
+def test_a_size_that_no_picture_has_says_nothing(said: str, tmp_path: Path) -> None:
+    path = write_coco_set(tmp_path, 4)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for item in content["images"]:
+        item["width"] = item["height"] = -7777
+    path.write_text(json.dumps(content).replace("-7777", said), encoding="utf-8")
+    found = read_data_set(path)
+    assert found.sizes.tolist() == [[0, 0]] * 4
+    assert len(found.annotated(0)[1]) > 0
+
+
 def test_only_crowds_are_nothing_to_learn(tmp_path: Path) -> None:
     path = changed(write_coco_set(tmp_path, 4), spoil(1000, iscrowd=1))
     with pytest.raises(ImageError, match="no object in them that can be learned"):
@@ -395,6 +407,13 @@ BOMB = "a: &a [x, x]\n" + "".join(
 )
 
 
+MERGES = "a: &a {k: v}\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} {{<<: [{', '.join([f'*{chr(97 + n)}'] * 9)}]}}\n"
+    for n in range(12)
+)
+"""A mapping that would be merged 9 to the power of 12 times."""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -406,8 +425,18 @@ BOMB = "a: &a [x, x]\n" + "".join(
         f"{BOMB}nc: *y\nnames: [a]\ntrain: a\n",
         "[" * 2000,
         "x" * ((1 << 18) + 1),
+        f"{MERGES}names: [a]\ntrain: a\n",
+        f"names: [a]\nnc: 0x{'f' * 20000}\ntrain: a\n",
+        f"names: [0x{'f' * 20000}]\ntrain: a\n",
+        f"names: [a]\nnc: {'1:' * 200}1.0\n",
+        "names: [a]\nnc: !!int ''\n",
+        "names: [a]\nnc: !!timestamp a\n",
+        "names: [a]\nnc: !!bool a\n",
     ],
-    ids=["cut", "list", "zero", "tag", "names bomb", "nc bomb", "deep", "large"],
+    ids=[
+        *("cut", "list", "zero", "tag", "names bomb", "nc bomb", "deep", "large", "merges"),
+        *("large nc", "large name", "overflow", "no int", "no date", "no bool"),
+    ],
 )
 def test_yaml_that_is_none_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"

@@ -16,7 +16,6 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
-from conftest import TRAINED
 from trained_networks import CHECKPOINTS, FAMILIES, lowered_bundle, without_any_depth
 
 from anydepth_deploy import cli
@@ -47,14 +46,6 @@ def built(lowered: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bu
     path = copy_of(lowered, tmp_path_factory.mktemp("built"))
     report = build(path, ["sm75", "sm89"], ["fp16"], layouts=["gated", "set", "stages"])
     return open_bundle(path), report
-
-
-@pytest.fixture(scope="module")
-def pieces(lowered: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The last piece needs neither static nor gated engines. Read only."""
-    path = copy_of(lowered, tmp_path_factory.mktemp("pieces"))
-    build(path, ["sm75"], ["fp16"], layouts=["stages"], depth="base")
-    return open_bundle(path)
 
 
 def copy_of(bundle: Bundle, folder: Path) -> Path:
@@ -130,9 +121,9 @@ def test_one_depth_in_every_layout(tmp_path: Path) -> None:
     assert piece.writes == {"raw_predictions": "raw_predictions"}
 
 
-def test_suppression_is_left_to_the_host(pieces: Bundle) -> None:
+def test_suppression_is_left_to_the_host(built: tuple[Bundle, BuildReport]) -> None:
     """TensorRT-RTX has no such operator; a DETR needs none."""
-    bundle = pieces
+    bundle = built[0]
     last = max(engines(bundle, "stages"), key=lambda item: item.piece.order if item.piece else -1)
     assert last.piece is not None
     assert last.engine is not None
@@ -255,9 +246,9 @@ def test_a_graph_is_not_changed_by_building_from_it(built: tuple[Bundle, BuildRe
         ir.load(built[0].file(item))  # which compares the hash
 
 
-def test_running_needs_a_gpu(pieces: Bundle) -> None:
+def test_running_needs_a_gpu(built: tuple[Bundle, BuildReport]) -> None:
     with pytest.raises(DeviceError, match="no NVIDIA GPU"):
-        pieces.session(runtime="tensorrt-rtx", precision="fp16")
+        built[0].session(runtime="tensorrt-rtx", precision="fp16")
 
 
 @pytest.mark.parametrize(
@@ -308,10 +299,10 @@ def test_export_and_build_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--format", "tensorrt-rtx", "--target", "sm89", "--precision", "fp16", "--json"]
-    out = tmp_path / "bundle"
-    status, printed, _ = run(
-        monkeypatch, capsys, "export", str(TRAINED), "--out", str(out), "--layout", "stages", *words
-    )
+    """A network of one depth: the fewest engines."""
+    checkpoint, out = without_any_depth(tmp_path / "plain.pth"), tmp_path / "bundle"
+    words += ["--out", str(out), "--layout", "stages"]
+    status, printed, _ = run(monkeypatch, capsys, "export", str(checkpoint), *words)
     assert status == 0
     made = engines(open_bundle(out), "stages")
     names = {item["name"] for item in json.loads(printed)["artifacts"]}

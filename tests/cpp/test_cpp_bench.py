@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_build import PATIENT, Probe, build, open_probe
+from cpp_build import BENCH, PATIENT, Probe, build, open_probe
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -48,7 +48,7 @@ def probe() -> Iterator[Probe]:
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return build("optimised") / "anydepth-bench"
+    return build("optimised", BENCH) / BENCH
 
 
 @pytest.fixture(scope="module")

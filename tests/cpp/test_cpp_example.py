@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from cpp_build import PATIENT, build, call
+from cpp_build import DETECT, PATIENT, build, call
 from PIL import Image
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -29,7 +29,7 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return build("optimised") / "examples" / "anydepth-detect"
+    return build("optimised", DETECT) / "examples" / DETECT
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_a_table_for_people(
 
 def test_the_program_in_the_documentation(bundle: Bundle, tmp_path: Path) -> None:
     """It compiles as it stands there, and runs."""
-    folder = build("optimised")
+    folder = build("optimised", DETECT)
     (source,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs" / "cpp.md").read_text(), re.DOTALL)
     program = tmp_path / "program"
     program.with_suffix(".cpp").write_text(source)

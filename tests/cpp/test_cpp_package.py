@@ -13,7 +13,9 @@ from types import ModuleType
 
 import pytest
 from cpp_build import (
+    BENCH,
     BUILDS,
+    DETECT,
     PATIENT,
     ROOT,
     SOURCE,
@@ -42,7 +44,7 @@ def dependencies() -> tuple[str, ...]:
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prefix of an installation; shared as users build it, static with ONNX Runtime only."""
     if request.param == "shared":
-        folder = build("optimised")
+        folder = build("optimised", BENCH, DETECT)
     else:
         folder = BUILDS / "cpp-static"
         options = ["-DBUILD_SHARED_LIBS=OFF", "-DANYDEPTH_BUILD_TOOLS=OFF"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_build import PATIENT, CppError, Probe, build, open_probe
+from cpp_build import BENCH, DETECT, PATIENT, CppError, Probe, build, open_probe
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,7 +253,7 @@ sys.stderr.buffer.write(done.stderr)
 
 
 def test_a_claim_of_many_pixels_takes_no_memory(folder: Path, bundle_copy: Path) -> None:
-    program = build("optimised") / "examples" / "anydepth-detect"
+    program = build("optimised", DETECT) / "examples" / DETECT
 
     def run(path: Path, *words: str) -> tuple[list[int], str]:
         command = [sys.executable, "-c", MEASURE, str(program), str(bundle_copy), str(path), *words]
@@ -277,14 +277,16 @@ def test_a_claim_of_many_pixels_takes_no_memory(folder: Path, bundle_copy: Path)
     assert "--max-pixels is 'many'" in said
 
 
-@pytest.mark.parametrize("program", ["examples/anydepth-detect", "anydepth-bench"])
+@pytest.mark.parametrize("program", [DETECT, BENCH])
 def test_too_little_memory_is_said_in_one_line(tmp_path: Path, program: str) -> None:
     """As by a manifest of many values, where a system grants little."""
     (tmp_path / "manifest.json").write_text('{"results": [' + "[]," * 900_000 + "[]]}")
     limited = "import os, resource, sys; most = 45_000_000; "
     limited += "resource.setrlimit(resource.RLIMIT_DATA, (most, most)); "
     limited += "os.execv(sys.argv[1], sys.argv[1:])"
-    words = [str(build("optimised") / program), str(tmp_path), *(["x.png"] * ("detect" in program))]
+    where = {DETECT: f"examples/{DETECT}", BENCH: BENCH}[program]
+    words = [str(build("optimised", program) / where), str(tmp_path)]
+    words += ["x.png"] * (program == DETECT)
     done = subprocess.run(
         [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=60
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from anydepth_deploy.errors import ExportError
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Stage
 from anydepth_deploy.graph import pieces as pieces_module
 from anydepth_deploy.graph.aten.builder import Unsupported
-from anydepth_deploy.graph.pieces import export_pieces
+from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.graph.recording import record
 
 NETWORKS: dict[str, Callable[..., AnyDepthModel]] = {
@@ -63,11 +64,16 @@ def test_nothing_goes_through_torchs_exporter(
     assert export_pieces(model, (height, width + 32)).pieces
 
 
+@functools.cache
+def pieces_of(family: str) -> Pieces:
+    """Not to be changed."""
+    return export_pieces(NETWORKS[family](seed=5).eval(), SIZES[family])
+
+
 @pytest.mark.parametrize(("family", "name"), CHOSEN)
 def test_a_piece_is_what_torch_makes_of_it(family: str, name: str) -> None:
     """Compared by what they compute, one and three pictures."""
-    model = NETWORKS[family](seed=5).eval()
-    found = {piece.prefix: piece for piece in export_pieces(model, SIZES[family]).pieces}
+    found = {piece.prefix: piece for piece in pieces_of(family).pieces}
     graph = found[name].graph
     shapes = [tuple(_sizes(value)) for value in graph.inputs]
     inputs = tuple((shape, torch.float32) for shape in shapes)

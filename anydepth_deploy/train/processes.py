@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,11 +46,11 @@ class Processes:
         dist.all_reduce(summed)
         return summed / self.world
 
-    def gather(self, value: object) -> list[object]:
+    def gather(self, value: Any) -> list[Any]:
         """What every process gave, by rank; it is pickled between them, and nowhere else."""
         if self.world == 1:
             return [value]
-        found: list[object] = [None] * self.world
+        found: list[Any] = [None] * self.world
         dist.all_gather_object(found, value)
         return found
 

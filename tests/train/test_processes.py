@@ -29,8 +29,9 @@ import sys, torch
 from anydepth_deploy.train.processes import joined
 from test_processes import gradients
 with joined(torch.device("cpu")) as processes:
-    found = gradients(sys.argv[1], processes)
-    torch.save(found, f"{sys.argv[2]}.{processes.rank}")
+    for family in sys.argv[2:]:
+        found = gradients(family, processes)
+        torch.save(found, f"{sys.argv[1]}/{family}.{processes.rank}")
 """
 
 WEIGHTS = """
@@ -42,9 +43,11 @@ train(short_run(sys.argv[1]), resume="--resume" in sys.argv)
 """
 
 
-def together(code: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in two processes."""
-    script = Path(str(arguments[-1])).parent / "script.py"
+def together(
+    code: str, folder: Path, *arguments: object, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run ``code``, written into ``folder``, in two processes."""
+    script = folder / "script.py"
     script.write_text(code)
     done = subprocess.run(torchrun(script, arguments), env=environment(), capture_output=True,
                           text=True, timeout=300)  # fmt: skip
@@ -96,12 +99,19 @@ def gradients(family: str, processes: object = ALONE) -> dict[str, torch.Tensor]
     return {**found, "losses": torch.tensor([losses.super_loss, losses.base_loss])}
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gradients of all families in two processes, which are started once. Read only."""
+    folder = tmp_path_factory.mktemp("gradients")
+    together(GRADIENTS, folder, folder, *CHECKPOINTS)
+    return folder
+
+
 @pytest.mark.parametrize("family", CHECKPOINTS)
-def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, family: str) -> None:
-    together(GRADIENTS, family, tmp_path / "gradients")
+def test_gradients_of_two_processes_are_those_of_one(shared: Path, family: str) -> None:
     alone = gradients(family)
     for rank in range(2):
-        found = torch.load(tmp_path / f"gradients.{rank}", weights_only=True)
+        found = torch.load(shared / f"{family}.{rank}", weights_only=True)
         assert found.keys() == alone.keys()
         for name, value in alone.items():
             scale = float(value.abs().max()) + 1e-3
@@ -144,8 +154,7 @@ def test_a_killed_process_ends_the_run_and_another_one_goes_on(tmp_path: Path) -
     assert not output.exists()
     assert torch.load(f"{output}.partial", weights_only=True)["step"] == 2
 
-    script.write_text(WEIGHTS)
-    together(WEIGHTS, output, "--resume", tmp_path / "unused")
+    together(WEIGHTS, tmp_path, output, "--resume")
     one, other = (
         torch.load(path, weights_only=True)["ema"]["module"] for path in (whole.checkpoint, output)
     )

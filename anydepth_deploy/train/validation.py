@@ -100,7 +100,7 @@ class Validation:
         content = self._readable()
         scores = {}
         for name in self.depths:
-            rows = [part[name] for part in gathered]  # type: ignore[index]
+            rows = [part[name] for part in gathered]
             ap = coco_stats(copy.deepcopy(content), rows)[0]
             scores[name] = round(100 * ap, 2) if ap >= 0 else -1.0
         return scores

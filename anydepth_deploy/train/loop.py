@@ -365,7 +365,7 @@ class _Run:
         config, best = self.config, self.best
         skipped: dict[str, str] = {}
         for part in self.processes.gather(dict(done.skipped)):  # each came upon others
-            skipped |= part  # type: ignore[operator]
+            skipped |= part  # type: ignore[call-overload]
         done = replace(done, skipped=skipped)
         kept = config.is_folder and best is not None
         result = TrainResult(

@@ -92,7 +92,7 @@ class Validation:
                 self._measure(chunk, results)
         self._model.memory = None
         for part in self._processes.gather(self.skipped):
-            self.skipped |= part  # type: ignore[operator]
+            self.skipped |= part  # type: ignore[call-overload]
         check_unreadable(self._data.source, len(self._data), self.skipped)
         gathered = self._processes.gather(
             {name: np.concatenate([np.zeros((0, 7)), *rows]) for name, rows in results.items()}

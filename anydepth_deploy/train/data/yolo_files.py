@@ -105,7 +105,7 @@ def _careful_loader() -> Any:
     where they are nested, and integers that take long to write in decimal."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def flatten_mapping(self, node: Any) -> None:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
                 told = "merged mappings (<<) are not read: write out what they merge"

@@ -144,7 +144,7 @@ class Batches:
             prefetch_factor=self._prefetch if self._workers else None,
         )
         began = time.perf_counter()
-        with _starting():
+        with _starting() if self._workers else contextlib.nullcontext():
             source = iter(loader)
         try:
             while True:

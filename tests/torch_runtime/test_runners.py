@@ -422,21 +422,15 @@ def test_inductor(
     tmp_path: Path,
     monkeypatch: Any,
 ) -> None:
-    from torch._inductor import config
-
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     runner, reference = opened(toy, "compile", precision=precision), TorchSession(toy)
-    # Without vectors, whose headers take the compiler longest; by patch for the reason below.
-    quickly = {"cpp.simdlen": 1, "cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False,
-               "compile_threads": 1}  # fmt: skip
-    with config.patch(quickly if depths == "base" else {}):
-        for depth in depths.split(","):
-            images = random_images(2, 32, 64)
-            found, wanted = runner.run(images, depth), reference.run(images, depth)
-            np.testing.assert_allclose(
-                found.scores, wanted.scores, atol=1e-5 if precision == "fp32" else 5e-3
-            )
-            check_runner(runner, reference, images, depth)
+    for depth in depths.split(","):
+        images = random_images(2, 32, 64)
+        found, wanted = runner.run(images, depth), reference.run(images, depth)
+        np.testing.assert_allclose(
+            found.scores, wanted.scores, atol=1e-5 if precision == "fp32" else 5e-3
+        )
+        check_runner(runner, reference, images, depth)
     assert counters["stats"]["unique_graphs"] == 2 * len(depths.split(","))
     assert runner.captured is None
 

@@ -18,7 +18,7 @@ from anydepth_deploy import train as train_package
 from anydepth_deploy.commands.options import family_names
 from anydepth_deploy.errors import CheckpointError, ImageError, UsageError
 from anydepth_deploy.families import registry
-from anydepth_deploy.families.detr.config import CONFIGS
+from anydepth_deploy.families.detr.config import CONFIGS, deepen
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.boxes import cxcywh_to_xyxy
 from anydepth_deploy.families.shared.detr.training.norms import unfreeze_norms
@@ -35,7 +35,7 @@ from anydepth_deploy.train.loop import make_recipe, train
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
-TINY = CONFIGS["tiny"].replace(input_size=(64, 64))
+TINY = deepen(CONFIGS["tiny"]).replace(input_size=(64, 64))
 
 
 def tiny_config(folder: Path, **changes: object) -> TrainConfig:

@@ -41,9 +41,6 @@ VARIANTS = {
         "-DANYDEPTH_BUILD_TOOLS=OFF",
         "-DANYDEPTH_BUILD_EXAMPLES=OFF",
         "-DANYDEPTH_SANITIZE=address;undefined",
-        # Half the time; that each file has its own headers is told by the other builds.
-        "-DCMAKE_UNITY_BUILD=ON",
-        "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0",
         "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
         "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O0 -g1 -D_GLIBCXX_ASSERTIONS",
     ),

@@ -326,11 +326,11 @@ def test_train(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def fake(config: TrainConfig, *, progress: object, resume: bool) -> TrainResult:
         asked.append(config)
-        assert resume
+        assert not resume
         return TrainResult(Path(config.output), config.steps, 1.5, 8.0, 2.0, 3.0)
 
     monkeypatch.setattr(train, "train", fake, raising=False)
-    command = ["train", "--out", tmp_path / "t.pth", "--steps", 7, "--batch", 2, "--resume"]
+    command = ["train", "--out", tmp_path / "t.pth", "--steps", 7, "--batch", 2]
     found = run(*command, "--json").json
     assert found["checkpoint"] == str(tmp_path / "t.pth")
     assert (asked[0].steps, asked[0].batch, found["steps"]) == (7, 2, 7)

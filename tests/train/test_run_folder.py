@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(data: Path, tmp_path: 
     # As if the curves had been written before the interruption, and the weights not.
     metrics = tmp_path / "parts" / "metrics.csv"
     metrics.write_text(metrics.read_text() + "9,99,1,1,0,1,1,1,1,1,1\n")
-    parts = train(dataclasses.replace(config, workers=1), resume=True)
+    parts = train(config, resume=True)
     for name in ("best.pth", "last.pth"):
         one, other = (state_of(tmp_path / run / name) for run in ("whole", "parts"))
         assert same(one, other)

@@ -201,6 +201,24 @@ def test_numbers_that_do_not_go_together_are_refused(
 
 
 def test_processes_make_the_same_batches_and_end_with_an_exception(tmp_path: Path) -> None:
+    """In an interpreter of its own, as a run is: in the process of thousands of tests, starting
+    others has ended it without a word."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    code = (
+        "import sys; from pathlib import Path; from test_batches import check_processes\n"
+        "check_processes(Path(sys.argv[1])); print('checked')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr[-3000:]
+
+
+def check_processes(tmp_path: Path) -> None:
     pictures = damaged(tmp_path, COUNT, 1)
     before = {child.pid for child in multiprocessing.active_children()}
     expected = loader(pictures)

@@ -19,8 +19,8 @@ from anydepth_deploy.errors import CheckpointError, shorten
 from anydepth_deploy.reading.regular import open_regular
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.ema import Ema
-from anydepth_deploy.train.start import TRAINED_NORMS, Start
-from anydepth_deploy.train.weights import load_stored_state, stored_state
+from anydepth_deploy.train.start import Start
+from anydepth_deploy.train.weights import load_stored_state
 
 __all__ = [
     "Best",
@@ -88,12 +88,6 @@ class State:
     class_names: Sequence[str]
     pictures: int
 
-    def stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What of ``state`` a checkpoint holds, in plain memory order: channels last is a matter of
-        this run only."""
-        found = stored_state(state, self.start.recipe.stores)
-        return {name: value.cpu().contiguous() for name, value in found.items()}
-
 
 def save_checkpoint(path: Path, state: State, *, step: int, figures: Mapping[str, Any]) -> None:
     """Write the averaged weights: plain types and tensors only, so it loads with weights_only.
@@ -105,7 +99,7 @@ def save_checkpoint(path: Path, state: State, *, step: int, figures: Mapping[str
     """
     content = _content(state, step, figures)
     if not state.config.ema_only:
-        content["model"] = state.stored(state.start.model.state_dict())
+        content["model"] = state.start.stored(state.start.model.state_dict())
     _write(path, content)
 
 
@@ -116,7 +110,7 @@ def save_partial(state: State, done: Done, figures: Mapping[str, Any]) -> None:
     drawn from (seed, step), hence there is none to store.
     """
     content = _content(state, done.step, {"steps": float(done.step), **figures})
-    content["model"] = state.stored(state.start.model.state_dict())
+    content["model"] = state.start.stored(state.start.model.state_dict())
     content["optimizer"] = state.optimizer.state_dict()
     content["scaler"] = state.scaler.state_dict()
     content["pictures"] = state.pictures
@@ -258,15 +252,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _content(state: State, step: int, figures: Mapping[str, Any]) -> dict[str, Any]:
-    config, start = state.config, state.start
-    remember = start.family.remember
+    config, ema = state.config, state.ema
     return {
-        "ema": {"module": state.stored(state.ema.state), "updates": state.ema.updates},
+        **state.start.content(ema.state, ema.updates, config.input_size),
         "last_epoch": step * config.batch // state.pictures,
         "class_names": list(state.class_names),
-        "input_size": list(config.input_size),
-        "network": {} if remember is None else dict(remember(start.model.config)),
-        TRAINED_NORMS: start.train_norms,
         "train": {
             "settings": asdict(config),
             "call": f"train({config!r})",

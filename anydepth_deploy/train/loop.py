@@ -351,7 +351,7 @@ class _Run:
         assert self.validation is not None
         ema = self.state.ema
         self.processes.share(ema.state)
-        accuracy = self.validation.run(self.state.stored(ema.state))
+        accuracy = self.validation.run(self.start.stored(ema.state))
         report = replace(report, accuracy=accuracy)
         score = best_score(accuracy, 0.0 if self.config.static else self.config.base_weight)
         if self.best is None or score > self.best.score:

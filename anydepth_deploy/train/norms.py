@@ -23,7 +23,7 @@ from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.processes import ALONE
-from anydepth_deploy.train.start import Start, open_start
+from anydepth_deploy.train.start import TRAINED_NORMS, Start, open_start
 from anydepth_deploy.train.statistics import NormSets, measure_statistics, norm_sets
 from anydepth_deploy.train.validation import Validation
 
@@ -201,17 +201,13 @@ def _accuracy(
     *,
     with_super: bool,
 ) -> dict[str, float]:
-    model = start.model
-    validation = Validation(model, start.family.build, data, size, ALONE)
-    stored = {
-        name: value for name, value in model.state_dict().items() if start.recipe.stores(name)
-    }
+    validation = Validation(start.model, start.family.build, data, size, ALONE)
 
     def told(done: int, total: int) -> None:
         if progress is not None:
             progress(f"accuracy {what}", done, total)
 
-    found = validation.run(stored, told)
+    found = validation.run(start.stored(start.model.state_dict()), told)
     if not with_super:
         found.pop(validation.super, None)
     return found
@@ -231,19 +227,10 @@ def _batches(
 def _content(
     start: Start, names: Sequence[str], size: tuple[int, int], found: Checkpoint
 ) -> dict[str, Any]:
-    """As :func:`~anydepth_deploy.train.checkpointing.save_checkpoint` writes it."""
-    remember = start.family.remember
-    module = {
-        name: value.detach().contiguous()
-        for name, value in start.model.state_dict().items()
-        if start.recipe.stores(name)
-    }
-    content: dict[str, Any] = {
-        "ema": {"module": module, "updates": 0},
-        "input_size": list(size),
-        "network": {} if remember is None else dict(remember(start.model.config)),
-        "trained_norms": found.extra.get("trained_norms") is True,
-    }
+    """As :func:`~anydepth_deploy.train.checkpointing.save_checkpoint` writes it, but for what is of
+    a run. Whether norms learned is a matter of the run that made the checkpoint."""
+    content = start.content(start.model.state_dict(), 0, size)
+    content[TRAINED_NORMS] = found.extra.get(TRAINED_NORMS) is True
     if found.class_names is not None:
         content["class_names"] = list(names)
     return content

@@ -26,6 +26,7 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.processes import ALONE, Processes
+from anydepth_deploy.train.weights import stored_state
 
 __all__ = ["Start", "open_start"]
 
@@ -49,6 +50,25 @@ class Start:
     @property
     def model(self) -> AnyDepthModel:
         return self.recipe.model
+
+    def stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of ``state`` a checkpoint holds, in plain memory order: channels last is a matter of
+        a run only."""
+        found = stored_state(state, self.recipe.stores)
+        return {name: value.cpu().contiguous() for name, value in found.items()}
+
+    def content(
+        self, state: Mapping[str, Tensor], updates: int, size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """The entries by which a checkpoint is a network: ``ema`` (``state`` as ``module``, and how
+        many ``updates`` it is an average of), ``input_size`` and what no key reveals."""
+        remember = self.family.remember
+        return {
+            "ema": {"module": self.stored(state), "updates": updates},
+            "input_size": list(size),
+            "network": {} if remember is None else remember(self.model.config),
+            TRAINED_NORMS: self.train_norms,
+        }
 
 
 @usual_state()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anydepth_deploy.families.shared.second_sets import is_second_set
+from anydepth_deploy.families.shared.second_sets import first_set_of, is_second_set
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 
 __all__ = ["NormSets", "measure_statistics", "norm_sets"]
@@ -39,24 +39,17 @@ def norm_sets(model: nn.Module, added: Sequence[str]) -> NormSets:
         for path, module in modules.items()
         if isinstance(module, nn.BatchNorm2d) and is_second_set(path)
     ]
+    names = list(model.state_dict())
     chosen = [path for path in seconds if path in added] or seconds
     first: dict[str, nn.BatchNorm2d] = {}
     second: dict[str, nn.BatchNorm2d] = {}
     for path in chosen:
-        one, other = modules[_first_of(path, modules)], modules[path]
+        beside = first_set_of(path, names)
+        one, other = modules[beside], modules[path]
         assert isinstance(one, nn.BatchNorm2d)
         assert isinstance(other, nn.BatchNorm2d)
-        first[_first_of(path, modules)], second[path] = one, other
+        first[beside], second[path] = one, other
     return NormSets(first, second)
-
-
-def _first_of(path: str, modules: dict[str, nn.Module]) -> str:
-    parent, _, name = path.rpartition(".")
-    first = f"{parent}.{name.removesuffix('_skippable').removesuffix('_skip')}"
-    found = modules[first]
-    if isinstance(found, nn.Sequential):  # a shortcut: pooling, convolution, norm
-        return f"{first}.{len(found) - 1}"
-    return first
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from anydepth_deploy.annotations.boxes import check_areas, check_boxes, check_pi
 from anydepth_deploy.annotations.categories import Matching, match_classes
 from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.annotations.findings import Finding
-from anydepth_deploy.annotations.scoring import coco_class, coco_stats
+from anydepth_deploy.annotations.scoring import coco_class, coco_rows, coco_stats
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
@@ -290,10 +290,7 @@ def _run_chunk(
         for item, geometry, one in zip(chunk, geometries, detected, strict=True):
             for label in np.unique(one.labels[0]):
                 bundle.class_name(int(label))  # raises where there is none
-            boxes = geometry.to_picture(one.boxes[0]).astype(np.float64)
-            boxes[:, 2:] -= boxes[:, :2]
-            image_ids = np.full(len(boxes), item["id"])
-            results.append(np.column_stack([image_ids, boxes, one.scores[0], ids[one.labels[0]]]))
+            results.append(coco_rows(item["id"], one, geometry.to_picture(one.boxes[0]), ids))
 
 
 def _score(

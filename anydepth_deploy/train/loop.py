@@ -85,8 +85,8 @@ def train(
     instead of generating them. ``teacher``: what super learns from beside the objects, in place of
     the folder ``config.teacher``. ``prepare``: may change the network before it learns, in training
     form and on its device; what it does is in no file, and a resumed run needs it again. In every
-    process that torchrun started, this is to be called with
-    the same arguments; the files are the first one's.
+    process that torchrun started, this is to be called with the same arguments; the files are the
+    first one's.
 
     Raises :class:`UsageError` for settings that no run can use, and :class:`CheckpointError` if
     ``resume`` is set and the unfinished run is missing or does not fit, if ``config.initial``

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anydepth_deploy.annotations.scoring import coco_class, coco_stats
+from anydepth_deploy.annotations.scoring import coco_class, coco_rows, coco_stats
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import ImageError
@@ -140,7 +140,8 @@ class Validation:
             }
             found[name] = list(_each(detected, geometries))
             for (image, _), one in zip(chunk, found[name], strict=True):
-                results[name].append(_rows(image, one, self._ids))
+                kept = one.image(0)
+                results[name].append(coco_rows(image, kept, kept.boxes[0], self._ids))
         for place in range(min(len(chunk), EXAMPLES - len(self.examples))):
             ends = dict.fromkeys((self.super, self.base))
             shown = {name: found[name][place] for name in ends}
@@ -165,13 +166,3 @@ def _each(
             boxes[None].astype(np.float32),
             detected["scores"][place : place + 1],
         )
-
-
-def _rows(image: int, found: Detections, ids: Sequence[int]) -> NDArray[np.float64]:
-    """[K, 7]: image id, x, y, width, height, score, category id; places that hold no detection are
-    left out."""
-    kept = found.image(0)
-    boxes = kept.boxes[0].astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-    categories = np.asarray(ids, dtype=np.float64)[kept.labels[0]]
-    return np.column_stack([np.full(len(boxes), image), boxes, kept.scores[0], categories])

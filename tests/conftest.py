@@ -57,6 +57,13 @@ def _settled() -> None:
     module begins is no longer looked through, or collecting garbage takes longer than the tests."""
     gc.collect()
     gc.freeze()
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws does not depend on which tests ran before it in the same process."""
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

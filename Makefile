@@ -50,8 +50,9 @@ cpp-demo: cpp
 	$(CPP)/anydepth-bench $(DEMO) --threads 1 --duration 1 --out $(DEMO)/cpp-bench.json
 
 # A file's tests stay together: what they share is made once. Those that take longest begin first
-# (tests/pace.txt). A process each takes about 2 GB.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 \
+# (tests/pace.txt). A process each takes about 2 GB. Hundreds of interpreters are started: bytecode is
+# kept even where the environment says that Python is not to write any, as many containers do.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 \
   --dist loadfile --no-loadscope-reorder
 
 # Everything that there is to tell, at tiny sizes: every command, family, precision and runtime.

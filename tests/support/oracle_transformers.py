@@ -16,15 +16,8 @@ from conftest import random_images
 from oracle_detr import position_embedding
 from static_detrs import save_hugging_face
 from torch import Tensor, nn
-from transformers.models.d_fine import modeling_d_fine
-from transformers.models.rt_detr import modeling_rt_detr
-from transformers.models.rt_detr_v2 import modeling_rt_detr_v2
 
-HEADS = (
-    modeling_rt_detr.RTDetrMLPPredictionHead,
-    modeling_rt_detr_v2.RTDetrV2MLPPredictionHead,
-    modeling_d_fine.DFineMLPPredictionHead,
-)
+HEADS = ("RTDetrMLPPredictionHead", "RTDetrV2MLPPredictionHead", "DFineMLPPredictionHead")
 
 
 def open_transformers(folder: Path, model: Any, layout: str, activation: str = "relu") -> Any:
@@ -43,7 +36,7 @@ def open_transformers(folder: Path, model: Any, layout: str, activation: str = "
             module.forward = _authors_position(module.embed_dim)
     if activation != "relu":
         for module in network.model.modules():
-            if isinstance(module, HEADS):
+            if type(module).__name__ in HEADS:
                 _replace(module, activation)
             elif type(module).__name__ in ("DFineMLP", "RTDetrMLP", "RTDetrV2MLP"):
                 _set(module, activation)
@@ -51,7 +44,7 @@ def open_transformers(folder: Path, model: Any, layout: str, activation: str = "
             if type(module).__name__ in ("DFineMLP", "RTDetrMLP", "RTDetrV2MLP"):
                 _set(module, "gelu")
         for head in network.bbox_embed if hasattr(network, "bbox_embed") else ():
-            _replace(head, activation) if isinstance(head, HEADS) else _set(head, activation)
+            _replace(head, activation) if type(head).__name__ in HEADS else _set(head, activation)
     return network.eval()
 
 

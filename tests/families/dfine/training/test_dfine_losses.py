@@ -12,7 +12,6 @@ import torch.nn.functional as F
 import transformers
 from recipes import generator, objects, random_boxes
 from torch import Tensor, nn
-from transformers.loss.loss_d_fine import DFineForObjectDetectionLoss
 
 from anydepth_deploy.families.dfine.decoder import bin_distances, edges_to_boxes
 from anydepth_deploy.families.dfine.training.edges import (
@@ -113,6 +112,9 @@ def of_transformers(outputs: EdgeOutputs, targets: Targets) -> dict[str, float]:
     boxes = both(outputs.denoising_boxes, outputs.boxes)
     pairs = denoising.matches
     anchors = torch.cat([other.pre_boxes, outputs.edges.pre_boxes], dim=1)
+    # Not above: collecting tests would wait seconds for it.
+    from transformers.loss.loss_d_fine import DFineForObjectDetectionLoss
+
     _, terms, _ = DFineForObjectDetectionLoss(  # type: ignore[no-untyped-call]
         logits[:, -1],
         [

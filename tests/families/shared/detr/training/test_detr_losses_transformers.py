@@ -12,7 +12,6 @@ import torch
 import transformers
 from recipes import generator, objects, random_boxes
 from torch import nn
-from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
 
 from anydepth_deploy.errors import DivergedError
 from anydepth_deploy.families.shared.boxes import box_iou, cxcywh_to_xyxy
@@ -53,6 +52,9 @@ def test_all_terms_equal_those_of_transformers() -> None:
     found = detection_loss(outputs, targets)
 
     pairs = denoising.matches
+    # Not above: collecting tests would wait seconds for it.
+    from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
+
     config = transformers.RTDetrConfig(num_labels=CLASSES)  # type: ignore[call-arg]
     _, theirs, _ = RTDetrForObjectDetectionLoss(  # type: ignore[no-untyped-call]
         logits[-1],

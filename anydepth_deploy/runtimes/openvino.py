@@ -16,6 +16,7 @@ Four of its habits decide how it is used here:
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections import OrderedDict
@@ -58,7 +59,7 @@ class OpenVinoEngine:
     def __init__(self, path: Path, options: EngineOptions) -> None:
         self._ov = _openvino()
         self.path = path
-        self._core = self._ov.Core()
+        self._core = _core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[options.compute],
             "NUM_STREAMS": 1,
@@ -258,8 +259,20 @@ def open_engine(path: Path, options: EngineOptions) -> Engine:
 
 def computes_here() -> tuple[Compute, ...]:
     """What this machine can compute FP32 graphs in. Raises :class:`MissingExtraError`."""
-    capabilities = _openvino().Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    capabilities = _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the life of the process.
+
+    OpenVINO's plugin for CPUs gives the thread that first uses it another stack for signals, and
+    takes the memory back with the last user of its ``Core``: where two of them end in the order in
+    which they were made, or one ends in another thread, the thread is left with a stack that is
+    gone, and the next signal, Ctrl-C for one, is a segmentation fault (2026.4).
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:

@@ -35,7 +35,7 @@ ov = pytest.importorskip("openvino", reason="the extra 'openvino' is not install
 from anydepth_deploy.runtimes import openvino as module  # noqa: E402
 
 SIDE = 160
-HAS_BF16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+HAS_BF16 = "bf16" in module.computes_here()
 ONE_THREAD = EngineOptions(threads=1)
 
 
@@ -336,10 +336,39 @@ def test_a_precision_that_is_not_delivered(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = _Other(ov.Core(), changes)
-    monkeypatch.setattr(ov, "Core", lambda: other)
+    other = _Other(module._core(), changes)
+    monkeypatch.setattr(module, "_core", lambda: other)
     with pytest.raises(UsageError, match=message):
         open_engine("openvino", onnx_file(bundle, "set"), EngineOptions(compute=compute))
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from anydepth_deploy.runtimes.engine import EngineOptions
+from anydepth_deploy.runtimes.openvino import open_engine
+
+seen = []
+signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+options = EngineOptions(threads=1)
+first, second = (open_engine(Path(sys.argv[1]), options) for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGINT)
+print(len(seen))
+"""
+
+
+def test_a_signal_is_survived_when_sessions_are_gone(bundle: Bundle) -> None:
+    """Closed in the order in which they were opened: see ``_core``."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(onnx_file(bundle, "set"))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["1"]), done.stderr
 
 
 # --- bad input -------------------------------------------------------------------------------

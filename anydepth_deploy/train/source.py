@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 class ShapesSource:
-    """Generated shapes, in memory, mirrored and recoloured at random."""
+    """Generated shapes, in memory, mirrored and recoloured at random where pictures are changed."""
 
     class_names: Sequence[str] = CLASS_NAMES
     skipped: Mapping[str, str] = {}
@@ -109,12 +109,13 @@ class ShapesSource:
             generator = step_generator(config.seed, step)
             # All of it, also what others take: then each picture is the same in any number of
             # processes.
-            images, targets = self._all.batch(self._order.indices(step), generator)
+            chosen = self._order.indices(step)
+            images, targets = self._all.batch(chosen, generator if config.augment else None)
             batches = []
             for first in range(rank * share, (rank + 1) * share, part):
-                chosen = slice(first, first + part)
-                own = Targets(targets.labels[chosen], targets.boxes[chosen])
-                batches.append((images[chosen], own))
+                these = slice(first, first + part)
+                own = Targets(targets.labels[these], targets.boxes[these])
+                batches.append((images[these], own))
             yield Step(batches, generator if rank == 0 else step_generator(config.seed, step, rank))
             step += 1
 

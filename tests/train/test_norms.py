@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures to measure on, and others with annotations. Read only."""
     folder = tmp_path_factory.mktemp("norms")
     write_coco(folder / "pool", 64, 9, "train")
-    write_coco(folder / "val", 40, 9, "val")
+    write_coco(folder / "val", 16, 9, "val")
     return folder
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.augmentation import DETR
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
 from anydepth_deploy.train.checkpointing import resumed_settings
-from anydepth_deploy.train.config import Progress, TrainConfig
+from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.loop import StoppedTraining, train
 from anydepth_deploy.train.processes import ALONE
@@ -64,6 +65,34 @@ def run_config(data: Path, output: Path, **changes: object) -> TrainConfig:
     return TrainConfig.for_family(**{**settings, **changes})  # type: ignore[arg-type]
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A run that nothing interrupted: what it was told, what it told, and what it gave."""
+
+    config: TrainConfig
+    seen: list[Progress]
+    result: TrainResult
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Two epochs of ten pictures, four a step. Read only."""
+    config = run_config(data, tmp_path_factory.mktemp("whole") / "runs" / "one")
+    seen: list[Progress] = []
+    return Whole(config, seen, train(config, progress=seen.append))
+
+
+@pytest.fixture
+def without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps cost nothing: for what a run does around them."""
+    losses = StepLosses({}, {}, 2.0, 1.0)
+    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "metrics.csv").read_text())))
 
@@ -77,16 +106,13 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_what_is_in_it(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "one"
-    config = run_config(data, folder)
-    seen: list[Progress] = []
-    result = train(config, progress=seen.append)
+def test_what_is_in_it(whole: Whole) -> None:
+    folder, seen, result = whole.folder, whole.seen, whole.result
     assert {path.name for path in folder.iterdir()} == {
         "best.pth", "curves.png", "examples", "last.pth", "metrics.csv", "settings.json",
         "tensorboard",
     }  # fmt: skip
-    # Two epochs of ten pictures, four a step: measured after the third and the last step.
+    # Measured after the third and the last step.
     assert [report.step for report in seen if report.accuracy] == [3, 5]
     assert result.steps == 5 == seen[-1].step
     assert result.checkpoint == folder / "best.pth"
@@ -122,34 +148,66 @@ def test_what_is_in_it(data: Path, tmp_path: Path) -> None:
         assert tag in content
 
 
-def test_it_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    config = run_config(data, tmp_path / "run", epochs=1, val_data="")
-    train(config)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.pth")}
+def test_it_is_not_overwritten(whole: Whole, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    config = dataclasses.replace(whole.config, output=str(folder))
+    before = {path: path.read_bytes() for path in folder.glob("*.pth")}
+    assert len(before) == 2
     with pytest.raises(UsageError, match="holds a run already: --resume goes on with it"):
         train(config)
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.pth")}
+    assert before == {path: path.read_bytes() for path in folder.glob("*.pth")}
     # What is finished is finished.
     again = train(config, resume=True)
-    assert again.steps == 3
-    assert same(state_of(tmp_path / "run" / "last.pth"), state_of(again.checkpoint))
+    assert (again.steps, again.accuracy) == (5, whole.result.accuracy)
+    for name in ("best.pth", "last.pth"):
+        assert same(state_of(folder / name), state_of(whole.folder / name))
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
-    whole = train(run_config(data, tmp_path / "whole"))
-    config = run_config(data, tmp_path / "parts", save_every=1)
+@pytest.mark.usefixtures("without_learning")
+@pytest.mark.parametrize("name", ["run", "run.pth"])
+def test_another_run_is_not_lost(data: Path, tmp_path: Path, name: str) -> None:
+    """What an interrupted run left is there after another one was refused, and goes on."""
+    config = run_config(data, tmp_path / name, val_data="", save_every=1)
+    with pytest.raises(InterruptedRunError):
+        train(config, progress=stop_after(2))
+    before = config.partial.read_bytes()
+    held = config.output if config.is_folder else config.partial
+    with pytest.raises(UsageError) as caught:
+        train(dataclasses.replace(config, seed=3))
+    what = "folder" if name == "run" else "file"
+    assert str(caught.value) == (
+        f"{held} holds a run already: --resume goes on with it, or name another {what} with --out"
+    )
+    assert config.partial.read_bytes() == before
+    assert train(config, resume=True).steps == 5
+
+
+def test_the_best_checkpoint_of_another_run_is_not_lost(data: Path, tmp_path: Path) -> None:
+    best = tmp_path / "run" / "best.pth"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    with pytest.raises(UsageError, match=r"best\.pth is of an earlier run, which this one would"):
+        train(run_config(data, tmp_path / "run"))
+    assert [(path.name, path.read_bytes()) for path in best.parent.iterdir()] == [
+        ("best.pth", b"weights")
+    ]
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole: Whole, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    config = dataclasses.replace(whole.config, output=str(folder), save_every=1)
     with pytest.raises(InterruptedRunError):
         train(config, progress=stop_after(4))
     # As if the curves had been written before the interruption, and the weights not.
-    metrics = tmp_path / "parts" / "metrics.csv"
+    metrics = folder / "metrics.csv"
     metrics.write_text(metrics.read_text() + "9,99,1,1,0,1,1,1,1,1,1\n")
     parts = train(config, resume=True)
     for name in ("best.pth", "last.pth"):
-        one, other = (state_of(tmp_path / run / name) for run in ("whole", "parts"))
-        assert same(one, other)
-    assert parts.accuracy == whole.accuracy
+        assert same(state_of(whole.folder / name), state_of(folder / name))
+    assert parts.accuracy == whole.result.accuracy
     columns = ("epoch", "step", "learning_rate", "AP TTTT-T-3", "AP FFFF-F-3", "super_loss")
-    first, second = (rows_of(tmp_path / run) for run in ("whole", "parts"))
+    first, second = (rows_of(run) for run in (whole.folder, folder))
     assert [[row[name] for name in columns] for row in first] == [
         [row[name] for name in columns] for row in second
     ]
@@ -185,6 +243,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
     return calls
 
 
+@pytest.mark.usefixtures("without_learning")
 @pytest.mark.parametrize("name", ["run", "run.pth"])
 def test_accuracy_is_that_of_the_file(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -204,6 +263,7 @@ def test_accuracy_is_that_of_the_file(
         assert set(figures["ap"].values()) == {10.0}
 
 
+@pytest.mark.usefixtures("without_learning")
 @pytest.mark.parametrize(
     ("batch", "epochs", "every", "steps", "measured"),
     [
@@ -224,8 +284,6 @@ def test_every_epoch_has_a_row_and_some_are_measured(
     measured: list[int],
 ) -> None:
     calls = measuring(monkeypatch, *range(9))
-    losses = StepLosses({}, {}, 2.0, 1.0)
-    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
     changes = {"batch": batch, "epochs": epochs, "evaluate_every": every, "augment": False}
     train(run_config(data, tmp_path / "run", **changes))
     rows = rows_of(tmp_path / "run")
@@ -234,6 +292,7 @@ def test_every_epoch_has_a_row_and_some_are_measured(
     assert calls == [len(measured)]
 
 
+@pytest.mark.usefixtures("without_learning")
 def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -> None:
     config = run_config(data, tmp_path / "run", val_data="", save_every=1)
     with pytest.raises(InterruptedRunError):
@@ -390,10 +449,10 @@ def spoilt(change: Callable[[dict[str, object]], object]) -> Callable[[Path], No
     ],
 )
 def test_a_run_that_cannot_go_on(
-    data: Path, tmp_path: Path, spoil: Callable[[Path], None], told: str
+    whole: Whole, tmp_path: Path, spoil: Callable[[Path], None], told: str
 ) -> None:
-    config = run_config(data, tmp_path / "run", epochs=None, steps=1, val_data="")
-    train(config)
-    spoil(tmp_path / "run" / "last.pth")
+    config = dataclasses.replace(whole.config, output=str(tmp_path), val_data="")
+    shutil.copy(whole.folder / "last.pth", tmp_path)
+    spoil(tmp_path / "last.pth")
     with pytest.raises(CheckpointError, match=told):
         train(config, resume=True)

@@ -24,6 +24,9 @@ def size_text(size: tuple[int, int]) -> str:
 SUFFIXES = (".pth", ".pt")
 """Of an output that is one file."""
 
+OTHER_FILES = (".safetensors", ".ckpt", ".bin", ".onnx", ".json", ".pkl", ".tar", ".zip")
+"""Suffixes of files that nobody means a folder by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -150,6 +153,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a value that no run can use."""
+        suffix = Path(self.output).suffix
+        if suffix not in SUFFIXES and suffix.lower() in (*SUFFIXES, *OTHER_FILES):
+            raise UsageError(
+                f"output {self.output} ends in {suffix}: expected a folder, or one file that ends "
+                "in .pth"
+            )
         if any(side <= 0 or side % 32 for side in self.input_size):
             size = size_text(self.input_size)
             raise UsageError(f"input_size must be two multiples of 32, found {size}")

@@ -17,6 +17,7 @@ from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data.augment import step_sizes
 from anydepth_deploy.train.data.batches import Batches
+from anydepth_deploy.train.data.colours import check_able
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.order import Order, step_generator
 from anydepth_deploy.train.data.shapes import TrainingPictures
@@ -152,7 +153,8 @@ class FileSource:
 
     ``resize``: how pictures are fitted to the input; see
     :class:`~anydepth_deploy.pictures.images.Preprocess`. ``check_size``: raises
-    :class:`InputError` for a size that the network cannot take; none of the steps has one.
+    :class:`InputError` for a size that the network cannot take; none of the steps has one. Raises
+    :class:`MissingExtraError` for a package that ``augmentation`` needs.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class FileSource:
         check_size: Callable[[tuple[int, int]], None],
     ) -> None:
         self._config, self._processes, self._data = config, processes, data
+        check_able(augmentation)
         calm = steps - -(-config.plain_epochs * len(data) // config.batch)
         self._batches = Batches(
             data,

@@ -349,6 +349,8 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
         ({"input_size": 50}, "multiples of 32, found 50x50"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"minutes": 0.0}, "minutes must be positive"),
+        ({"output": "a.safetensors"}, "output a.safetensors ends in .safetensors: expected a fold"),
+        ({"output": "a.PTH"}, "ends in .PTH: expected a folder, or one file that ends in .pth"),
         ({"minutes": math.inf}, "minutes must be positive"),
         ({"ground_truth_share": 1.5}, "within 0..1"),
         ({"learning_rate": math.inf}, "learning_rate must be a number of at least 0, found inf"),
@@ -361,9 +363,9 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
         ({"seed": -1}, "seed must be at least 0"),
     ],
 )
-def test_bad_settings(changes: dict[str, float], message: str) -> None:
+def test_bad_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        TrainConfig.for_family(**changes)  # type: ignore[arg-type]
+        TrainConfig.for_family(**changes)
 
 
 def test_an_epoch_is_of_the_pictures_that_are_given(

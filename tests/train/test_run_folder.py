@@ -24,10 +24,15 @@ from PIL import Image
 from trained_networks import CHECKPOINTS
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError
+from anydepth_deploy.errors import (
+    CheckpointError,
+    DivergedError,
+    MissingExtraError,
+    UsageError,
+)
 from anydepth_deploy.families.detr.config import CONFIGS
 from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.shared.augmentation import DETR
+from anydepth_deploy.families.shared.augmentation import DETR, PLAIN
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
 from anydepth_deploy.train.checkpointing import resumed_settings
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
@@ -324,6 +329,20 @@ def test_no_step_has_pictures_that_the_network_cannot_take(data: Path, tmp_path:
             steps = source.steps(0)
             found = {next(steps).batches[0][0].shape[2] for _ in range(12)}
         assert found == expected
+
+
+def test_a_missing_package_is_named_before_the_first_picture(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes read the pictures: what is raised there says nothing of an extra."""
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    config = run_config(data, tmp_path / "run", workers=2)
+    with pytest.raises(MissingExtraError, match=r"kornia.*anydepth-deploy\[train\]"):
+        train(config)
+    # Pictures as inference sees them need none.
+    pictures = read_data_set(config.data)
+    check = AnyDepthDETR(CONFIGS["tiny"]).check_size
+    FileSource(config, ALONE, torch.device("cpu"), pictures, PLAIN, "stretch", 9, check)
 
 
 def test_more_objects_than_queries_are_refused_at_once(data: Path, tmp_path: Path) -> None:

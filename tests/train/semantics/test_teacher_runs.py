@@ -99,20 +99,6 @@ def test_another_teacher_begins_anew(
     config = config_of(v4[0], tmp_path / "out.pth", steps=1)
     notes = train(config, pictures=pictures, teacher=Colours(9)).notes
     assert any("begins anew: " in note and "is of shape [768, 64]" in note for note in notes)
-    # Without a teacher nothing is said of one that learns.
-    assert not any(
-        "projection to a teacher" in note for note in train(config, pictures=pictures).notes
-    )
-
-
-def test_a_run_without_a_teacher_does_not_go_on_with_one(
-    v4: tuple[Path, dict[str, Tensor]], tmp_path: Path, pictures: TrainingPictures
-) -> None:
-    config = config_of(v4[0], tmp_path / "out.pth")
-    with pytest.raises(InterruptedRunError):
-        train(config, pictures=pictures, progress=stop_after(1))
-    with pytest.raises(CheckpointError, match="was started without a teacher, and is to go on w"):
-        train(config, pictures=pictures, teacher=Colours(), resume=True)
 
 
 def test_a_finished_run_with_a_teacher_is_finished(

@@ -169,7 +169,7 @@ class Table:
         config: TrainConfig,
         label: str,
         prepare: Callable[[AnyDepthModel], None] | None,
-        teacher: nn.Module | None,
+        teacher: EncoderTeacher | None,
     ) -> dict[str, Any]:
         """Train, unless the same was done before; seconds and average precision."""
         kept = Path(config.output).with_suffix(".json")

@@ -34,6 +34,7 @@ from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.data.shapes import TrainingPictures
+from anydepth_deploy.train.data.yolo_files import has_part
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.processes import Processes, device_for, joined
 from anydepth_deploy.train.records import Records
@@ -111,6 +112,12 @@ def train(
                     f"a batch of {config.batch} cannot be shared by {processes.world} processes in "
                     f"{config.accumulate} parts each: choose a multiple of {parts}"
                 )
+            height, width = config.input_size
+            if config.batch // parts * (height // 32) * (width // 32) < 2:
+                raise UsageError(
+                    f"one picture of {height}x{width} in a pass is one cell of the coarsest map, "
+                    "and norms need more: a larger --size, or a larger --batch"
+                )
             with contextlib.ExitStack() as stack:
                 run = _Run(config, device, processes, pictures, teacher, prepare)
                 stack.enter_context(run.source)
@@ -157,11 +164,14 @@ class _Run:
         if config.data:
             data = read_data_set(config.data, config.images or None)
         names = CLASS_NAMES if data is None else data.classes
-        if config.val_data:
+        lacks_val = _lacks_val(config)
+        if config.val_data and not lacks_val:
             found = read_data_set(config.val_data, config.val_images or None, which="val")
             validation, _ = found.matched(names)
         self.start: Start = open_start(config, names, processes)
         self.notes = list(self.start.notes)
+        if lacks_val:
+            self.notes.append(f"{config.data} names no val: accuracy is not measured")
         if data is not None:
             _check_objects(data, self.start)
         self.model = self.start.model.to(device)
@@ -170,7 +180,7 @@ class _Run:
         self.steps = config.steps
         if config.epochs is not None:
             # As many as there are, not as many as are asked for.
-            given = pictures if data is None else data
+            given: TrainingPictures | DetectionSet | None = pictures if data is None else data
             count = config.pictures if given is None else len(given)
             self.steps = -(-config.epochs * count // config.batch)
         self.source: Source
@@ -239,8 +249,9 @@ class _Run:
             self.semantics.load_state_dict(done.semantics, str(config.partial))
         if config.is_folder and self.processes.is_main:
             self.records = Records(config, source.class_names, done.step, done.unwritten)
-        for text in self.notes if note is not None else ():
-            note(text)
+        if note is not None:
+            for text in self.notes:
+                note(text)
         clock = _Clock(config, self.steps, done.step, done.seconds)
         recent = _Recent(done.losses)
         waited = done.waited
@@ -438,6 +449,14 @@ class _Run:
             self.records.close()
         self.processes.wait()
         return result
+
+
+def _lacks_val(config: TrainConfig) -> bool:
+    """Whether what is trained on and measured on is one data.yaml, which has no such part: not
+    every data set has pictures to spare."""
+    source = Path(config.data)
+    yaml = source.suffix.lower() in (".yaml", ".yml")
+    return yaml and config.val_data == config.data and not has_part(source, "val")
 
 
 def _check_objects(data: DetectionSet, start: Start) -> None:

@@ -36,11 +36,11 @@ def authors(layout: str, family: str, size: str = "tiny", **changes: Any) -> Cal
 
 
 def transformers(layout: str, family: str, **changes: Any) -> Callable[[Path], Path]:
-    names = {"id2label": {str(label): name for label, name in enumerate(CLASS_NAMES)}}
+    names = {str(label): name for label, name in enumerate(CLASS_NAMES)}
 
     def make(folder: Path) -> Path:
         model = static_detr(family, **changes)
-        return save_hugging_face(folder / "folder", model, layout, **names)
+        return save_hugging_face(folder / "folder", model, layout, id2label=names)
 
     return make
 
@@ -102,7 +102,7 @@ def test_a_run_starts_from_it(kind: str, tmp_path: Path, pictures: TrainingPictu
     assert (found.family.name, dict(found.assumed)) == (family, {})
     initial = load_model(found)
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    compared = []
+    compared: list[str] = []
 
     @torch.no_grad()
     def compare(model: AnyDepthModel) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_sets import write_yolo_set
 from handmade import InterruptedRunError, stop_after
 from PIL import Image
 from trained_networks import CHECKPOINTS
@@ -27,6 +28,7 @@ from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.errors import (
     CheckpointError,
     DivergedError,
+    ImageError,
     MissingExtraError,
     UsageError,
 )
@@ -306,6 +308,28 @@ def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -
     seen: list[Progress] = []
     train(config, progress=seen.append, resume=True)
     assert seen[0].waited * seen[0].seconds > kept["waited"] > 0
+
+
+@pytest.mark.usefixtures("without_learning")
+def test_a_yolo_set_without_pictures_to_measure_on_is_trained_on(tmp_path: Path) -> None:
+    path = write_yolo_set(tmp_path / "set", 3, val="")
+    config = run_config(tmp_path, tmp_path / "run", data=str(path), val_data=str(path))
+    result = train(config)
+    assert f"{path} names no val: accuracy is not measured" in result.notes
+    assert (result.checkpoint.name, dict(result.accuracy)) == ("last.pth", {})
+    # Where it is named apart, it is meant.
+    other = path.with_name("other.yaml")
+    shutil.copy(path, other)
+    with pytest.raises(ImageError, match=r"other\.yaml has no val: expected a folder of pictures"):
+        train(dataclasses.replace(config, output=str(tmp_path / "two"), val_data=str(other)))
+
+
+def test_a_pass_has_more_than_one_cell(data: Path, tmp_path: Path) -> None:
+    config = TrainConfig.for_family(
+        "anydepth-yolo", output=str(tmp_path / "run"), input_size=32, batch=4, accumulate=4
+    )
+    with pytest.raises(UsageError, match="one picture of 32x32 in a pass is one cell"):
+        train(config)
 
 
 def test_nothing_is_read_to_resume_what_is_not_there(tmp_path: Path) -> None:

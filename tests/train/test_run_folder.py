@@ -36,6 +36,7 @@ from anydepth_deploy.families.detr.config import CONFIGS
 from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.augmentation import DETR, PLAIN
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
+from anydepth_deploy.train import records
 from anydepth_deploy.train.checkpointing import resumed_settings
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.read import read_data_set
@@ -91,6 +92,12 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     config = run_config(data, tmp_path_factory.mktemp("whole") / "runs" / "one")
     seen: list[Progress] = []
     return Whole(config, seen, train(config, progress=seen.append))
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than a step; those of ``whole``, which is made before, are real."""
+    monkeypatch.setattr(records, "_curves", lambda rows: b"")
 
 
 @pytest.fixture
@@ -313,7 +320,8 @@ def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("without_learning")
 def test_a_yolo_set_without_pictures_to_measure_on_is_trained_on(tmp_path: Path) -> None:
     path = write_yolo_set(tmp_path / "set", 3, val="")
-    config = run_config(tmp_path, tmp_path / "run", data=str(path), val_data=str(path))
+    config = run_config(tmp_path, tmp_path / "run", val_data=str(path))
+    config = dataclasses.replace(config, data=str(path))
     result = train(config)
     assert f"{path} names no val: accuracy is not measured" in result.notes
     assert (result.checkpoint.name, dict(result.accuracy)) == ("last.pth", {})

@@ -1,29 +1,37 @@
-"""What each part of the recipe brings: tiny AnyDepth-DETRs, trained with and without it.
+"""What each part of the recipe brings: one static tiny RT-DETR becomes any-depth with and without.
 
-    python benchmarks/training_table.py --steps 3000 --seeds 0,1,2 --out table
+    python benchmarks/training_table.py --out table
 
-Every run is one of ``train``'s on generated shapes, from nothing, and differs from ``all`` in one
-thing. Average precision is that of the averaged weights on 500 held-out pictures, at super and at
-base. Runs that are done are kept in ``--out`` and not done again. Differences below the spread of
-seeds say nothing.
+All runs start from one file: a static network that is trained first, ``--start-steps`` from
+nothing, or ``--initial``. Each is one of ``train``'s on the same generated shapes, ``--steps``
+long, and differs from ``all`` in one thing; runs of one seed see the same pictures in the same
+order. Average precision is that of the averaged weights on ``--val`` held-out pictures, at super
+and at base. What is shown beside it is the mean of the differences to ``all`` at the same seed,
+and its standard error: below about four of them, three seeds say nothing.
 
-- ``all``: base learns from super after the first tenth; two norm sets in everything behind what is
-  skipped.
+What is done is kept in ``--out`` and not done again where all settings are the same, a run that
+was interrupted goes on: the table may be made in parts.
+
+- ``all``: base learns from super; two norm sets in everything behind what is skipped.
 - ``no distillation``: base learns from the objects only, as super does.
 - ``authors' norm sets``: one set in shortcuts and in the decoder's projections.
 - ``one norm set``: one everywhere; both passes share all their norms.
-- ``FINE``: in the encoder's full branch.
+- ``FINE``: in the encoder's full branch, with weights of its own that begin at random within a
+  trained network; the others of its start are those of all.
 - ``DSI``: super also learns from a frozen network, ``--teacher``: a trained checkpoint whose
-  encoder's coarsest map stands for the tokens of a vision transformer.
+  encoder's coarsest map stands for the tokens of a vision transformer. It saw the same kind of
+  pictures for longer than any run here: a vision transformer is another matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +40,25 @@ from machine import machine, write
 from torch import Tensor, nn
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.console import bar, print_table
+from anydepth_deploy.console import bar, print_line, print_table
+from anydepth_deploy.families.registry import find_family, find_training
+from anydepth_deploy.families.shared.detr.fine_config import FineConfig
 from anydepth_deploy.families.shared.detr.model import DetrModel
 from anydepth_deploy.families.shared.second_sets import is_second_set, second_set_of
 from anydepth_deploy.families.shared.stages import AnyDepthModel
-from anydepth_deploy.pictures.shapes import write_coco
+from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many, write_coco
 from anydepth_deploy.train.config import TrainConfig
+from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.loop import train
 
-NEW = ("downsample_skip", "decoder.input_proj.")
+FAMILY, MODEL = "rt-detr", "tiny-r18"
+
+NEW = ("downsample_skip", ".short.", "decoder.input_proj.")
 """In names of the second sets that the authors' networks have not."""
+
+ALL = "all"
+
+TEACHER = Path("checkpoints/anydepth-detr-tiny-shapes.pth")
 
 
 class EncoderTeacher(nn.Module):
@@ -80,88 +97,188 @@ def share_norms(chosen: Callable[[str], bool]) -> Callable[[AnyDepthModel], None
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], Callable[[AnyDepthModel], None] | None]] = {
-    "all": ({}, None),
+    ALL: ({}, None),
     "no distillation": ({"ground_truth_share": 1.0}, None),
     "authors' norm sets": ({}, share_norms(lambda name: any(part in name for part in NEW))),
     "one norm set": ({}, share_norms(lambda name: True)),
-    "FINE": ({"model": "tiny-fine"}, None),
+    "FINE": ({}, None),
     "DSI": ({"semantic_weight": 1.0}, None),
 }
 
 
-def run(name: str, seed: int, steps: int, folder: Path, val: Path, teacher: Path) -> dict[str, Any]:
-    """Average precision of one run by depth; from the file of an earlier one, where there is."""
-    kept = folder / f"{name.replace(' ', '-').replace(chr(39), '')}-{seed}.json"
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if found["steps"] == steps:
-            return found
-    settings, prepare = VARIANTS[name]
-    config = TrainConfig.for_family(
-        **{
-            "output": str(folder / f"{kept.stem}.pth"),
-            "steps": steps,
-            "seed": seed,
-            "val_data": str(val),
-            "evaluate_every": 1000,
-            "save_every": 0,
+class Table:
+    """What the runs share: their folder, pictures and start."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.folder = options, Path(options.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._pictures: TrainingPictures | None = None
+        size = options.size
+        val = self.folder / f"val-{options.val}-{size}" / "annotations.json"
+        self.val = val if val.exists() else write_coco(val.parent, options.val, 1, "val", size=size)
+        self.start = Path(options.initial) if options.initial else self._static()
+
+    @property
+    def pictures(self) -> TrainingPictures:
+        """Drawn once, for all runs."""
+        if self._pictures is None:
+            options = self.options
+            drawn = render_many(options.pictures, 0, "train", size=options.size, processes=1)
+            self._pictures = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
+        return self._pictures
+
+    def run(self, name: str, seed: int) -> dict[str, Any]:
+        """Average precision of one run by depth."""
+        settings, prepare = VARIANTS[name]
+        config = self._config(
+            f"{name.replace(' ', '-').replace(chr(39), '')}-{seed}",
+            self.options.steps,
+            initial=str(self._with_fine() if name == "FINE" else self.start),
+            learning_rate=5e-4,
+            backbone_scale=1.0,
+            seed=seed,
             **settings,
-        }
-    )
-    with bar(f"{name}, seed {seed}") as progress:
-        result = train(
-            config,
-            progress=lambda state: progress("training", state.step, steps),
-            teacher=EncoderTeacher(teacher) if name == "DSI" else None,
-            prepare=prepare,
         )
-    found = {
-        "variant": name,
-        "seed": seed,
-        "steps": steps,
-        "seconds": round(result.seconds),
-        "accuracy": dict(result.accuracy),
-    }
-    kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+        teacher = EncoderTeacher(self.options.teacher) if name == "DSI" else None
+        found = self._done(config, f"{name}, seed {seed}", prepare, teacher)
+        return {"variant": name, "seed": seed, **found}
+
+    def _static(self) -> Path:
+        """The network that runs start from, without gates."""
+        config = self._config("start", self.options.start_steps, model=MODEL, static=True)
+        self._done(config, "start", None, None)
+        return Path(config.output)
+
+    def _config(self, name: str, steps: int, **settings: Any) -> TrainConfig:
+        size = self.options.size
+        return TrainConfig.for_family(
+            FAMILY,
+            output=str(self.folder / f"{name}.pth"),
+            steps=steps,
+            input_size=size,
+            pictures=self.options.pictures,
+            batch=self.options.batch,
+            val_data=str(self.val),
+            evaluate_every=10**6,  # at the end alone
+            save_every=100,
+            **settings,
+        )
+
+    def _done(
+        self,
+        config: TrainConfig,
+        label: str,
+        prepare: Callable[[AnyDepthModel], None] | None,
+        teacher: EncoderTeacher | None,
+    ) -> dict[str, Any]:
+        """Train, unless the same was done before; seconds and average precision."""
+        kept = Path(config.output).with_suffix(".json")
+        settings = {**asdict(config), "start": self._start_sha(config)}
+        settings["input_size"] = list(config.input_size)
+        if kept.exists():
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            if before["settings"] == settings:
+                return {key: before[key] for key in ("seconds", "accuracy")}
+        with bar(label) as progress:
+            result = train(
+                config,
+                progress=lambda state: progress("training", state.step, config.steps),
+                resume=config.partial.exists(),
+                pictures=self.pictures,
+                teacher=teacher,
+                prepare=prepare,
+            )
+        found = {"seconds": round(result.seconds), "accuracy": dict(result.accuracy)}
+        kept.write_text(json.dumps({"settings": settings, **found}, indent=1), encoding="utf-8")
+        told = ", ".join(f"{depth} {value:.1f}" for depth, value in result.accuracy.items())
+        print_line(f"{label}: {told} ({result.seconds:.0f} s)")
+        return found
+
+    def _start_sha(self, config: TrainConfig) -> str:
+        return read_checkpoint(config.initial).sha256 if config.initial else ""
+
+    def _with_fine(self) -> Path:
+        """The start with FINE in its encoder, whose weights are new."""
+        path = self.folder / "start-fine.pth"
+        found, family = read_checkpoint(self.start), find_family(FAMILY)
+        config = found.config.replace(fine=FineConfig(heads=4, feedforward=256))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = family.build(config)
+            find_training(FAMILY).initialise(model)
+        lost = model.load_state_dict(found.state, strict=False).unexpected_keys
+        assert not lost, lost
+        assert family.remember is not None
+        content = {
+            "ema": {"module": model.state_dict()},
+            "class_names": list(CLASS_NAMES),
+            "input_size": [self.options.size] * 2,
+            "network": family.remember(config),
+            "trained_norms": True,
+        }
+        torch.save(content, path)
+        return path
+
+
+def ends(run: Mapping[str, Any]) -> tuple[float, float]:
+    """Average precision at super and at base."""
+    values = list(run["accuracy"].values())
+    return values[-1], values[0]
+
+
+def mean_and_spread(values: Sequence[float], *, of_mean: bool = False) -> str:
+    """The mean, and the standard deviation of the values or, ``of_mean``, of their mean."""
+    if len(values) < 2:
+        return f"{statistics.mean(values):.2f}"
+    spread = statistics.stdev(values) / (math.sqrt(len(values)) if of_mean else 1)
+    return f"{statistics.mean(values):{'+' if of_mean else ''}.2f} ± {spread:.2f}"
+
+
+def rows_of(runs: Sequence[Mapping[str, Any]]) -> list[list[object]]:
+    """A row a variant: seeds, both average precisions, and their differences to ``all``."""
+    usual = {run["seed"]: ends(run) for run in runs if run["variant"] == ALL}
+    rows: list[list[object]] = []
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        own = {run["seed"]: ends(run) for run in runs if run["variant"] == name}
+        cells: list[object] = [name, len(own)]
+        for place in range(2):
+            cells.append(mean_and_spread([end[place] for end in own.values()]))
+            gains = [own[seed][place] - usual[seed][place] for seed in own if seed in usual]
+            compared = bool(gains) and name != ALL
+            cells.append(mean_and_spread(gains, of_mean=True) if compared else "")
+        rows.append(cells)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is done")
+    parser.add_argument("--steps", type=int, default=400, help="of each run")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is done")
-    parser.add_argument(
-        "--teacher", type=Path, default=Path("checkpoints/anydepth-detr-tiny-shapes.pth")
-    )
+    parser.add_argument("--initial", type=Path, help="a static RT-DETR to start from")
+    parser.add_argument("--start-steps", type=int, default=2000, help="of the one that is made")
+    parser.add_argument("--size", type=int, default=96, help="of the pictures, in pixels")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=4000, help="to train on")
+    parser.add_argument("--val", type=int, default=300, help="pictures to measure on")
+    parser.add_argument("--teacher", type=Path, default=TEACHER)
     parser.add_argument("--record", action="store_true", help="write benchmarks/results")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     about = machine("torch", "numpy", "scipy")
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        val = write_coco(Path(folder), 500, 1, "val")
-        for seed in map(int, options.seeds.split(",")):
-            for name in options.variants.split(","):
-                found.append(run(name, seed, options.steps, options.out, val, options.teacher))
-    rows = []
-    for name in options.variants.split(","):
-        ends = [list(item["accuracy"].values()) for item in found if item["variant"] == name]
-        cells: list[object] = [name, len(ends)]
-        for place in (-1, 0):  # super, base
-            values = [end[place] for end in ends]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.2f}{spread}")
-        rows.append(cells)
-    print_table(
-        f"average precision after {options.steps} steps", ["", "seeds", "super", "base"], rows
-    )
+    begun = time.monotonic()
+    table = Table(options)
+    # Seed by seed, so that what is there after any time compares all.
+    names = options.variants.split(",")
+    runs = [table.run(name, int(seed)) for seed in options.seeds.split(",") for name in names]
+    columns = ["", "seeds", "super", "to all", "base", "to all"]
+    print_table(f"average precision after {options.steps} steps", columns, rows_of(runs))
+    print_line(f"{time.monotonic() - begun:.0f} s")
     if options.record:
-        content = {"machine": about, "steps": options.steps, "runs": found}
-        print(write("training-table", content))
+        given = {name: str(value) for name, value in vars(options).items() if name != "record"}
+        print(write("training-table", {"machine": about, "options": given, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from anydepth_deploy.annotations.findings import Finding
 from anydepth_deploy.errors import ImageError, shorten
 
-__all__ = ["Matching", "match_classes"]
+__all__ = ["Matching", "classes_with_category", "match_classes"]
 
 Means = Literal["name", "folded", "rank"]
 
@@ -53,20 +53,36 @@ class Matching:
         ]
 
 
+def classes_with_category(
+    path: Path, content: Mapping[str, Any], classes: Sequence[str]
+) -> list[int]:
+    """The places of those classes that have a category as :func:`match_classes` finds it by name.
+
+    Raises :class:`ImageError` where a class may be one of several categories.
+    """
+    found = _by_name(path, _sorted(content), _boxes(content), classes)
+    return [place for place, name in enumerate(classes) if name in found]
+
+
 def match_classes(
-    path: Path, content: Mapping[str, Any], classes: Sequence[str], *, by_rank: bool = False
+    path: Path,
+    content: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    by_rank: bool = False,
+    left_out: bool = False,
 ) -> Matching:
     """The category of each class: that of its name, or else of its name without regard to case and
     outer spaces. Of several with the name of a class, the one that has annotations.
 
     ``by_rank``: where names are not enough, and there are as many of one as of the other, the k-th
-    class is the category with the k-th lowest id.
+    class is the category with the k-th lowest id. ``left_out``: categories without a class are not
+    measured, rather than counted as 0.
 
     Raises :class:`ImageError` where a class has no category or may be one of several, and where
     ranks contradict names.
     """
-    categories = sorted(content["categories"], key=lambda item: int(item["id"]))
-    boxes = Counter(int(item["category_id"]) for item in content["annotations"])
+    categories, boxes = _sorted(content), _boxes(content)
     found = _by_name(path, categories, boxes, classes)
     missing = [name for name in classes if name not in found]
     means: Means = "name"
@@ -85,7 +101,16 @@ def match_classes(
         if item["name"] != name
     ]
     ids = [int(item["id"]) for item in chosen]
-    return Matching(ids, means, pairs, _without_class(content, categories, ids))
+    return Matching(ids, means, pairs, _without_class(content, categories, ids, left_out))
+
+
+def _sorted(content: Mapping[str, Any]) -> list[Category]:
+    return sorted(content["categories"], key=lambda item: int(item["id"]))
+
+
+def _boxes(content: Mapping[str, Any]) -> Counter[int]:
+    """How many boxes the category of each id has."""
+    return Counter(int(item["category_id"]) for item in content["annotations"])
 
 
 def _folded(name: str) -> str:
@@ -182,7 +207,10 @@ def _no_partner(
 
 
 def _without_class(
-    content: Mapping[str, Any], categories: Sequence[Category], ids: Sequence[int]
+    content: Mapping[str, Any],
+    categories: Sequence[Category],
+    ids: Sequence[int],
+    left_out: bool,
 ) -> list[Finding]:
     """Categories that count in the mean and that the network cannot find. A category of nothing
     but crowds does not count."""
@@ -197,10 +225,13 @@ def _without_class(
         for item in lacking
     ]
     count = len(lacking)
-    told = "1 category has no class and counts as 0" if count == 1 else (
-        f"{count} categories have no class and count as 0"
-    )  # fmt: skip
-    text = f"{told} in every figure: {shorten(named, 10)}"
+    one = count == 1
+    told = "1 category has no class and " if one else f"{count} categories have no class and "
+    if left_out:
+        told += f"{'is' if one else 'are'} left out of figures here, which eval counts as 0"
+    else:
+        told += f"count{'s' * one} as 0 in every figure"
+    text = f"{told}: {shorten(named, 10)}"
     return [Finding("category without class", count, len(categories), text)]
 
 

@@ -82,8 +82,9 @@ class Checkpoint:
     ``yaml``, ``layers``); ``notes`` say in words what of the file was left out. ``chosen``: what no
     key reveals, as it was said or assumed, by the fields of
     :class:`~anydepth_deploy.families.shared.settling.Said`; ``assumed``: which of it nobody said.
-    ``files``: what the weights were read from. ``layout``: whose names they had there, ``authors``
-    or ``hugging face``.
+    ``projector``: tensors that only training with a teacher uses, by their names in files of
+    RT-DETRv4. ``files``: what the weights were read from. ``layout``: whose names they had there,
+    ``authors`` or ``hugging face``.
     """
 
     path: Path
@@ -97,6 +98,7 @@ class Checkpoint:
     assumed: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     layout: str = "authors"
+    projector: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -192,6 +194,7 @@ def read_checkpoint(path: str | Path, said: Said | None = None) -> Checkpoint:
         settled.assumed,
         (path,) if saved is None else saved.files,
         layout,
+        settled.projector,
     )
     config, notes = found.config, found.notes
     if found.class_names is None and not extra.keys().isdisjoint(NAMES):

@@ -119,7 +119,8 @@ def train(
     ] = None,
     warmup: Annotated[int | None, LEARNING.option("Steps of rising rate.", min=0)] = None,
     clip: Annotated[
-        float | None, LEARNING.option("Largest norm of a step's gradient.", min=0)
+        float | None,
+        LEARNING.option("Largest norm of a step's gradient; 0: gradients are not clipped.", min=0),
     ] = None,
     ground_truth_share: Annotated[
         float | None,
@@ -172,6 +173,8 @@ def train(
     }
     if epochs is not None and steps is not None:
         raise UsageError("--epochs and --steps: two lengths of one run; name one of them")
+    if not resume:  # where the settings of the run say the rest
+        _check_together(given)
     chosen_size = size_of(size)
 
     from anydepth_deploy.train.config import TrainConfig
@@ -209,8 +212,12 @@ def train(
             if state.accuracy and talks and not json:
                 console.print_note(_accuracy_line(state.step, state.accuracy))
 
+        def tell(text: str) -> None:
+            if talks and not json:
+                console.print_note(text)
+
         try:
-            result = run(config, progress=report, resume=resume)
+            result = run(config, progress=report, note=tell, resume=resume)
         except KeyboardInterrupt as error:
             if str(error) and talks:
                 console.print_note(str(error))
@@ -235,8 +242,6 @@ def train(
         rows = [[depth, f"{value:.1f}"] for depth, value in result.accuracy.items()]
         console.print_line("average precision of that checkpoint:")
         console.print_table("", ["depth", "AP"], rows)
-    for note in result.notes:
-        console.print_note(note)
     if result.skipped:
         names = [f"{name}: {why}" for name, why in result.skipped.items()]
         count = len(names)
@@ -249,6 +254,35 @@ def train(
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+USELESS = (
+    ("images", "data", True, "pictures of --data, which is not there"),
+    ("val_images", "val_data", True, "pictures of --val-data, which is not there"),
+    ("semantic_weight", "teacher", True, "of --teacher, which is not there"),
+    ("semantic_share", "teacher", True, "of --teacher, which is not there"),
+    ("semantic_band", "teacher", True, "of --teacher, which is not there"),
+    ("model", "initial", False, "--initial says which network it is"),
+    ("pictures", "data", False, "of generated shapes, which --data replaces"),
+    ("data_seed", "data", False, "of generated shapes, which --data replaces"),
+)
+"""Options that say nothing without another one, or with it (False), and why."""
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    """Raises :class:`UsageError` for options that would change nothing."""
+    for name, other, needed, why in USELESS:
+        if name in given and (other in given) != needed:
+            advice = f"name --{other.replace('_', '-')}, too, or leave it out"
+            raise UsageError(
+                f"--{name.replace('_', '-')}: {why}; {advice if needed else 'leave it out'}"
+            )
+    for name, other in (("images", "data"), ("val_images", "val_data")):
+        if name in given and _is_yaml(str(given[other])):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: {given[other]} says itself where its pictures are; "
+                "leave it out"
+            )
 
 
 def _config(chosen: dict[str, Any], resume: bool) -> Any:

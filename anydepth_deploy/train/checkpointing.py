@@ -77,7 +77,8 @@ class Done:
 class State:
     """All that a run changes, and what its files say of it.
 
-    ``pictures``: how many an epoch has; ``scaler``: of half precision.
+    ``pictures``: how many an epoch has; ``scaler``: of half precision. ``has_teacher``: whether
+    super learns from one beside the objects.
     """
 
     config: TrainConfig
@@ -87,6 +88,7 @@ class State:
     scaler: torch.amp.GradScaler
     class_names: Sequence[str]
     pictures: int
+    has_teacher: bool = False
 
 
 def save_checkpoint(path: Path, state: State, *, step: int, figures: Mapping[str, Any]) -> None:
@@ -178,6 +180,12 @@ def load_partial(state: State) -> Done:
                 f"{path} was started with other data: {before[0]} pictures of the classes "
                 f"{shorten(before[1])}, found {state.pictures} of {shorten(state.class_names)}; "
                 "use those, or delete the file to start anew"
+            )
+        if bool(content.get("semantics")) != state.has_teacher:
+            started, now = ("without", "with") if state.has_teacher else ("with", "without")
+            raise CheckpointError(
+                f"{path} was started {started} a teacher, and is to go on {now} one: go on as it "
+                "was started, or delete the file to start anew"
             )
         model = state.start.model
         load_stored_state(model, content["model"], state.start.recipe.stores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ def size_text(size: tuple[int, int]) -> str:
 
 SUFFIXES = (".pth", ".pt")
 """Of an output that is one file."""
+
+OTHER_FILES = (".safetensors", ".ckpt", ".bin", ".onnx", ".json", ".pkl", ".tar", ".zip")
+"""Suffixes of files that nobody means a folder by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +58,13 @@ class TrainConfig:
     ``learning_rate``: of AdamW, at its peak; the rate of what is named ``backbone.`` is
     ``backbone_scale`` times that. ``weight_decay``: of weights; norms and biases do not decay.
     ``warmup``: steps of linear rise; a cosine then falls to ``final_rate`` times the peak.
-    ``clip``: largest norm of the gradient of a step. ``ema_decay``, ``ema_warmup``: the average's
-    decay is ``ema_decay * (1 - exp(-n / ema_warmup))``; None for what suits the number of steps.
-    ``denoising``: about how many denoising queries there are, in families that have such; None for
-    two thirds of the queries, at most 100. ``ground_truth_share``: share of the run in which
-    base learns from the objects only, because super has nothing to teach yet. ``train_norms``:
-    whether norms that the initial network holds frozen learn; None: those
-    of a file in which they did.
+    ``clip``: largest norm of the gradient of a step, 0 for any. ``ema_decay``, ``ema_warmup``: the
+    average's decay is ``ema_decay * (1 - exp(-n / ema_warmup))``; None for what suits the number of
+    steps. ``denoising``: about how many denoising queries there are, in families that have such;
+    None for two thirds of the queries, at most 100. ``ground_truth_share``: share of the run in
+    which base learns from the objects only, because super has nothing to teach yet.
+    ``train_norms``: whether norms that the initial network holds frozen learn; None: those of a
+    file in which they did.
 
     ``device``: ``cpu``, ``cuda:0`` or ``auto``; ``precision``: of the passes. ``threads``: for
     torch; 0 leaves the number as it is.
@@ -149,6 +153,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a value that no run can use."""
+        suffix = Path(self.output).suffix
+        if suffix not in SUFFIXES and suffix.lower() in (*SUFFIXES, *OTHER_FILES):
+            raise UsageError(
+                f"output {self.output} ends in {suffix}: expected a folder, or one file that ends "
+                "in .pth"
+            )
         if any(side <= 0 or side % 32 for side in self.input_size):
             size = size_text(self.input_size)
             raise UsageError(f"input_size must be two multiples of 32, found {size}")
@@ -158,15 +168,17 @@ class TrainConfig:
                 "two equal sides, or pictures with --data"
             )
         least = {"steps": 1, "pictures": 1, "batch": 1, "accumulate": 1, "evaluate_every": 1}
-        least |= {"workers": 0, "plain_epochs": 0, "save_every": 0}
-        if self.epochs is not None:
-            least["epochs"] = 1
+        least |= {"epochs": 1, "processes": 1, "workers": 0, "plain_epochs": 0, "save_every": 0}
+        least |= {"warmup": 0, "threads": 0, "denoising": 0, "seed": 0, "data_seed": 0}
         for name, number in least.items():
-            if getattr(self, name) < number:
-                raise UsageError(f"{name} must be at least {number}, found {getattr(self, name)}")
-        if not self.learning_rate >= 0:
-            raise UsageError(f"learning_rate must not be negative, found {self.learning_rate}")
-        if self.minutes is not None and not self.minutes > 0:
+            value = getattr(self, name)
+            if value is not None and value < number:
+                raise UsageError(f"{name} must be at least {number}, found {value}")
+        for name in ("learning_rate", "backbone_scale", "weight_decay", "final_rate", "clip"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise UsageError(f"{name} must be a number of at least 0, found {value}")
+        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
             raise UsageError(f"minutes must be positive, found {self.minutes}")
         for name in ("ground_truth_share", "base_weight"):
             if not 0 <= getattr(self, name) <= 1:

@@ -34,6 +34,7 @@ from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.data.shapes import TrainingPictures
+from anydepth_deploy.train.data.yolo_files import has_part
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.processes import Processes, device_for, joined
 from anydepth_deploy.train.records import Records
@@ -74,6 +75,7 @@ def train(
     *,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    note: Callable[[str], None] | None = None,
     pictures: TrainingPictures | None = None,
     teacher: SemanticTeacher | None = None,
     prepare: Callable[[AnyDepthModel], None] | None = None,
@@ -81,8 +83,9 @@ def train(
     """Train a network and write its checkpoint.
 
     The same settings give the same weights on the same machine. ``resume``: continue the unfinished
-    run at ``config.partial``. ``progress``: called after every step. ``pictures``: train on these
-    instead of generating them. ``teacher``: what super learns from beside the objects, in place of
+    run at ``config.partial``. ``progress``: called after every step; ``note``: before the first,
+    with each of :attr:`TrainResult.notes`. ``pictures``: train on these instead of generating them,
+    an epoch of which they are. ``teacher``: what super learns from beside the objects, in place of
     the folder ``config.teacher``. ``prepare``: may change the network before it learns, in training
     form and on its device; what it does is in no file, and a resumed run needs it again. In every
     process that torchrun started, this is to be called with the same arguments; the files are the
@@ -109,10 +112,16 @@ def train(
                     f"a batch of {config.batch} cannot be shared by {processes.world} processes in "
                     f"{config.accumulate} parts each: choose a multiple of {parts}"
                 )
+            height, width = config.input_size
+            if config.batch // parts * (height // 32) * (width // 32) < 2:
+                raise UsageError(
+                    f"one picture of {height}x{width} in a pass is one cell of the coarsest map, "
+                    "and norms need more: a larger --size, or a larger --batch"
+                )
             with contextlib.ExitStack() as stack:
                 run = _Run(config, device, processes, pictures, teacher, prepare)
                 stack.enter_context(run.source)
-                return run.run(resume, progress)
+                return run.run(resume, progress, note)
     finally:
         torch.set_num_threads(before)
 
@@ -123,10 +132,18 @@ def _check_output(config: TrainConfig, resume: bool) -> None:
             f"there is no unfinished run at {config.partial}: train without --resume"
         )
     try_to_write(config.checkpoint, "checkpoint", CheckpointError)
-    if config.is_folder and not resume and config.checkpoint.exists():
+    if resume:
+        return
+    if config.partial.exists():
+        held = config.output if config.is_folder else config.partial
         raise UsageError(
-            f"{config.output} holds a run already: --resume goes on with it, or name another "
-            "folder with --out"
+            f"{held} holds a run already: --resume goes on with it, or name another "
+            f"{'folder' if config.is_folder else 'file'} with --out"
+        )
+    if config.is_folder and (best := Path(config.output) / "best.pth").exists():
+        raise UsageError(
+            f"{best} is of an earlier run, which this one would overwrite: name another folder "
+            "with --out, or move the file away"
         )
 
 
@@ -147,10 +164,14 @@ class _Run:
         if config.data:
             data = read_data_set(config.data, config.images or None)
         names = CLASS_NAMES if data is None else data.classes
-        if config.val_data:
+        lacks_val = _lacks_val(config)
+        if config.val_data and not lacks_val:
             found = read_data_set(config.val_data, config.val_images or None, which="val")
             validation, _ = found.matched(names)
         self.start: Start = open_start(config, names, processes)
+        self.notes = list(self.start.notes)
+        if lacks_val:
+            self.notes.append(f"{config.data} names no val: accuracy is not measured")
         if data is not None:
             _check_objects(data, self.start)
         self.model = self.start.model.to(device)
@@ -158,7 +179,9 @@ class _Run:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.steps = config.steps
         if config.epochs is not None:
-            count = config.pictures if data is None else len(data)
+            # As many as there are, not as many as are asked for.
+            given: TrainingPictures | DetectionSet | None = pictures if data is None else data
+            count = config.pictures if given is None else len(given)
             self.steps = -(-config.epochs * count // config.batch)
         self.source: Source
         if data is None:
@@ -178,7 +201,12 @@ class _Run:
             )
         if prepare is not None:
             prepare(self.model)
+        self.notes += self.source.notes
+        if validation is not None:
+            self.notes += [f"validation set: {finding.text}" for finding in validation.findings]
         self.semantics = _open_semantics(config, self.model, processes, teacher)
+        if self.semantics is not None and self.start.projector:
+            self.notes.append(self.semantics.take_over(self.start.projector))
         self.validation: Validation | None = None
         if validation is not None:
             build = self.start.family.build
@@ -188,7 +216,12 @@ class _Run:
         self.model.train()
         self.records: Records | None = None
 
-    def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> TrainResult:
+    def run(
+        self,
+        resume: bool,
+        progress: Callable[[Progress], None] | None,
+        note: Callable[[str], None] | None,
+    ) -> TrainResult:
         config, source = self.config, self.source
         stepper = Stepper(
             self.start.recipe,
@@ -208,6 +241,7 @@ class _Run:
             stepper.scaler,
             source.class_names,
             source.pictures,
+            has_teacher=self.semantics is not None,
         )
         done = load_partial(self.state) if resume else Done()
         self.best, skipped = done.best, dict(done.skipped)
@@ -215,6 +249,9 @@ class _Run:
             self.semantics.load_state_dict(done.semantics, str(config.partial))
         if config.is_folder and self.processes.is_main:
             self.records = Records(config, source.class_names, done.step, done.unwritten)
+        if note is not None:
+            for text in self.notes:
+                note(text)
         clock = _Clock(config, self.steps, done.step, done.seconds)
         recent = _Recent(done.losses)
         waited = done.waited
@@ -365,11 +402,15 @@ class _Run:
 
     def _save(self, done: Done) -> None:
         if self.processes.is_main:
-            if self.semantics is not None:
-                done = replace(done, semantics=self.semantics.state_dict())
-            if self.records is not None:
-                done = replace(done, unwritten=self.records.unwritten)
-            save_partial(self.state, done, {"seconds": done.seconds})
+            save_partial(self.state, self._kept(done), {"seconds": done.seconds})
+
+    def _kept(self, done: Done) -> Done:
+        """With what else a run goes on from."""
+        if self.semantics is not None:
+            done = replace(done, semantics=self.semantics.state_dict())
+        if self.records is not None:
+            done = replace(done, unwritten=self.records.unwritten)
+        return done
 
     def _finish(self, done: Done, recent: _Recent, clock: _Clock) -> TrainResult:
         config, best = self.config, self.best
@@ -387,7 +428,7 @@ class _Run:
             base_loss=recent.base_loss,
             accuracy=best.accuracy if kept and best is not None else done.measured,
             skipped=skipped,
-            notes=(*self.start.notes, *self.source.notes),
+            notes=tuple(self.notes),
         )
         if self.processes.is_main:
             figures: dict[str, Any] = {
@@ -400,7 +441,7 @@ class _Run:
             if done.measured:
                 figures["ap"] = dict(done.measured)
             if config.is_folder:
-                save_partial(self.state, done, figures)
+                save_partial(self.state, self._kept(done), figures)
             else:
                 save_checkpoint(config.checkpoint, self.state, step=clock.step, figures=figures)
                 config.partial.unlink(missing_ok=True)
@@ -408,6 +449,14 @@ class _Run:
             self.records.close()
         self.processes.wait()
         return result
+
+
+def _lacks_val(config: TrainConfig) -> bool:
+    """Whether what is trained on and measured on is one data.yaml, which has no such part: not
+    every data set has pictures to spare."""
+    source = Path(config.data)
+    yaml = source.suffix.lower() in (".yaml", ".yml")
+    return yaml and config.val_data == config.data and not has_part(source, "val")
 
 
 def _check_objects(data: DetectionSet, start: Start) -> None:

@@ -147,6 +147,8 @@ def reestimate(
     _, sets, later, state = best
     model.load_state_dict(state)
     notes = list(start.notes)
+    if validation_set is not None:
+        notes += [f"validation set: {finding.text}" for finding in validation_set.findings]
     if len(paths) < FEWEST:
         notes.append(
             f"statistics are of {len(paths)} pictures: fewer than {FEWEST} leave some of the gain"

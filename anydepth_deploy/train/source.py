@@ -17,6 +17,7 @@ from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data.augment import step_sizes
 from anydepth_deploy.train.data.batches import Batches
+from anydepth_deploy.train.data.colours import check_able
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.order import Order, step_generator
 from anydepth_deploy.train.data.shapes import TrainingPictures
@@ -74,7 +75,7 @@ class Source(Protocol):
 
 
 class ShapesSource:
-    """Generated shapes, in memory, mirrored and recoloured at random."""
+    """Generated shapes, in memory, mirrored and recoloured at random where pictures are changed."""
 
     class_names: Sequence[str] = CLASS_NAMES
     skipped: Mapping[str, str] = {}
@@ -109,12 +110,13 @@ class ShapesSource:
             generator = step_generator(config.seed, step)
             # All of it, also what others take: then each picture is the same in any number of
             # processes.
-            images, targets = self._all.batch(self._order.indices(step), generator)
+            chosen = self._order.indices(step)
+            images, targets = self._all.batch(chosen, generator if config.augment else None)
             batches = []
             for first in range(rank * share, (rank + 1) * share, part):
-                chosen = slice(first, first + part)
-                own = Targets(targets.labels[chosen], targets.boxes[chosen])
-                batches.append((images[chosen], own))
+                these = slice(first, first + part)
+                own = Targets(targets.labels[these], targets.boxes[these])
+                batches.append((images[these], own))
             yield Step(batches, generator if rank == 0 else step_generator(config.seed, step, rank))
             step += 1
 
@@ -151,7 +153,8 @@ class FileSource:
 
     ``resize``: how pictures are fitted to the input; see
     :class:`~anydepth_deploy.pictures.images.Preprocess`. ``check_size``: raises
-    :class:`InputError` for a size that the network cannot take; none of the steps has one.
+    :class:`InputError` for a size that the network cannot take; none of the steps has one. Raises
+    :class:`MissingExtraError` for a package that ``augmentation`` needs.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class FileSource:
         check_size: Callable[[tuple[int, int]], None],
     ) -> None:
         self._config, self._processes, self._data = config, processes, data
+        check_able(augmentation)
         calm = steps - -(-config.plain_epochs * len(data) // config.batch)
         self._batches = Batches(
             data,

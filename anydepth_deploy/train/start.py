@@ -8,7 +8,7 @@ than the checkpoint, what depends on their number is made anew, but for classes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,12 +40,14 @@ MOST_DENOISING = 100
 class Start:
     """A network as a run finds it. ``recipe``: with its model, channels last in memory, on the
     CPU. ``train_norms``: whether norms that the file holds frozen learn. ``notes``: what a person
-    has to know of it."""
+    has to know of it. ``projector``: of a file that was trained with a teacher, which is no part of
+    the network; see :class:`~anydepth_deploy.checkpoints.checkpoint.Checkpoint`."""
 
     family: Family
     recipe: Recipe[Any]
     train_norms: bool
     notes: tuple[str, ...] = ()
+    projector: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def model(self) -> AnyDepthModel:
@@ -114,7 +116,8 @@ def open_start(
     except ModuleNotFoundError as error:
         raise (missing_extra(error, "training", extra="train") or error) from error
     recipe.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Start(family, recipe, train_norms, notes)
+    projector = {} if found is None else found.projector
+    return Start(family, recipe, train_norms, notes, projector)
 
 
 def _deepened(network: Any, training: Training, config: TrainConfig) -> Any:

@@ -160,9 +160,9 @@ class Stepper:
     ) -> StepLosses:
         """One update of the weights and their average; arguments as above.
 
-        ``clip`` is the largest norm of the gradient of all passes together. Nothing is updated
-        where losses are not finite. Raises :class:`DivergedError`, before anything is updated,
-        where they are and the gradient is not.
+        ``clip`` is the largest norm of the gradient of all passes together, 0 for any. Nothing is
+        updated where losses are not finite. Raises :class:`DivergedError`, before anything is
+        updated, where they are and the gradient is not.
         """
         optimizer.zero_grad(set_to_none=True)
         losses = self.accumulate(batches, distill=distill, generator=generator, stop=stop)
@@ -172,7 +172,7 @@ class Stepper:
         if self.semantics is not None:
             self.semantics.after_backward()
         learning = [value for group in optimizer.param_groups for value in group["params"]]
-        norm = nn.utils.clip_grad_norm_(learning, clip)
+        norm = nn.utils.clip_grad_norm_(learning, clip or math.inf)
         # In half precision the scaler leaves out such a step.
         if not self.scaler.is_enabled() and not bool(norm.isfinite()):
             raise DivergedError("the gradient is no number any more, though the loss is one")

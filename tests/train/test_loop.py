@@ -32,7 +32,10 @@ from anydepth_deploy.train.data.order import epoch_order, step_generator
 from anydepth_deploy.train.data.shapes import TrainingPictures, augment
 from anydepth_deploy.train.ema import Ema
 from anydepth_deploy.train.loop import make_recipe, train
+from anydepth_deploy.train.processes import ALONE
 from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
+from anydepth_deploy.train.source import ShapesSource
+from anydepth_deploy.train.step import StepLosses, Stepper
 from anydepth_deploy.train.weights import load_stored_state, stored_state
 
 TINY = deepen(CONFIGS["tiny"]).replace(input_size=(64, 64))
@@ -203,19 +206,19 @@ def test_training_pictures() -> None:
 def test_loss_falls_on_a_few_pictures(tmp_path: Path) -> None:
     losses: list[Progress] = []
     config = tiny_config(
-        tmp_path, steps=40, pictures=4, batch=4, warmup=5, learning_rate=2e-3, denoising=16
+        tmp_path, steps=24, pictures=2, batch=2, warmup=3, learning_rate=2e-3, denoising=8
     )
     result = train(config, progress=losses.append)
-    assert [p.step for p in losses] == list(range(1, 41))
+    assert [p.step for p in losses] == list(range(1, 25))
     assert losses[-1].fraction == 1.0
-    first, last = losses[:5], losses[-5:]
+    first, last = losses[:4], losses[-4:]
     assert sum(p.super_loss for p in last) < 0.9 * sum(p.super_loss for p in first)
     for term in ("l1", "giou"):  # the sum of base changes its meaning when distillation starts
-        before, after = (sum(p.base_terms[term] for p in part) for part in (first, losses[15:20]))
+        before, after = (sum(p.base_terms[term] for p in part) for part in (first, losses[8:12]))
         assert after < 0.9 * before
-    assert "distill_l1" not in losses[19].base_terms
-    assert "distill_l1" in losses[20].base_terms
-    assert result.steps == 40
+    assert "distill_l1" not in losses[11].base_terms
+    assert "distill_l1" in losses[12].base_terms
+    assert result.steps == 24
     assert result.pictures_per_second > 0
 
 
@@ -346,12 +349,50 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
         ({"input_size": 50}, "multiples of 32, found 50x50"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"minutes": 0.0}, "minutes must be positive"),
+        ({"output": "a.safetensors"}, "output a.safetensors ends in .safetensors: expected a fold"),
+        ({"output": "a.PTH"}, "ends in .PTH: expected a folder, or one file that ends in .pth"),
+        ({"minutes": math.inf}, "minutes must be positive"),
         ({"ground_truth_share": 1.5}, "within 0..1"),
+        ({"learning_rate": math.inf}, "learning_rate must be a number of at least 0, found inf"),
+        ({"clip": math.nan}, "clip must be a number of at least 0, found nan"),
+        ({"clip": -1.0}, "clip must be a number of at least 0"),
+        ({"weight_decay": math.nan}, "weight_decay must be a number"),
+        ({"backbone_scale": math.nan}, "backbone_scale must be a number"),
+        ({"epochs": 0}, "epochs must be at least 1, found 0"),
+        ({"denoising": -1}, "denoising must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
-def test_bad_settings(changes: dict[str, float], message: str) -> None:
+def test_bad_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrainConfig.for_family(**changes)  # type: ignore[arg-type]
+
+
+def test_an_epoch_is_of_the_pictures_that_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of as many as the settings would draw; a batch may be larger than the set."""
+    losses = StepLosses({}, {}, 2.0, 1.0)
+    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
+    drawn = render_many(5, seed=0, size=64, processes=1)
+    given = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
+    for batch, steps in ((2, 8), (8, 2)):
+        config = tiny_config(tmp_path, epochs=3, pictures=16000, batch=batch)
+        result = train(config, pictures=given)
+        assert result.steps == steps
+    content = torch.load(result.checkpoint, weights_only=True)
+    assert content["last_epoch"] == 3
+
+
+def test_shapes_are_left_as_they_are_on_request() -> None:
+    drawn = render_many(4, seed=0, size=64, processes=1)
+    given = TrainingPictures.from_arrays(drawn.images, drawn.boxes, drawn.labels)
+    for augmented in (True, False):
+        config = TrainConfig.for_family(input_size=64, batch=4, augment=augmented)
+        images, targets = next(ShapesSource(config, ALONE, given).steps(0)).batches[0]
+        plain, objects = given.batch(epoch_order(4, 0, 0))
+        assert torch.equal(images, plain) is not augmented
+        assert torch.equal(targets.boxes, objects.boxes) is not augmented
 
 
 def test_unknown_model(tmp_path: Path) -> None:

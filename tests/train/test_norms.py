@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures to measure on, and others with annotations. Read only."""
     folder = tmp_path_factory.mktemp("norms")
     write_coco(folder / "pool", 64, 9, "train")
-    write_coco(folder / "val", 40, 9, "val")
+    write_coco(folder / "val", 16, 9, "val")
     return folder
 
 
@@ -148,10 +149,16 @@ def test_without_labels_agreement_with_super_is_measured(
 
 
 def test_where_it_does_not_help_nothing_is_written(run: Run, folder: Path, tmp_path: Path) -> None:
+    """Measured by the classes that there are pictures of."""
     out = tmp_path / "same.pth"
+    annotations = folder / "val" / "annotations.json"
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    gone = content["categories"].pop()
+    kept = [item for item in content["annotations"] if item["category_id"] != gone["id"]]
+    (tmp_path / "fewer.json").write_text(json.dumps({**content, "annotations": kept}))
     options = [
         "--images", folder / "pool", "--count", 32, "--out", out,
-        "--data", folder / "val" / "annotations.json",
+        "--data", tmp_path / "fewer.json", "--data-images", annotations.parent,
     ]  # fmt: skip
     shown = run("norms", CHECKPOINTS["anydepth-yolo"], *options)
     assert shown.code == 1
@@ -160,6 +167,8 @@ def test_where_it_does_not_help_nothing_is_written(run: Run, folder: Path, tmp_p
     assert not out.exists()
     forced = run("norms", CHECKPOINTS["anydepth-yolo"], *options, "--force", "--json").json
     assert (forced["checkpoint"], forced["helps"]) == (str(out), False)
+    told = f"counts in no figure: {gone['name']}"
+    assert any(told in note for note in forced["notes"])
     load_model(read_checkpoint(out))
 
 

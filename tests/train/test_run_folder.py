@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
 import resource
+import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from data_sets import write_yolo_set
 from handmade import InterruptedRunError, stop_after
 from PIL import Image
 from trained_networks import CHECKPOINTS
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
-from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError
+from anydepth_deploy.errors import (
+    CheckpointError,
+    DivergedError,
+    ImageError,
+    MissingExtraError,
+    UsageError,
+)
 from anydepth_deploy.families.detr.config import CONFIGS
 from anydepth_deploy.families.detr.model import AnyDepthDETR
-from anydepth_deploy.families.shared.augmentation import DETR
+from anydepth_deploy.families.shared.augmentation import DETR, PLAIN
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
+from anydepth_deploy.train import records
 from anydepth_deploy.train.checkpointing import resumed_settings
-from anydepth_deploy.train.config import Progress, TrainConfig
+from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.loop import StoppedTraining, train
 from anydepth_deploy.train.processes import ALONE
@@ -64,6 +73,40 @@ def run_config(data: Path, output: Path, **changes: object) -> TrainConfig:
     return TrainConfig.for_family(**{**settings, **changes})  # type: ignore[arg-type]
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A run that nothing interrupted: what it was told, what it told, and what it gave."""
+
+    config: TrainConfig
+    seen: list[Progress]
+    result: TrainResult
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Two epochs of ten pictures, four a step. Read only."""
+    config = run_config(data, tmp_path_factory.mktemp("whole") / "runs" / "one")
+    seen: list[Progress] = []
+    return Whole(config, seen, train(config, progress=seen.append))
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than a step; those of ``whole``, which is made before, are real."""
+    monkeypatch.setattr(records, "_curves", lambda rows: b"")
+
+
+@pytest.fixture
+def without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps cost nothing: for what a run does around them."""
+    losses = StepLosses({}, {}, 2.0, 1.0)
+    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "metrics.csv").read_text())))
 
@@ -77,16 +120,13 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_what_is_in_it(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "one"
-    config = run_config(data, folder)
-    seen: list[Progress] = []
-    result = train(config, progress=seen.append)
+def test_what_is_in_it(whole: Whole) -> None:
+    folder, seen, result = whole.folder, whole.seen, whole.result
     assert {path.name for path in folder.iterdir()} == {
         "best.pth", "curves.png", "examples", "last.pth", "metrics.csv", "settings.json",
         "tensorboard",
     }  # fmt: skip
-    # Two epochs of ten pictures, four a step: measured after the third and the last step.
+    # Measured after the third and the last step.
     assert [report.step for report in seen if report.accuracy] == [3, 5]
     assert result.steps == 5 == seen[-1].step
     assert result.checkpoint == folder / "best.pth"
@@ -122,34 +162,66 @@ def test_what_is_in_it(data: Path, tmp_path: Path) -> None:
         assert tag in content
 
 
-def test_it_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    config = run_config(data, tmp_path / "run", epochs=1, val_data="")
-    train(config)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.pth")}
+def test_it_is_not_overwritten(whole: Whole, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    config = dataclasses.replace(whole.config, output=str(folder))
+    before = {path: path.read_bytes() for path in folder.glob("*.pth")}
+    assert len(before) == 2
     with pytest.raises(UsageError, match="holds a run already: --resume goes on with it"):
         train(config)
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.pth")}
+    assert before == {path: path.read_bytes() for path in folder.glob("*.pth")}
     # What is finished is finished.
     again = train(config, resume=True)
-    assert again.steps == 3
-    assert same(state_of(tmp_path / "run" / "last.pth"), state_of(again.checkpoint))
+    assert (again.steps, again.accuracy) == (5, whole.result.accuracy)
+    for name in ("best.pth", "last.pth"):
+        assert same(state_of(folder / name), state_of(whole.folder / name))
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
-    whole = train(run_config(data, tmp_path / "whole"))
-    config = run_config(data, tmp_path / "parts", save_every=1)
+@pytest.mark.usefixtures("without_learning")
+@pytest.mark.parametrize("name", ["run", "run.pth"])
+def test_another_run_is_not_lost(data: Path, tmp_path: Path, name: str) -> None:
+    """What an interrupted run left is there after another one was refused, and goes on."""
+    config = run_config(data, tmp_path / name, val_data="", save_every=1)
+    with pytest.raises(InterruptedRunError):
+        train(config, progress=stop_after(2))
+    before = config.partial.read_bytes()
+    held = config.output if config.is_folder else config.partial
+    with pytest.raises(UsageError) as caught:
+        train(dataclasses.replace(config, seed=3))
+    what = "folder" if name == "run" else "file"
+    assert str(caught.value) == (
+        f"{held} holds a run already: --resume goes on with it, or name another {what} with --out"
+    )
+    assert config.partial.read_bytes() == before
+    assert train(config, resume=True).steps == 5
+
+
+def test_the_best_checkpoint_of_another_run_is_not_lost(data: Path, tmp_path: Path) -> None:
+    best = tmp_path / "run" / "best.pth"
+    best.parent.mkdir()
+    best.write_bytes(b"weights")
+    with pytest.raises(UsageError, match=r"best\.pth is of an earlier run, which this one would"):
+        train(run_config(data, tmp_path / "run"))
+    assert [(path.name, path.read_bytes()) for path in best.parent.iterdir()] == [
+        ("best.pth", b"weights")
+    ]
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole: Whole, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    config = dataclasses.replace(whole.config, output=str(folder), save_every=4)
     with pytest.raises(InterruptedRunError):
         train(config, progress=stop_after(4))
     # As if the curves had been written before the interruption, and the weights not.
-    metrics = tmp_path / "parts" / "metrics.csv"
+    metrics = folder / "metrics.csv"
     metrics.write_text(metrics.read_text() + "9,99,1,1,0,1,1,1,1,1,1\n")
     parts = train(config, resume=True)
     for name in ("best.pth", "last.pth"):
-        one, other = (state_of(tmp_path / run / name) for run in ("whole", "parts"))
-        assert same(one, other)
-    assert parts.accuracy == whole.accuracy
+        assert same(state_of(whole.folder / name), state_of(folder / name))
+    assert parts.accuracy == whole.result.accuracy
     columns = ("epoch", "step", "learning_rate", "AP TTTT-T-3", "AP FFFF-F-3", "super_loss")
-    first, second = (rows_of(tmp_path / run) for run in ("whole", "parts"))
+    first, second = (rows_of(run) for run in (whole.folder, folder))
     assert [[row[name] for name in columns] for row in first] == [
         [row[name] for name in columns] for row in second
     ]
@@ -185,6 +257,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
     return calls
 
 
+@pytest.mark.usefixtures("without_learning")
 @pytest.mark.parametrize("name", ["run", "run.pth"])
 def test_accuracy_is_that_of_the_file(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -204,6 +277,7 @@ def test_accuracy_is_that_of_the_file(
         assert set(figures["ap"].values()) == {10.0}
 
 
+@pytest.mark.usefixtures("without_learning")
 @pytest.mark.parametrize(
     ("batch", "epochs", "every", "steps", "measured"),
     [
@@ -224,8 +298,6 @@ def test_every_epoch_has_a_row_and_some_are_measured(
     measured: list[int],
 ) -> None:
     calls = measuring(monkeypatch, *range(9))
-    losses = StepLosses({}, {}, 2.0, 1.0)
-    monkeypatch.setattr(Stepper, "step", lambda *arguments, **options: losses)
     changes = {"batch": batch, "epochs": epochs, "evaluate_every": every, "augment": False}
     train(run_config(data, tmp_path / "run", **changes))
     rows = rows_of(tmp_path / "run")
@@ -234,6 +306,7 @@ def test_every_epoch_has_a_row_and_some_are_measured(
     assert calls == [len(measured)]
 
 
+@pytest.mark.usefixtures("without_learning")
 def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -> None:
     config = run_config(data, tmp_path / "run", val_data="", save_every=1)
     with pytest.raises(InterruptedRunError):
@@ -242,6 +315,29 @@ def test_time_without_pictures_is_of_the_whole_run(data: Path, tmp_path: Path) -
     seen: list[Progress] = []
     train(config, progress=seen.append, resume=True)
     assert seen[0].waited * seen[0].seconds > kept["waited"] > 0
+
+
+@pytest.mark.usefixtures("without_learning")
+def test_a_yolo_set_without_pictures_to_measure_on_is_trained_on(tmp_path: Path) -> None:
+    path = write_yolo_set(tmp_path / "set", 3, val="")
+    config = run_config(tmp_path, tmp_path / "run", val_data=str(path))
+    config = dataclasses.replace(config, data=str(path))
+    result = train(config)
+    assert f"{path} names no val: accuracy is not measured" in result.notes
+    assert (result.checkpoint.name, dict(result.accuracy)) == ("last.pth", {})
+    # Where it is named apart, it is meant.
+    other = path.with_name("other.yaml")
+    shutil.copy(path, other)
+    with pytest.raises(ImageError, match=r"other\.yaml has no val: expected a folder of pictures"):
+        train(dataclasses.replace(config, output=str(tmp_path / "two"), val_data=str(other)))
+
+
+def test_a_pass_has_more_than_one_cell(data: Path, tmp_path: Path) -> None:
+    config = TrainConfig.for_family(
+        "anydepth-yolo", output=str(tmp_path / "run"), input_size=32, batch=4, accumulate=4
+    )
+    with pytest.raises(UsageError, match="one picture of 32x32 in a pass is one cell"):
+        train(config)
 
 
 def test_nothing_is_read_to_resume_what_is_not_there(tmp_path: Path) -> None:
@@ -265,6 +361,20 @@ def test_no_step_has_pictures_that_the_network_cannot_take(data: Path, tmp_path:
             steps = source.steps(0)
             found = {next(steps).batches[0][0].shape[2] for _ in range(12)}
         assert found == expected
+
+
+def test_a_missing_package_is_named_before_the_first_picture(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes read the pictures: what is raised there says nothing of an extra."""
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    config = run_config(data, tmp_path / "run", workers=2)
+    with pytest.raises(MissingExtraError, match=r"kornia.*anydepth-deploy\[train\]"):
+        train(config)
+    # Pictures as inference sees them need none.
+    pictures = read_data_set(config.data)
+    check = AnyDepthDETR(CONFIGS["tiny"]).check_size
+    FileSource(config, ALONE, torch.device("cpu"), pictures, PLAIN, "stretch", 9, check)
 
 
 def test_more_objects_than_queries_are_refused_at_once(data: Path, tmp_path: Path) -> None:
@@ -336,34 +446,36 @@ def test_losses_that_are_no_numbers_end_a_run(
     assert torch.load(tmp_path / "run" / "last.pth", weights_only=True)["step"] == 2
 
 
+@contextlib.contextmanager
+def no_file_larger_than(limit: int) -> Iterator[None]:
+    """No file of this process may grow beyond ``limit`` bytes: what a full disk looks like."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("without_learning")
 def test_a_full_disk_leaves_the_checkpoint_before_whole(data: Path, tmp_path: Path) -> None:
-    """No file of that process may grow beyond a limit: what a full disk looks like to torch."""
     config = run_config(data, tmp_path / "run", save_every=1, val_data="", steps=3, epochs=None)
     with pytest.raises(InterruptedRunError):
         train(config, progress=stop_after(1))
     path = tmp_path / "run" / "last.pth"
     before = path.read_bytes()
-    code = (
-        "import sys\n"
-        "from anydepth_deploy.errors import CheckpointError\n"
-        "from anydepth_deploy.train import TrainConfig, train\n"
-        "from pathlib import PosixPath\n"
-        f"try:\n    train({config!r}, resume=True)\n"
-        "except CheckpointError as error:\n    print(error)\n    sys.exit(7)"
-    )
-    limit = len(before) // 2
-
-    def limited() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=limited
-    )
-    assert done.returncode == 7, done.stderr[-2000:]
-    assert f"checkpoint {path} cannot be written: File too large" in done.stdout
+    with (
+        no_file_larger_than(len(before) // 2),
+        pytest.raises(CheckpointError) as caught,
+    ):
+        train(config, resume=True)
+    assert f"checkpoint {path} cannot be written: File too large" in str(caught.value)
     assert path.read_bytes() == before
-    assert [item.name for item in path.parent.iterdir() if item.suffix == ".tmp"] == []
+    assert [
+        item.name for item in path.parent.iterdir() if item.suffix in (".tmp", ".partial")
+    ] == []
     # Once there is room, it goes on.
     assert train(config, resume=True).steps == 3
 
@@ -390,10 +502,10 @@ def spoilt(change: Callable[[dict[str, object]], object]) -> Callable[[Path], No
     ],
 )
 def test_a_run_that_cannot_go_on(
-    data: Path, tmp_path: Path, spoil: Callable[[Path], None], told: str
+    whole: Whole, tmp_path: Path, spoil: Callable[[Path], None], told: str
 ) -> None:
-    config = run_config(data, tmp_path / "run", epochs=None, steps=1, val_data="")
-    train(config)
-    spoil(tmp_path / "run" / "last.pth")
+    config = dataclasses.replace(whole.config, output=str(tmp_path), val_data="")
+    shutil.copy(whole.folder / "last.pth", tmp_path)
+    spoil(tmp_path / "last.pth")
     with pytest.raises(CheckpointError, match=told):
         train(config, resume=True)

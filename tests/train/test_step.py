@@ -53,11 +53,29 @@ def test_a_batch_in_parts_is_divided_by_all_of_its_objects(parts: Any, loss: flo
     assert losses.super_loss == pytest.approx(loss)
 
 
-def test_a_gradient_that_is_no_number_changes_nothing() -> None:
+@pytest.mark.parametrize("clip", [0.1, 0.0])
+def test_a_gradient_that_is_no_number_changes_nothing(clip: float) -> None:
     recipe = Steep()
     before = recipe.model.weight.detach().clone()
     optimizer = torch.optim.AdamW(recipe.model.parameters(), lr=1.0)
     stepper = Stepper(recipe, static=True)  # type: ignore[arg-type]
     with pytest.raises(DivergedError, match="the gradient is no number any more"):
-        stepper.step(optimizer, None, [batch(1, 0)], distill=False, clip=0.1)
+        stepper.step(optimizer, None, [batch(1, 0)], distill=False, clip=clip)
     assert torch.equal(recipe.model.weight, before)
+
+
+class Slope(Objects):
+    """The gradient of the weight is 3."""
+
+    def super_pass(self, images: Tensor, targets: Targets, generator: object) -> Any:
+        return {"line": 3 * self.model.weight.sum()}, None
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(0.0, 3.0), (5.0, 3.0), (0.5, 0.5)])
+def test_gradients_are_clipped_unless_nothing_is_said(clip: float, moved: float) -> None:
+    recipe = Slope()
+    before = float(recipe.model.weight.detach())
+    optimizer = torch.optim.SGD(recipe.model.parameters(), lr=1.0)
+    stepper = Stepper(recipe, static=True)  # type: ignore[arg-type]
+    stepper.step(optimizer, None, [batch(1)], distill=False, clip=clip)
+    assert before - float(recipe.model.weight.detach()) == pytest.approx(moved, rel=1e-4)

@@ -72,7 +72,7 @@ def settle_dfine(config: DFineConfig, state: Mapping[str, Any], beside: Beside) 
     activation, inner, chosen, assumed = _activation(config, parts, beside, document.feedforward)
     if "decoder_activation" in known:
         inner = inner_activation(known, activation)
-    release = "v4" if parts.projects else "deim" if activation == "silu" else "d-fine"
+    release = "v4" if parts.projector else "deim" if activation == "silu" else "d-fine"
     release = known.get("release", release)
     config = config.replace(
         release=release, decoder_activation=activation, feedforward_activation=inner
@@ -91,7 +91,7 @@ def _activation(
     """Of the decoder; that of its feed-forward, where it is another; chosen and assumed words."""
     if said := beside.said.decoder_activation:
         return said, None, {"decoder_activation": said}, {}
-    if parts.projects:
+    if parts.projector:
         return "silu", None, {}, {}
     if documented is not None:  # transformers has ReLU in all but the feed-forward
         return "relu", None if documented == "relu" else documented, {}, {}

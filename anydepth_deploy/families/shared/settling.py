@@ -77,7 +77,8 @@ class Settled:
 
     ``state``: tensors by the network's own names. ``notes``: what was left out or found, in words.
     ``chosen``: what no key reveals, by the fields of :class:`Said`, and ``assumed``: which of it
-    nobody said, so that it may be wrong.
+    nobody said, so that it may be wrong. ``projector``: tensors that only training with a teacher
+    uses, by the names that files of RT-DETRv4 have for them.
     """
 
     config: Any
@@ -85,3 +86,4 @@ class Settled:
     notes: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
+    projector: Mapping[str, Any] = field(default_factory=dict)

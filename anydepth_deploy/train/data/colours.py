@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anydepth_deploy.errors import MissingExtraError
 from anydepth_deploy.families.shared.augmentation import Augmentation
 from anydepth_deploy.families.shared.usual_state import usual_state
 
-__all__ = ["recolour"]
+__all__ = ["check_able", "recolour"]
+
+
+def check_able(augmentation: Augmentation) -> None:
+    """Raises :class:`MissingExtraError` where colours are to be changed and kornia is not there:
+    before the first picture, which another process may read."""
+    if not augmentation.colour:
+        return
+    try:
+        found = importlib.util.find_spec("kornia")
+    except ValueError:  # named in sys.modules, and not there
+        found = None
+    if found is None:
+        raise MissingExtraError("kornia", "train", "changing colours at random")
 
 
 @usual_state()

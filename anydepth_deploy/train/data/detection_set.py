@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.annotations.categories import Matching, match_classes
+from anydepth_deploy.annotations.categories import (
+    Matching,
+    classes_with_category,
+    match_classes,
+)
 from anydepth_deploy.annotations.findings import Finding
 from anydepth_deploy.errors import ImageError, shorten
 from anydepth_deploy.pictures.annotated import ways_of
@@ -218,10 +222,11 @@ class DetectionSet:
 
     def matched(self, classes: Sequence[str]) -> tuple[DetectionSet, Matching]:
         """The set with its labels counted as ``classes`` are, and how names were matched; objects
-        of a category that is none of them are left out.
+        of a category that is none of them are left out, classes without a category have no objects.
 
         Raises :class:`ImageError` as :func:`~anydepth_deploy.annotations.categories.match_classes`
-        does, and where no object is left.
+        does, but where some classes have a category and others have none, and where no object is
+        left.
         """
         labels = self.objects.labels
         small = {
@@ -233,9 +238,17 @@ class DetectionSet:
                 for label, crowd in zip(labels, self.objects.crowd, strict=True)
             ],
         }
-        matching = match_classes(self.source, small, classes)
+        places = classes_with_category(self.source, small, classes)
+        if not places:
+            raise ImageError(
+                f"data set {self.source}: none of its categories ({shorten(self.classes)}) has the "
+                f"name of a class of the network ({shorten(classes)}): give categories the names "
+                "of the classes"
+            )
+        present = [classes[place] for place in places]
+        matching = match_classes(self.source, small, present, left_out=True)
         new = np.full(len(self.classes), -1, np.int64)
-        new[np.array(matching.ids) - 1] = np.arange(len(classes))
+        new[np.array(matching.ids) - 1] = places
         kept = self.objects.chosen(new[labels] >= 0)
         pictures = [
             (Path(path), int(key), (int(size[0]), int(size[1])))
@@ -247,10 +260,22 @@ class DetectionSet:
             pictures,
             replace(kept, labels=new[kept.labels]),
             relative=self.relative,
-            findings=(*self.findings, *matching.findings),
+            findings=(*self.findings, *matching.findings, *self._lacking(classes, present)),
             max_pixels=self.max_pixels,
         )
         return found, matching
+
+    def _lacking(self, classes: Sequence[str], present: Sequence[str]) -> list[Finding]:
+        """A finding if some classes have no category here."""
+        lacking = [name for name in classes if name not in present]
+        if not lacking:
+            return []
+        one = len(lacking) == 1
+        text = (
+            f"{len(lacking)} of {len(classes)} classes {'has' if one else 'have'} no category in "
+            f"{self.source} and count{'s' * one} in no figure: {shorten(lacking, 10)}"
+        )
+        return [Finding("class without category", len(lacking), len(classes), text)]
 
     def _real_size(self, index: int) -> Size:
         header = read_header(self.paths[index], max_pixels=self.max_pixels)

@@ -67,6 +67,12 @@ def read_yolo_set(
     )
 
 
+def has_part(path: Path, which: Literal["train", "val"]) -> bool:
+    """Whether a ``data.yaml`` names the part ``which``. Raises as :func:`read_yolo_set` does for a
+    file that cannot be read."""
+    return bool(_read_yaml(path).get(which))
+
+
 def label_file(picture: Path) -> Path:
     """Where the lines of a picture are."""
     parts = list(picture.parts)

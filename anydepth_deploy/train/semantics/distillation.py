@@ -97,6 +97,10 @@ class SemanticDistillation:
         on, in which the weight is the default. In all processes that train together at once."""
         return self.modulation.end_of_epoch(self._device, last_stage=last_stage)
 
+    def take_over(self, projector: Mapping[str, Tensor]) -> str:
+        """See :meth:`~anydepth_deploy.train.semantics.injection.Injector.take_over`."""
+        return self.injector.take_over(projector)
+
     def state_dict(self) -> dict[str, Any]:
         """What an unfinished run keeps: numbers of the weight, and the projector by its names in
         files of RT-DETRv4. A deployed file needs none of it."""

@@ -106,6 +106,25 @@ class Injector:
 
         Raises :class:`CheckpointError` where it is missing, of another shape or not finite.
         """
+        if problem := self._problem(state):
+            raise CheckpointError(
+                f"{origin}: {problem} for this network and this teacher: use the teacher it was "
+                "trained with"
+            )
+        values = {name.removeprefix(PROJECTOR): state[name] for name in self.state()}
+        self.projector.load_state_dict(values)
+
+    def take_over(self, state: Mapping[str, Any]) -> str:
+        """Begin with the projector of ``state``, if it is one for this network and this teacher;
+        what was done, for a person."""
+        told = "the file's projection to a teacher, which is no part of the network, "
+        if problem := self._problem(state):
+            return f"{told}is not for this one and begins anew: {problem}"
+        self.load(state, "")
+        return f"{told}goes on with this one"
+
+    def _problem(self, state: Mapping[str, Any]) -> str | None:
+        """Why ``state`` is no projector of this shape; None where it is one."""
         for name, own in self.state().items():
             found = state.get(name)
             if not isinstance(found, Tensor) or found.shape != own.shape:
@@ -114,13 +133,8 @@ class Injector:
                 what = "not finite"
             else:
                 continue
-            raise CheckpointError(
-                f"{origin}: '{name}' is {what}, expected finite numbers of shape "
-                f"{list(own.shape)} for this network and this teacher: use the teacher it was "
-                "trained with"
-            )
-        values = {name.removeprefix(PROJECTOR): state[name] for name in self.state()}
-        self.projector.load_state_dict(values)
+            return f"'{name}' is {what}, expected finite numbers of shape {list(own.shape)}"
+        return None
 
     def _keep(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
         self._tokens = output

@@ -19,8 +19,8 @@ from anydepth_deploy.train.data.colours import recolour
 
 Resize = Literal["stretch", "letterbox"]
 
-DRAWS = 50
-"""Of each kind of resizing and size: 200 of each augmentation."""
+DRAWS = 20
+"""Of each kind of resizing and size: 80 of each augmentation."""
 
 OBJECTS = ((0, (20, 30, 80, 90)), (1, (120, 20, 190, 70)), (2, (215, 95, 270, 180)))
 

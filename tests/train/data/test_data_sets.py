@@ -122,8 +122,33 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     assert len(few.objects.labels) == int((found.objects.labels == 1).sum())
     assert len(few) == 6
     assert kinds(few) == {"category without class": 2}
-    with pytest.raises(ImageError, match="1 of which have no category of their name: white"):
-        found.matched(["red", "white"])
+    assert few.findings[-1].text.startswith(
+        "2 categories have no class and are left out of figures here, which eval counts as 0: 'red'"
+    )
+
+
+def test_classes_without_a_category_count_in_no_figure(tmp_path: Path) -> None:
+    found = read_data_set(write_coco_set(tmp_path, 6))
+    matched, _ = found.matched(["white", "red", "grey", "green", "blue"])
+    assert matched.classes == ("white", "red", "grey", "green", "blue")
+    new = {0: 1, 1: 3, 2: 4}
+    for index in range(6):
+        labels = found.annotated(index)[2].tolist()
+        assert matched.annotated(index)[2].tolist() == [new[label] for label in labels]
+    assert matched.findings[-1].text == (
+        f"2 of 5 classes have no category in {found.source} and count in no figure: white, grey"
+    )
+    assert kinds(matched) == {"class without category": 2}
+    # COCO's mean is over the categories that are there: all found there is all found.
+    content = matched.content()
+    rows = [
+        [item["image_id"], *item["bbox"], 1.0, item["category_id"]]
+        for item in content["annotations"]
+    ]
+    wrong = [[item["id"], 0, 0, 9, 9, 0.9, 1] for item in content["images"]]  # of class 0, white
+    assert coco_stats(content, [np.array(rows), np.array(wrong)])[0] == pytest.approx(1.0)
+    with pytest.raises(ImageError, match=r"none of its categories \(red, green, blue\) has"):
+        found.matched(["white", "grey"])
 
 
 def spoil(count: int, **fields: Any) -> Callable[[dict[str, Any]], None]:

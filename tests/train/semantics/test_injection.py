@@ -198,6 +198,23 @@ def test_a_projector_that_does_not_fit_is_refused() -> None:
         assert torch.equal(value, before[name])
 
 
+def test_a_run_begins_with_a_projector_that_fits_and_says_so() -> None:
+    model = network("anydepth-detr", "tiny")
+    injector = Injector(model, channels=6)
+    before = injector.projector.weight.clone()
+    hidden = model.encoder.hidden
+    told = injector.take_over(projector(hidden, 7))
+    assert told.endswith(
+        "is not for this one and begins anew: 'encoder.feature_projector.0.weight' is of shape "
+        f"[7, {hidden}], expected finite numbers of shape [6, {hidden}]"
+    )
+    assert torch.equal(injector.projector.weight, before)
+    state = projector(hidden)
+    assert injector.take_over(state).endswith("no part of the network, goes on with this one")
+    assert torch.equal(injector.projector.weight, state["encoder.feature_projector.0.weight"])
+    assert torch.equal(injector.projector.bias, state["encoder.feature_projector.0.bias"])
+
+
 def test_a_network_without_aifi_is_refused() -> None:
     family = find_family("anydepth-yolo")
     with pytest.raises(

@@ -47,9 +47,11 @@ SCALES = ".cross_attn.num_points_scale"
 MOST_SCALES = 4096
 """That are looked at: in Python, each takes many times its bytes in the file."""
 
+PROJECTOR = "encoder.feature_projector."
+
 TRAINING = (
     ("anchors of the input size in training, computed anew", r"decoder\.(?:anchors|valid_mask)"),
-    ("a projection for distillation in training", r"encoder\.feature_projector\..*"),
+    ("a projection for distillation in training", re.escape(PROJECTOR) + ".*"),
 )
 """What is left out, in words, and its names."""
 
@@ -64,7 +66,7 @@ class Parts:
     """A state dict by a network's own names, without what it has no use for.
 
     ``notes``: what was left out, in words. ``points``: by level, from the file; None where nothing
-    says them. ``projects``: whether RT-DETRv4's projection was there.
+    says them. ``projector``: RT-DETRv4's projection to its teacher, empty where there is none.
     """
 
     def __init__(self, config: StaticConfig, state: Mapping[str, Any], beside: Beside) -> None:
@@ -85,7 +87,9 @@ class Parts:
                 self.state[name] = value
         for what, names in left.items():
             self.notes.append(f"left out: {what} ({len(names)} tensors: {shorten(names, 2)})")
-        self.projects = any(name.startswith("encoder.feature_projector.") for name in renamed)
+        self.projector = {
+            name: value for name, value in renamed.items() if name.startswith(PROJECTOR)
+        }
         self.points = _points(config, scales, beside.origin)
 
 
@@ -207,4 +211,5 @@ def settled(
     assumed: Mapping[str, str],
 ) -> Settled:
     """All of it together, ``config`` by the name that ``sizes`` have for it."""
-    return Settled(config.renamed(sizes), parts.state, tuple(parts.notes), chosen, assumed)
+    notes = tuple(parts.notes)
+    return Settled(config.renamed(sizes), parts.state, notes, chosen, assumed, parts.projector)

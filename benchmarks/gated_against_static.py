@@ -6,7 +6,12 @@
 
 Random weights at 640 x 640, a generated picture, on the CPU, one thread, batch 1. All
 sessions live in one process; a round runs each of them once, in an order drawn anew, and ratios
-are taken within rounds, so that drift of the machine falls on both sides alike.
+are taken within rounds, so that drift of the machine falls on both sides alike. On a machine that
+others use, too, ``--clock processor`` counts the time that calls had a processor.
+
+A static graph is what a gated one becomes when a depth is resolved out of it (node by node, see
+``tests/graph/passes/test_resolve.py``): so the ratios are what specialised sessions could gain, and
+the memory of ``static ladder`` what they would cost.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from random_checkpoint import write_random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
+from anydepth_deploy.bench.timing.clock import Clock, ProcessorClock
 from anydepth_deploy.bench.timing.interleave import interleave, median_ratio
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.session import Session
@@ -50,12 +56,21 @@ FORMS: dict[str, tuple[str, str | None]] = {
 """What is compared with the static graph of the same depth: layout and weights."""
 
 
+def _forms(bundle: Bundle) -> dict[str, tuple[str, str | None]]:
+    """Those that the bundle has."""
+    return {
+        form: (layout, weights)
+        for form, (layout, weights) in FORMS.items()
+        if bundle.artifacts(layout, "fp32", weights=weights)
+    }
+
+
 Runs = tuple[str, str]
 """Runtime and precision."""
 
 
 def measure_latency(
-    bundle: Bundle, runs: Runs, depths: tuple[str, ...], repeats: int
+    bundle: Bundle, runs: Runs, depths: tuple[str, ...], repeats: int, clock: Clock | None = None
 ) -> list[dict[str, Any]]:
     """One row per depth and form, with the median of the paired ratios."""
     runtime, precision = runs
@@ -72,12 +87,12 @@ def measure_latency(
         calls: dict[str, Callable[[], object]] = {
             "static": functools.partial(static.run, images, depth)
         }
-        for form, (layout, weights) in FORMS.items():
+        for form, (layout, weights) in _forms(bundle).items():
             session = opened(layout, weights, depth)
             calls[form] = functools.partial(session.run, images, depth)
         with bar(f"latency at {depth}") as progress:
-            samples = interleave(calls, repeats=repeats, progress=progress)
-        for form in FORMS:
+            samples = interleave(calls, repeats=repeats, clock=clock, progress=progress)
+        for form in _forms(bundle):
             ratios = samples[form] / samples["static"]
             rows.append(
                 {
@@ -99,7 +114,7 @@ def measure_sizes(bundle: Bundle) -> dict[str, Any]:
     """File sizes, and as multiples of the static graph of super."""
     full = bundle.artifacts("set", depth=bundle.table.space.super)[0].bytes
     found: dict[str, Any] = {FULL: full}
-    for form, (layout, weights) in FORMS.items():
+    for form, (layout, weights) in _forms(bundle).items():
         size = sum(item.bytes for item in bundle.artifacts(layout, weights=weights))
         found[form] = {"bytes": size, "ratio": round(size / full, 4)}
     ladder = sum(bundle.artifacts("set", depth=depth)[0].bytes for depth in bundle.table.ladder)
@@ -132,14 +147,27 @@ def measure_memory(bundle: Bundle, runs: Runs) -> dict[str, list[float]]:
     rung has."""
     context = multiprocessing.get_context("spawn")
     found = {}
-    for name, (layout, weights) in {**FORMS, "static ladder": ("set", None)}.items():
+    for name, (layout, weights) in {**_forms(bundle), "static ladder": ("set", None)}.items():
         queue = context.Queue()
         given = (str(bundle.path), runs, layout, weights, queue)
         process = context.Process(target=_memory, args=given)
         process.start()
-        found[name] = [round(queue.get(timeout=300), 1) for _ in range(2)]
+        found[name] = [round(queue.get(timeout=1800), 1) for _ in range(2)]
         process.join()
     return found
+
+
+def _exported(network: str, folder: Path, depths: tuple[str, ...]) -> Bundle:
+    checkpoint = write_random_checkpoint(network, folder / "random.pth")
+    with bar("export") as progress:
+        return export_bundle(
+            checkpoint,
+            folder / "bundle",
+            layouts=["gated", "set", "stages"],
+            weights=["shared", "folded"],
+            depth=f"all,{','.join(depths)}",
+            progress=progress,
+        )
 
 
 def main() -> None:
@@ -148,24 +176,22 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--clock", default="wall", choices=("wall", "processor"))
+    parser.add_argument("--bundle", type=Path, help="of this network, instead of exporting one")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     runs = (options.runtime, options.precision)
     found = machine(options.runtime, "numpy", "torch", "onnx")
     depths = DEPTHS[options.network]
+    clock = ProcessorClock() if options.clock == "processor" else None
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_random_checkpoint(options.network, Path(folder) / "random.pth")
-        with bar("export") as progress:
-            bundle = export_bundle(
-                checkpoint,
-                Path(folder) / "bundle",
-                layouts=["gated", "set", "stages"],
-                weights=["shared", "folded"],
-                depth=f"all,{','.join(depths)}",
-                progress=progress,
-            )
+        bundle = (
+            open_bundle(options.bundle)
+            if options.bundle
+            else _exported(options.network, Path(folder), depths)
+        )
         sizes, memory = measure_sizes(bundle), measure_memory(bundle, runs)
-        rows = measure_latency(bundle, runs, depths, options.repeats)
+        rows = measure_latency(bundle, runs, depths, options.repeats, clock)
     where = " ".join(runs)
     table = Table(
         title=f"all depths / static, {options.network}, {where}, batch 1, one thread",
@@ -183,7 +209,13 @@ def main() -> None:
     console.print(f"files / full static graph: {', '.join(ratios)}")
     console.print(f"peak memory added, MB, after super and after every rung: {memory}")
     if options.record:
-        content = {"machine": found, "latency": rows, "files": sizes, "memory_mb": memory}
+        content = {
+            "machine": found,
+            "clock": options.clock,
+            "latency": rows,
+            "files": sizes,
+            "memory_mb": memory,
+        }
         name = f"gated-against-static-{options.network}"
         usual = runs == ("onnxruntime", "fp32")
         print(write(name if usual else f"{name}-{'-'.join(runs)}", content))

@@ -560,6 +560,23 @@ def test_graphs_made_for_another_runtime(bundle_copy: Path, opened: Callable[...
     assert "made for tensorrt" in message
 
 
+def test_rungs_of_int8_that_a_set_lacks(bundle_copy: Path, opened: Callable[..., Cpp]) -> None:
+    """The advice names precision and target, in the same words."""
+    content = json.loads((bundle_copy / "manifest.json").read_text())
+    calibration = {"file": "table.json", "sha256": "0" * 64, "method": "entropy", "pictures": 4}
+    scheme = {"target": "openvino", "calibration": calibration, "max_ratio": 4, "max_error": 0.1}
+    (first, *_) = (item for item in content["artifacts"] if item["layout"] == "set")
+    first.update({"precision": "int8", "quantisation": scheme})
+    content["artifacts"] = [first]
+    (bundle_copy / "manifest.json").write_text(json.dumps(content))
+    bundle = open_bundle(bundle_copy)
+    options: dict[str, Any] = {"runtime": "openvino", "precision": "int8"}
+    cpp, python = opened(bundle, **options), bundle.session(**options)
+    images = random_images(1, *bundle.size)
+    message = assert_refused(lambda: cpp.run(images), lambda: python.run(images))
+    assert message.endswith("--precision int8 --target openvino', or use the gated graph")
+
+
 def test_runtimes_that_are_not_there(bundle: Bundle, probe: Probe) -> None:
     with pytest.raises(CppError, match="unknown runtime 'tensorflow': expected") as refused:
         Cpp(probe, bundle, runtime="tensorflow")

@@ -9,9 +9,8 @@ sessions live in one process; a round runs each of them once, in an order drawn 
 are taken within rounds, so that drift of the machine falls on both sides alike. On a machine that
 others use, too, ``--clock processor`` counts the time that calls had a processor.
 
-A static graph is what a gated one becomes when a depth is resolved out of it (node by node, see
-``tests/graph/passes/test_resolve.py``): so the ratios are what specialised sessions could gain, and
-the memory of ``static ladder`` what they would cost.
+``depths by themselves``: a session with ``kept_depths``, which opens each depth of the gated graph
+as a graph of its own, on ONNX Runtime; OpenVINO does no other thing.
 """
 
 from __future__ import annotations
@@ -48,20 +47,25 @@ DEPTHS = {
     "yolo-l": ("super", "base", "FFTTTFTT"),
     "yolo-tiny": ("super", "base", "FFTTTFTT", "TFTFTFTF"),
 }
-FORMS: dict[str, tuple[str, str | None]] = {
-    "gated shared": ("gated", "shared"),
-    "gated folded": ("gated", "folded"),
-    "stages": ("stages", None),
+KEPT = 8
+Form = tuple[str, str | None, int | None]
+FORMS: dict[str, Form] = {
+    "gated shared": ("gated", "shared", None),
+    "gated folded": ("gated", "folded", None),
+    "depths by themselves": ("gated", "shared", KEPT),
+    "stages": ("stages", None, None),
 }
-"""What is compared with the static graph of the same depth: layout and weights."""
+"""What is compared with the static graph of the same depth: layout, weights and how many depths are
+kept where each is compiled by itself (OpenVINO does so in any case)."""
 
 
-def _forms(bundle: Bundle) -> dict[str, tuple[str, str | None]]:
-    """Those that the bundle has."""
+def _forms(bundle: Bundle, runtime: str) -> dict[str, Form]:
+    """Those that the bundle has and that differ on this runtime."""
     return {
-        form: (layout, weights)
-        for form, (layout, weights) in FORMS.items()
+        form: (layout, weights, kept)
+        for form, (layout, weights, kept) in FORMS.items()
         if bundle.artifacts(layout, "fp32", weights=weights)
+        and (kept is None or runtime == "onnxruntime")
     }
 
 
@@ -75,24 +79,27 @@ def measure_latency(
     """One row per depth and form, with the median of the paired ratios."""
     runtime, precision = runs
 
-    def opened(layout: str, weights: str | None, depth: str) -> Session:
-        session = bundle.session(runtime, layout, precision, weights=weights, threads=1)
+    def opened(form: Form, depth: str) -> Session:
+        layout, weights, kept = form
+        session = bundle.session(
+            runtime, layout, precision, weights=weights, threads=1, kept_depths=kept
+        )
         session.load([depth])
         return session
 
     images = verification_batches(bundle.manifest.preprocess)[0]
     rows = []
     for depth in depths:
-        static = opened("set", None, depth)
+        static = opened(("set", None, None), depth)
         calls: dict[str, Callable[[], object]] = {
             "static": functools.partial(static.run, images, depth)
         }
-        for form, (layout, weights) in _forms(bundle).items():
-            session = opened(layout, weights, depth)
+        for form, how in _forms(bundle, runtime).items():
+            session = opened(how, depth)
             calls[form] = functools.partial(session.run, images, depth)
         with bar(f"latency at {depth}") as progress:
             samples = interleave(calls, repeats=repeats, clock=clock, progress=progress)
-        for form in _forms(bundle):
+        for form in _forms(bundle, runtime):
             ratios = samples[form] / samples["static"]
             rows.append(
                 {
@@ -114,7 +121,7 @@ def measure_sizes(bundle: Bundle) -> dict[str, Any]:
     """File sizes, and as multiples of the static graph of super."""
     full = bundle.artifacts("set", depth=bundle.table.space.super)[0].bytes
     found: dict[str, Any] = {FULL: full}
-    for form, (layout, weights) in _forms(bundle).items():
+    for form, (layout, weights, _) in _forms(bundle, "onnxruntime").items():
         size = sum(item.bytes for item in bundle.artifacts(layout, weights=weights))
         found[form] = {"bytes": size, "ratio": round(size / full, 4)}
     ladder = sum(bundle.artifacts("set", depth=depth)[0].bytes for depth in bundle.table.ladder)
@@ -130,11 +137,13 @@ def _peak_mb() -> float:
     return float("nan")
 
 
-def _memory(path: str, runs: Runs, layout: str, weights: str | None, queue: Any) -> None:
+def _memory(path: str, runs: Runs, form: Form, queue: Any) -> None:
     before = _peak_mb()
     bundle = open_bundle(path)
-    runtime, precision = runs
-    session = bundle.session(runtime, layout, precision, weights=weights, threads=1)
+    (runtime, precision), (layout, weights, kept) = runs, form
+    session = bundle.session(
+        runtime, layout, precision, weights=weights, threads=1, kept_depths=kept
+    )
     session.warm("super")
     queue.put(_peak_mb() - before)
     for depth in bundle.table.ladder:
@@ -147,9 +156,10 @@ def measure_memory(bundle: Bundle, runs: Runs) -> dict[str, list[float]]:
     rung has."""
     context = multiprocessing.get_context("spawn")
     found = {}
-    for name, (layout, weights) in {**_forms(bundle), "static ladder": ("set", None)}.items():
+    ladder: Form = ("set", None, None)
+    for name, form in {**_forms(bundle, runs[0]), "static ladder": ladder}.items():
         queue = context.Queue()
-        given = (str(bundle.path), runs, layout, weights, queue)
+        given = (str(bundle.path), runs, form, queue)
         process = context.Process(target=_memory, args=given)
         process.start()
         found[name] = [round(queue.get(timeout=1800), 1) for _ in range(2)]

@@ -115,9 +115,10 @@ def export_words(artifact: Artifact) -> str:
     """What ``export`` is to be told, beside a layout and depths, to make others like this graph:
     `` --precision int8 --target openvino``; nothing for an FP32 one."""
     scheme = artifact.quantisation
-    words = [("precision", artifact.precision if artifact.precision != "fp32" else None)]
-    words += [("target", scheme.target if scheme and scheme.target != "onnxruntime" else None)]
-    return "".join(f" --{name} {word}" for name, word in words if word)
+    words = "" if artifact.precision == "fp32" else f" --precision {artifact.precision}"
+    if scheme is not None and scheme.target != "onnxruntime":
+        words += f" --target {scheme.target}"
+    return words
 
 
 def _alike(artifacts: list[Artifact]) -> list[Artifact]:

@@ -185,14 +185,15 @@ def main() -> None:
     parser.add_argument("--network", default="r50", choices=sorted(DEPTHS))
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=30, help="0: files and memory alone")
+    parser.add_argument("--depth", help="several joined by commas; default: some of the network's")
     parser.add_argument("--clock", default="wall", choices=("wall", "processor"))
     parser.add_argument("--bundle", type=Path, help="of this network, instead of exporting one")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     runs = (options.runtime, options.precision)
     found = machine(options.runtime, "numpy", "torch", "onnx")
-    depths = DEPTHS[options.network]
+    depths = tuple(options.depth.split(",")) if options.depth else DEPTHS[options.network]
     clock = ProcessorClock() if options.clock == "processor" else None
     with tempfile.TemporaryDirectory() as folder:
         bundle = (
@@ -201,7 +202,8 @@ def main() -> None:
             else _exported(options.network, Path(folder), depths)
         )
         sizes, memory = measure_sizes(bundle), measure_memory(bundle, runs)
-        rows = measure_latency(bundle, runs, depths, options.repeats, clock)
+        tried = depths if options.repeats else ()
+        rows = measure_latency(bundle, runs, tried, options.repeats, clock)
     where = " ".join(runs)
     table = Table(
         title=f"all depths / static, {options.network}, {where}, batch 1, one thread",
@@ -227,8 +229,9 @@ def main() -> None:
             "memory_mb": memory,
         }
         name = f"gated-against-static-{options.network}"
-        usual = runs == ("onnxruntime", "fp32")
-        print(write(name if usual else f"{name}-{'-'.join(runs)}", content))
+        if runs != ("onnxruntime", "fp32"):
+            name = f"{name}-{'-'.join(runs)}"
+        print(write(name if clock is None else f"{name}-processor", content))
 
 
 if __name__ == "__main__":

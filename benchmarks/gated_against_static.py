@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--repeats", type=int, default=30, help="0: files and memory alone")
     parser.add_argument("--depth", help="several joined by commas; default: some of the network's")
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out")
     parser.add_argument("--clock", default="wall", choices=("wall", "processor"))
     parser.add_argument("--bundle", type=Path, help="of this network, instead of exporting one")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
@@ -201,7 +202,8 @@ def main() -> None:
             if options.bundle
             else _exported(options.network, Path(folder), depths)
         )
-        sizes, memory = measure_sizes(bundle), measure_memory(bundle, runs)
+        sizes = measure_sizes(bundle)
+        memory = {} if options.no_memory else measure_memory(bundle, runs)
         tried = depths if options.repeats else ()
         rows = measure_latency(bundle, runs, tried, options.repeats, clock)
     where = " ".join(runs)

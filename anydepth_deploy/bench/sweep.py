@@ -1,9 +1,9 @@
 """Which threads, streams and batch give most pictures a second, at the depths that are asked for.
 
-Every setting is tried for a short while; the best ones and the usual one (one request at a time, a
-picture each, the runtime's own threads) then take turns in longer rounds, so that what the machine
-does meanwhile falls on all of them. What is recommended is the setting with the smallest latency
-among those that are as good as the best.
+Every setting is tried for a short while; the best ones and the usual one (one request at a time, of
+a picture or the fewest that an engine takes, the runtime's own threads) then take turns in longer
+rounds, so that what the machine does meanwhile falls on all of them. What is recommended is the
+setting with the smallest latency among those that are as good as the best.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from anydepth_deploy.errors import AnyDepthError, UsageError, shorten
 from anydepth_deploy.progress import Progress
 
-__all__ = ["USUAL", "Measure", "Rate", "Setting", "Sweep", "Tried", "candidates", "sweep"]
+__all__ = ["Measure", "Rate", "Setting", "Sweep", "Tried", "candidates", "sweep"]
 
 FINALISTS = 4
 ROUNDS = 3
@@ -37,9 +37,6 @@ class Setting:
     def __str__(self) -> str:
         threads = "default threads" if self.threads is None else f"{self.threads} thread(s)"
         return f"{threads}, {self.streams} stream(s), batch {self.batch}"
-
-
-USUAL = Setting(None, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -110,16 +107,24 @@ class Sweep:
         return self.best.gain(self.usual)
 
 
-def candidates(cores: int, most_batch: int, *, host: bool = True) -> list[Setting]:
-    """The settings worth trying, the usual one first.
+def candidates(
+    cores: int, most_batch: int, *, least_batch: int = 1, host: bool = True
+) -> list[Setting]:
+    """The settings worth trying, the usual one first: one request at a time, of ``least_batch``
+    pictures, the runtime's own threads.
 
     ``cores``: that this process may use. ``host``: whether they compute; on a GPU threads mean
     nothing, and streams only hide the way to it. Threads are powers of two up to the cores, and all
-    of them; streams fill the cores that threads leave, once and twice; batches are powers of two.
-    Pictures under way at once are at most two for each core, or ``most_batch`` where that is more:
-    each takes memory.
+    of them; streams fill the cores that threads leave, once and twice; batches are powers of two
+    from ``least_batch`` (an engine may take no fewer pictures) times one. Pictures under way at
+    once are at most two for each core, or ``most_batch`` where that is more: each takes memory.
     """
-    batches = [2**k for k in range(most_batch.bit_length()) if 2**k <= most_batch]
+    most_batch = max(least_batch, most_batch)
+    batches = [
+        least_batch * 2**k
+        for k in range(most_batch.bit_length())
+        if least_batch * 2**k <= most_batch
+    ]
     pairs: list[tuple[int | None, int]]
     if host:
         numbers = sorted({*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores})
@@ -139,7 +144,7 @@ def candidates(cores: int, most_batch: int, *, host: bool = True) -> list[Settin
         for threads, streams in pairs
         if streams * batch <= most
     ]
-    return list(dict.fromkeys([USUAL, *found]))
+    return list(dict.fromkeys([Setting(None, 1, least_batch), *found]))
 
 
 def sweep(
@@ -150,7 +155,7 @@ def sweep(
     within_ms: float | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Try ``settings``, the usual one among them, and choose.
+    """Try ``settings``, of which the first is the usual one, and choose.
 
     ``seconds``: of a long round at each depth; a short one takes a quarter. ``within_ms``: what the
     95th percentile of latency may be at every depth. Settings that cannot be run are noted and left
@@ -160,7 +165,7 @@ def sweep(
     setting raises.
     """
     tried = [Tried(setting) for setting in settings]
-    (usual,) = (item for item in tried if item.setting == USUAL)
+    usual = tried[0]
     finalists = min(FINALISTS, len(tried)) + 1
     total, done = len(tried) + ROUNDS * finalists, 0
 

@@ -46,8 +46,9 @@ class Bundle(BundleFiles):
         ONNX Runtime round to FP16 wherever an FP16 graph does, which it leaves out by itself.
         ``threads``: inside one operator, by default the runtime's
         own choice, but no more than a container's quota and the processors that the process may
-        run on. ``kept_depths``: how many depths of a gated graph stay compiled where each is
-        compiled by itself (OpenVINO), by default 8. ``check`` compares the files' hashes with
+        run on. ``kept_depths``: how many depths of a gated graph stay compiled, the latest
+        used, where each is compiled by itself: by OpenVINO always, by default 8; by ONNX Runtime on
+        CPUs where a number is given (see docs/graphs.md). ``check`` compares the files' hashes with
         the manifest; what files say of themselves is compared with it in any case
         (:mod:`anydepth_deploy.bundle.graphs`).
 

@@ -27,6 +27,7 @@ __all__ = [
     "SESSION_PRECISIONS",
     "chains",
     "choose_artifacts",
+    "export_words",
     "other_devices",
     "stored_precision",
 ]
@@ -61,7 +62,8 @@ def choose_artifacts(
     one chain.
 
     ``precision``: one of :data:`SESSION_PRECISIONS`. ``target``: what INT8 graphs were made for;
-    by default what ``runtime`` likes best. Of engines, those for the device at hand are chosen.
+    by default what ``runtime`` likes best, but for static graphs of which rungs are missing where
+    those for another target are all there. Of engines, those for the device at hand are chosen.
     Raises :class:`UsageError` for an unknown precision or runtime, :class:`BundleError` when the
     bundle has no artifact of that kind, and :class:`DeviceError` for engines where there is no
     device.
@@ -71,11 +73,20 @@ def choose_artifacts(
     targets = graph_targets(runtime, target) if kind == "onnx" else runtime_targets(runtime)
     for choice in LAYOUTS if layout is None else (layout,):
         candidates = bundle.artifacts(choice, stored, weights=weights, format=kind)
+        found: list[list[Artifact]] = []
         for liked in targets:  # the best first
             artifacts = [item for item in candidates if made_for(item, (liked,))]
             if artifacts:
-                return _alike(_for_device(bundle, artifacts, runtime))
+                found.append(_alike(_for_device(bundle, artifacts, runtime)))
+        if found:
+            return next((group for group in found if _holds_the_ladder(bundle, group)), found[0])
     raise _nothing_like(bundle, layout, stored, weights, targets, runtime)
+
+
+def _holds_the_ladder(bundle: BundleFiles, artifacts: Sequence[Artifact]) -> bool:
+    """Whether static graphs are there for every rung; what is no set holds all depths."""
+    rungs = {bundle.table.row(depth) for depth in bundle.table.ladder}
+    return artifacts[0].layout != "set" or rungs <= {item.row for item in artifacts}
 
 
 def _for_device(bundle: BundleFiles, artifacts: list[Artifact], runtime: str) -> list[Artifact]:
@@ -98,6 +109,16 @@ def other_devices(
         f"bundle {bundle.path} has engines for {shorten(built)}, this device is {here}: "
         f"'build {bundle.path} --runtime {runtime}' adds its own"
     )
+
+
+def export_words(artifact: Artifact) -> str:
+    """What ``export`` is to be told, beside a layout and depths, to make others like this graph:
+    `` --precision int8 --target openvino``; nothing for an FP32 one."""
+    scheme = artifact.quantisation
+    words = "" if artifact.precision == "fp32" else f" --precision {artifact.precision}"
+    if scheme is not None and scheme.target != "onnxruntime":
+        words += f" --target {scheme.target}"
+    return words
 
 
 def _alike(artifacts: list[Artifact]) -> list[Artifact]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.bundle.choose import export_words
 from anydepth_deploy.bundle.graphs import check_engine, graph_file
 from anydepth_deploy.bundle.session import Engines, Finish, Session, checked_predictions
 from anydepth_deploy.detections import Detections
@@ -88,10 +89,11 @@ class _Set:
         artifact = self._artifacts.get(row)
         if artifact is None:
             rows = self._bundle.table.rows
+            words = export_words(next(iter(self._artifacts.values())))
             raise BundleError(
                 f"bundle {self._bundle.path} has no static graph of depth {rows[row]}; it has "
                 f"{shorten(rows[found] for found in self._artifacts)}. Add it with 'export "
-                f"--layout set --depth {rows[row]}', or use the gated graph"
+                f"--layout set --depth {rows[row]}{words}', or use the gated graph"
             )
         path = graph_file(self._bundle, artifact, check=self._check)
         engine = open_engine(self._runtime, path, replace(self._options, artifact=artifact))

@@ -47,7 +47,12 @@ def sweep(
     weights: WeightsOption = None,
     target: TargetOption = None,
     most_batch: Annotated[
-        int, SEARCH.option("Batches to try: 1, 2, 4 and so on up to this.", min=1, max=1024)
+        int,
+        SEARCH.option(
+            "Batches to try: 1 (or the fewest an engine takes), 2, 4 and so on up to this.",
+            min=1,
+            max=1024,
+        ),
     ] = 8,
     cores: Annotated[
         int | None,
@@ -83,6 +88,7 @@ def sweep(
     from anydepth_deploy.bench.sweep import Rate, candidates
     from anydepth_deploy.bench.sweep import sweep as search
     from anydepth_deploy.bundle.bundle import open_bundle
+    from anydepth_deploy.bundle.choose import choose_artifacts
     from anydepth_deploy.pictures.figures import drawing_format
     from anydepth_deploy.runtimes.registry import format_of, on_device
     from anydepth_deploy.runtimes.threads import usable_cores
@@ -96,7 +102,9 @@ def sweep(
         try_to_write(plot, "picture", ResultError)
     for note in check_pictures(images):
         print_note(note)
-    open_bundle(path).table.select(depth)
+    bundle = open_bundle(path)
+    bundle.table.select(depth)
+    engine = choose_artifacts(bundle, layout, precision, weights, target, runtime)[0].engine
 
     def measure(setting: Setting, seconds: float) -> Mapping[str, Rate]:
         request = Request(
@@ -134,7 +142,8 @@ def sweep(
         return rates
 
     host = not on_device(runtime)
-    settings = candidates(cores or usable_cores(), most_batch, host=host)
+    least = 1 if engine is None else engine.batch.smallest
+    settings = candidates(cores or usable_cores(), most_batch, least_batch=least, host=host)
     with bar("sweep", quiet=json, still=True) as progress:
         found = search(measure, settings, seconds=duration, within_ms=within, progress=progress)
     if json:

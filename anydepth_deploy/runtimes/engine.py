@@ -30,7 +30,8 @@ class EngineOptions:
     ``rounded``: round to FP16 wherever the graph does, even where that is slower; of use only to
     who wants to know what FP16 costs (ONNX Runtime; see
     :mod:`anydepth_deploy.runtimes.onnxruntime.rounding`). ``kept_depths``: how many depths of a
-    gated graph stay compiled where each is compiled by itself (OpenVINO), None for its own choice.
+    gated graph stay compiled where each is compiled by itself: OpenVINO, None for its own choice;
+    ONNX Runtime on CPUs, None for the whole graph, which runs any depth.
     """
 
     threads: int | None = None

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from anydepth_deploy.errors import (
 )
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Compute, Engine, EngineOptions
+from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
 
 __all__ = ["KEPT_DEPTHS", "OpenVinoEngine", "computes_here", "open_engine"]
 
@@ -67,9 +67,7 @@ class OpenVinoEngine:
         if options.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._check_compute(options.compute)
-        self._lock = threading.Lock()
-        self._depths: OrderedDict[int, _Depth] = OrderedDict()
-        self._kept = options.kept_depths or KEPT_DEPTHS
+        self._depths: KeptDepths[_Compiled] = KeptDepths(options.kept_depths or KEPT_DEPTHS)
         try:
             self._model = self._read()
             self.inputs: Sequence[str] = [port.any_name for port in self._model.inputs]
@@ -101,7 +99,7 @@ class OpenVinoEngine:
                 f"{', '.join(feeds) or 'none'}"
             )
         given = dict(feeds)
-        row = 0 if self._rows is None else self._row(given.pop("depth"))
+        row = 0 if self._rows is None else row_fed(given.pop("depth"), self._rows, self.path.name)
         sizes = {np.shape(feeds[name])[:1] for name in self._batched}
         if len(sizes) != 1 or () in sizes:
             raise InputError(f"{self.path.name}: its inputs are of different batch sizes")
@@ -150,13 +148,13 @@ class OpenVinoEngine:
 
     def prepare(self, feeds: Arrays) -> None:
         """Compile the depth of ``feeds``, instead of when it is run first."""
-        self._at(0 if self._rows is None else self._row(feeds["depth"]))
+        row = 0 if self._rows is None else row_fed(feeds["depth"], self._rows, self.path.name)
+        self._at(row)
 
     @property
     def compiled(self) -> tuple[int, ...]:
         """Rows of the depths that are compiled, the latest used last; 0 for a static graph."""
-        with self._lock:
-            return tuple(self._depths)
+        return self._depths.rows
 
     def _count_rows(self) -> tuple[int | None, int]:
         """Rows of the depth table, None for a static graph; and the row of ``super``."""
@@ -167,27 +165,9 @@ class OpenVinoEngine:
             raise BundleError(f"{self.path} does not say which depths it holds: export it again")
         return len(table["rows"]), int(table["levels"]) - 1
 
-    def _row(self, depth: NDArray[np.generic]) -> int:
-        value = np.asarray(depth)
-        rows = self._rows or 0
-        if value.shape != () or value.dtype.kind not in "iu" or not 0 <= int(value) < rows:
-            raise InputError(
-                f"{self.path.name}: depth is {value.dtype} {value.tolist()}; expected one integer, "
-                f"a row of the depth table, 0 to {rows - 1}"
-            )
-        return int(value)
-
     def _at(self, row: int) -> _Compiled:
         """The model compiled for this depth."""
-        with self._lock:
-            depth = self._depths.setdefault(row, _Depth())
-            self._depths.move_to_end(row)
-            if len(self._depths) > self._kept:
-                self._depths.popitem(last=False)  # who runs it has its own share of it
-        with depth.lock:
-            if depth.compiled is None:
-                depth.compiled = self._compile(row)
-            return depth.compiled
+        return self._depths.at(row, self._compile)
 
     def _compile(self, row: int) -> _Compiled:
         model = self._model.clone()
@@ -218,14 +198,6 @@ class OpenVinoEngine:
         constant = self._ov.op.Constant(np.asarray(row, np.int64))
         depth.output(0).replace(constant.output(0))
         model.remove_parameter(depth)
-
-
-class _Depth:
-    """A place for a compiled model, and who compiles it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.compiled: _Compiled | None = None
 
 
 class _Compiled:

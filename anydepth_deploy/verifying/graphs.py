@@ -32,7 +32,7 @@ from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes.registry import runs_on
+from anydepth_deploy.runtimes.registry import RUNTIMES, runs_on
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched, depths_of
 
@@ -84,6 +84,7 @@ def verify(
         raise BundleError(
             f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "
             f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
+            f"{_other_runtimes(found, runtime)}"
         )
     rows: list[Parity] = []
     limits_by: dict[str, Tolerances] = {}
@@ -125,6 +126,18 @@ def verify(
             ),
         )
     return report
+
+
+def _other_runtimes(artifacts: Sequence[Artifact], runtime: str) -> str:
+    """What to do about graphs that ``runtime`` would compute something else with."""
+    strange = next((item for item in artifacts if not runs_on(item, runtime)), None)
+    if strange is None or strange.quantisation is None:
+        return ""
+    able = next(name for name in RUNTIMES if runs_on(strange, name))
+    return (
+        f". {strange.name} is made for {strange.quantisation.target}, which {runtime} does not "
+        f"run as it is meant: verify it with --runtime {able}"
+    )
 
 
 def _name(chain: Sequence[Artifact]) -> str:

@@ -80,6 +80,16 @@ std::vector<Artifact> alike(std::vector<Artifact> artifacts) {
   return found;
 }
 
+/// Whether static graphs are there for every rung; what is no set holds all depths.
+bool holds_the_ladder(const DepthTable& table, const std::vector<Artifact>& artifacts) {
+  const auto& rungs = table.ladder();
+  return artifacts.front().layout != "set" ||
+         std::all_of(rungs.begin(), rungs.end(), [&](std::size_t row) {
+           return std::any_of(artifacts.begin(), artifacts.end(),
+                              [&](const Artifact& item) { return item.row == row; });
+         });
+}
+
 std::string kind(const Artifact& artifact) {
   std::string purpose = artifact.target ? " for " + *artifact.target : "";
   if (artifact.engine) {
@@ -179,6 +189,7 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
       options.layout ? std::vector{*options.layout}
                      : std::vector<std::string>(kLayouts.begin(), kLayouts.end());
   for (const auto& layout : layouts) {
+    std::vector<std::vector<Artifact>> groups;
     for (const auto& target : targets) {  // the best first
       std::vector<Artifact> found;
       for (const auto& item : manifest.artifacts) {
@@ -187,11 +198,28 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
         }
       }
       if (!found.empty()) {
-        return alike(for_device(std::move(found), path, options.runtime, capability));
+        groups.push_back(alike(for_device(std::move(found), path, options.runtime, capability)));
       }
+    }
+    if (!groups.empty()) {
+      const auto whole = std::find_if(groups.begin(), groups.end(), [&](const auto& group) {
+        return holds_the_ladder(manifest.table, group);
+      });
+      return whole == groups.end() ? groups.front() : *whole;
     }
   }
   throw nothing_like(manifest, path, options, stored, targets.front(), engines);
+}
+
+std::string export_words(const Artifact& artifact) {
+  std::string words;
+  if (artifact.precision != "fp32") {
+    words += " --precision " + artifact.precision;
+  }
+  if (artifact.target && *artifact.target != "onnxruntime") {
+    words += " --target " + *artifact.target;
+  }
+  return words;
 }
 
 void check_targets(const std::vector<Artifact>& artifacts, const std::string& runtime) {

@@ -32,6 +32,10 @@ std::vector<Artifact> choose_artifacts(const Manifest& manifest, const std::file
                                        const SessionOptions& options,
                                        const DeviceCapability& capability);
 
+/// What `export` is to be told, beside a layout and depths, to make others like this graph:
+/// ` --precision int8 --target openvino`; nothing for an FP32 one.
+std::string export_words(const Artifact& artifact);
+
 /// Throws UsageError for INT8 artifacts that `runtime` would compute something else with than they
 /// are made for.
 void check_targets(const std::vector<Artifact>& artifacts, const std::string& runtime);

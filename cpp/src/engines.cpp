@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "anydepth/errors.hpp"
+#include "choose.hpp"
 #include "graphs.hpp"
 #include "lazy.hpp"
 #include "runtimes/registry.hpp"
@@ -93,7 +94,7 @@ class EngineSet : public Engines {
     const auto& wanted = depths[row].text;
     return "bundle " + bundle_.path().string() + " has no static graph of depth " + wanted +
            "; it has " + shorten(has) + ". Add it with 'export --layout set --depth " + wanted +
-           "', or use the gated graph";
+           export_words(graphs_.begin()->second.artifact) + "', or use the gated graph";
   }
 
   Bundle bundle_;

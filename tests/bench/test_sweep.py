@@ -13,11 +13,12 @@ from command_line import Run, fails
 from PIL import Image
 
 from anydepth_deploy.bench.plots.sweep import sweep_figure
-from anydepth_deploy.bench.sweep import USUAL, Rate, Setting, candidates, sweep
+from anydepth_deploy.bench.sweep import Rate, Setting, candidates, sweep
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import InputError, UsageError
 
 DEPTHS = ("base", "super")
+USUAL = Setting(None, 1, 1)
 
 
 # --- what is tried ---------------------------------------------------------------------------
@@ -42,6 +43,26 @@ def test_a_gpu_has_no_threads_to_choose() -> None:
     assert {item.threads for item in found} == {None}
     assert {item.batch for item in found} == {1, 2, 4, 8, 16}
     assert {item.streams for item in found} == {1, 2, 4}
+
+
+@pytest.mark.parametrize(("least", "most"), [(2, 8), (3, 8), (4, 1)])
+def test_an_engine_that_takes_no_single_picture(least: int, most: int) -> None:
+    """Nothing below its profile is tried, and its smallest batch is the usual one."""
+    found = candidates(2, most, least_batch=least)
+    assert found[0] == Setting(None, 1, least)
+    sizes = {item.batch for item in found}
+    assert min(sizes) == least
+    assert max(sizes) <= max(least, most)
+    assert {item.threads for item in found if item.batch == least} >= {None, 1}
+
+    def rate(setting: Setting, depth: str) -> tuple[float, float]:
+        if setting.batch < least:
+            raise InputError("fewer than the profile takes")
+        return plain(setting, depth)
+
+    done = sweep(Machine(rate), found, seconds=1.0)
+    assert done.usual.setting == found[0]
+    assert not [item for item in done.tried if item.problem]
 
 
 # --- what is chosen --------------------------------------------------------------------------

@@ -300,11 +300,14 @@ def test_unknown_runtimes_and_artifacts(bundle: Bundle) -> None:
         ({"artifact": "stages"}, "stages fp32"),
         ({"precision": "fp16"}, "fp16"),
         ({"precision": "int8", "target": "tensorrt"}, "int8 for tensorrt"),
+        ({"precision": "int8", "runtime": "openvino"}, "int8 for openvino"),
         ({"artifact": "set", "weights": "shared"}, "set fp32 shared"),
     ):
         with pytest.raises(BundleError, match=f"no artifact '{wanted}'") as caught:
             bundle.session(**options)  # type: ignore[arg-type]
         assert has in str(caught.value)
+        target = wanted.partition(" for ")[2]
+        assert (f"--target {target}' adds it" if target else "' adds it") in str(caught.value)
     with pytest.raises(UsageError, match=r"unknown precision 'int4': expected fp32, fp16, int8"):
         bundle.session(precision="int4")
 

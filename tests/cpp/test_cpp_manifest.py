@@ -22,7 +22,7 @@ import pytest
 from cpp_build import PATIENT, Probe, open_probe
 from cpp_oracle import described, outcome
 from fuzzing import examples
-from handmade import manifest
+from handmade import LADDER, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from manifests import (
@@ -42,6 +42,8 @@ from manifests import (
     mutated_values,
     one_depth,
     places,
+    quantised,
+    static,
     verified,
 )
 from plain import is_plain
@@ -398,7 +400,7 @@ def test_files(probe: Probe, tmp_path: Path, state: str, check: bool) -> None:
 # --- which artifacts -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["for two targets", "for three"])
+@pytest.fixture(scope="module", params=["for two targets", "for three", "a rung"])
 def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("everything")
     found = content()
@@ -408,6 +410,11 @@ def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             other["quantisation"]["target"] = "openvino"
             other.update(name=f"{item['name']}-openvino", file=f"openvino-{item['file']}")
             found["artifacts"].append(other)
+    if request.param == "a rung":  # of the set for OpenVINO, and all of that for ONNX Runtime
+        for target, rungs in (("openvino", LADDER[:1]), ("onnxruntime", LADDER)):
+            for row, depth in enumerate(rungs):
+                given = {**static(depth, row), **quantised(target)}
+                found["artifacts"].append(artifact(f"{target}-{row}", **given))
     assert request.param == "for two targets" or len(found["artifacts"]) > len(
         content()["artifacts"]
     )

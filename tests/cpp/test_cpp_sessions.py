@@ -355,6 +355,30 @@ def test_more_depths_than_openvino_keeps(host: Bundle, opened: Callable[..., Cpp
         assert_same(cpp.run(images, depth), python.run(images, depth))
 
 
+def test_depths_by_themselves_on_onnx_runtime(trained: Bundle, opened: Callable[..., Cpp]) -> None:
+    cpp = opened(trained, layout="gated", kept_depths=2)
+    python = trained.session(artifact="gated", threads=1, kept_depths=2)
+    whole = trained.session(artifact="gated", threads=1)
+    images = pictures_of(trained, 2)
+    for depth in ("super", "base", "level:1", "super", "base"):
+        found = cpp.run(images, depth)
+        assert_same(found, python.run(images, depth))
+        np.testing.assert_allclose(found.scores, whole.run(images, depth).scores, atol=1e-5)
+
+
+def test_a_graph_that_was_replaced_meanwhile(bundle_copy: Path, opened: Callable[..., Cpp]) -> None:
+    bundle = open_bundle(bundle_copy)
+    cpp = opened(bundle, layout="gated", kept_depths=2)
+    python = bundle.session(artifact="gated", threads=1, kept_depths=2)
+    for path in bundle_copy.glob("*.onnx"):
+        shutil.copy(path, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+    images = random_images(1, *bundle.size)
+    assert_same(cpp.run(images), python.run(images))
+    message = assert_refused(lambda: cpp.run(images, "base"), lambda: python.run(images, "base"))
+    assert "was replaced since this session was opened" in message
+
+
 def test_whole_pictures(trained: Bundle, opened: Callable[..., Cpp]) -> None:
     sizes = ((90, 200), (160, 160), (333, 240))
     pictures = [
@@ -558,6 +582,23 @@ def test_graphs_made_for_another_runtime(bundle_copy: Path, opened: Callable[...
     options: dict[str, Any] = {"runtime": "openvino", "precision": "int8", "target": "tensorrt"}
     message = assert_refused(lambda: opened(bundle, **options), lambda: bundle.session(**options))
     assert "made for tensorrt" in message
+
+
+def test_rungs_of_int8_that_a_set_lacks(bundle_copy: Path, opened: Callable[..., Cpp]) -> None:
+    """The advice names precision and target, in the same words."""
+    content = json.loads((bundle_copy / "manifest.json").read_text())
+    calibration = {"file": "table.json", "sha256": "0" * 64, "method": "entropy", "pictures": 4}
+    scheme = {"target": "openvino", "calibration": calibration, "max_ratio": 4, "max_error": 0.1}
+    (first, *_) = (item for item in content["artifacts"] if item["layout"] == "set")
+    first.update({"precision": "int8", "quantisation": scheme})
+    content["artifacts"] = [first]
+    (bundle_copy / "manifest.json").write_text(json.dumps(content))
+    bundle = open_bundle(bundle_copy)
+    options: dict[str, Any] = {"runtime": "openvino", "precision": "int8"}
+    cpp, python = opened(bundle, **options), bundle.session(**options)
+    images = random_images(1, *bundle.size)
+    message = assert_refused(lambda: cpp.run(images), lambda: python.run(images))
+    assert message.endswith("--precision int8 --target openvino', or use the gated graph")
 
 
 def test_runtimes_that_are_not_there(bundle: Bundle, probe: Probe) -> None:

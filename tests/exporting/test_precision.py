@@ -756,6 +756,9 @@ def test_what_is_made_for_openvino(for_both: Bundle, family: str) -> None:
     elsewhere = verified(for_both, family, "base")
     assert {item.name for item in ours} <= set(elsewhere.left_out)
     assert not any(row.artifact.endswith("-openvino") for row in elsewhere.rows)
+    advice = r"is made for openvino, .*: verify it with --runtime openvino"
+    with pytest.raises(BundleError, match=advice):
+        verified(only(for_both, *(item.name for item in ours)), family, precision="int8")
 
 
 def test_openvino_refuses_what_is_made_for_tensorrt(lowered: Bundle) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "MonotonicClock"]
+__all__ = ["Clock", "MonotonicClock", "ProcessorClock"]
 
 SPIN_NS = 300_000
 """The last part of a wait is spent looking at the clock: sleeping ends tens of microseconds late,
@@ -33,3 +33,13 @@ class MonotonicClock:
             time.sleep((remaining - SPIN_NS) / 1e9)
         while time.perf_counter_ns() < moment:
             pass
+
+
+class ProcessorClock:
+    """Processor time of this process, all threads together: what calls of one thread cost while
+    others have the processors, too. It stands still in a wait, so that none is possible."""
+
+    now = staticmethod(time.process_time_ns)
+
+    def sleep_until(self, moment: int) -> None:
+        raise NotImplementedError("processor time does not pass while nothing is computed")

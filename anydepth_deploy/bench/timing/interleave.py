@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bench.timing import plans
-from anydepth_deploy.bench.timing.clock import MonotonicClock
+from anydepth_deploy.bench.timing.clock import Clock, MonotonicClock
 from anydepth_deploy.bench.timing.loops import Log, closed_loop
 
 __all__ = ["interleave", "median_ratio"]
@@ -23,9 +23,11 @@ def interleave(
     repeats: int,
     warmup: int = 2,
     seed: int = 0,
+    clock: Clock | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[Key, NDArray[np.float64]]:
-    """Seconds of each call in each round, float64 [repeats].
+    """Seconds of each call in each round, float64 [repeats]; by the system's clock where none is
+    given.
 
     A round makes every call once, in an order drawn anew each time; ``warmup`` rounds come first
     and are not kept. Sample i of all calls belongs to round i, so ratios can be taken in pairs.
@@ -45,7 +47,7 @@ def interleave(
         plans.interleaved(len(calls), seed),
         1,
         goes_on,
-        MonotonicClock(),
+        MonotonicClock() if clock is None else clock,
         log,
         lambda slack: None,
     )

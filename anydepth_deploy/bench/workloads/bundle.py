@@ -11,7 +11,7 @@ from anydepth_deploy.bench.timing.loops import Call
 from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.choose import choose_artifacts, export_words
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_passed, check_trust, last_passed
 from anydepth_deploy.depth import Depth
@@ -108,7 +108,7 @@ class BundleWorkload:
             raise BundleError(
                 f"bundle {self._bundle.path} has no static graph of depth {shorten(missing)}; it "
                 f"has {names}: choose another --depth or --layout gated, or add it with 'export "
-                "--layout set --depth …'"
+                f"--layout set --depth …{export_words(self._artifacts[0])}'"
             )
 
     @property

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.documents import utf8_path
 from anydepth_deploy.errors import (
+    AnyDepthError,
     BundleError,
     DeviceError,
     InputError,
@@ -26,12 +27,22 @@ from anydepth_deploy.errors import (
     first_line,
     shorten,
 )
-from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Engine, EngineOptions
-from anydepth_deploy.runtimes.onnx_file import load_model
+from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
+from anydepth_deploy.runtimes.onnx_file import load_model, read_onnx_file
+from anydepth_deploy.runtimes.onnxruntime.fixed_depth import fix_depth
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 
-__all__ = ["CPU", "CUDA", "STOP_SPINNING", "OnnxRuntimeEngine", "Provider", "open_engine"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "STOP_SPINNING",
+    "DepthsEngine",
+    "OnnxRuntimeEngine",
+    "Provider",
+    "open_engine",
+]
 
 Provider = tuple[str, dict[str, str]]
 """An execution provider by ONNX Runtime's name, and its options."""
@@ -48,12 +59,16 @@ STOP_SPINNING = ("session.force_spinning_stop", "1")
 """For a piece of a chain, one session of many: while its threads wait busily for its next run,
 those of the piece behind it have no core."""
 
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where a model that is given as bytes has its weights."""
+
 
 class OnnxRuntimeEngine:
     """An inference session; ONNX Runtime sessions may be shared between threads.
 
     ``providers``: from the one to prefer to the last resort, which is :data:`CPU`. Each takes the
-    operators that it can compute and the ones before it cannot. On a GPU ``options.rounded`` has
+    operators that it can compute and the ones before it cannot. ``row``: opens a gated graph for
+    one row of its depth table, without the input ``depth``. On a GPU ``options.rounded`` has
     no meaning: FP16 is computed as the graph says. A run copies its inputs to the device and its
     outputs back.
 
@@ -64,7 +79,12 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, path: Path, options: EngineOptions, providers: Sequence[Provider] = (CPU,)
+        self,
+        path: Path,
+        options: EngineOptions,
+        providers: Sequence[Provider] = (CPU,),
+        *,
+        row: int | None = None,
     ) -> None:
         wanted = [name for name, _ in providers]
         on_cpu = wanted == [CPU[0]]
@@ -79,11 +99,14 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry(*STOP_SPINNING)
         edited: bytes | None = None
         rounded = options.rounded and on_cpu
-        if options.raw or rounded:
-            edited = _edited(path, raw=options.raw, rounded=rounded)
         disabled = HALF_SCALES if options.target == "tensorrt" else []
         try:
-            with utf8_path(path) as named:
+            with utf8_path(path if row is None else path.resolve()) as named:
+                if row is not None:
+                    edited = fix_depth(path, row, named.name)
+                    settings.add_session_config_entry(WEIGHTS_FOLDER, str(named.parent))
+                if options.raw or rounded:
+                    edited = _edited(path, edited, raw=options.raw, rounded=rounded)
                 self._session: Any = ort.InferenceSession(
                     edited or str(named),
                     settings,
@@ -92,6 +115,8 @@ class OnnxRuntimeEngine:
                     # It would print what failed, and open the model on the CPU instead.
                     **({} if on_cpu else {"enable_fallback": 0}),
                 )
+        except AnyDepthError:
+            raise
         except Exception as error:  # ONNX Runtime has no public root for its exceptions
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}"
@@ -113,9 +138,83 @@ class OnnxRuntimeEngine:
         return dict(zip(outputs, found, strict=True))
 
 
+class DepthsEngine:
+    """A gated graph opened once for each depth that is run; may be called from several threads.
+
+    Each depth is a session of its own that costs what a static graph costs, and needs no memory for
+    what only other depths use; the ``options.kept_depths`` used last stay open. Weights are read
+    from the file when a depth is opened, so it has to stay the file that was opened first.
+
+    Raises what :class:`OnnxRuntimeEngine` raises.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        self.path = path
+        self._options = options
+        self._depths: KeptDepths[OnnxRuntimeEngine] = KeptDepths(options.kept_depths or 1)
+        described = read_onnx_file(path)
+        table = json.loads(described.metadata.get(TABLE_METADATA, "null"))
+        if not table:
+            raise BundleError(f"{path} does not say which depths it holds: export it again")
+        self._rows = len(table["rows"])
+        self._file = _identity(path)
+        # Opened now, so that what cannot be opened shows here and not in the first run.
+        first = self._depths.at(int(table["levels"]) - 1, self._open)
+        self.inputs: Sequence[str] = [port.name for port in described.inputs]
+        self.outputs: Sequence[str] = first.outputs
+
+    def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+        """Raises :class:`InputError` for a row that the graph's table does not have, and
+        :class:`BundleError` where a depth cannot be opened."""
+        if set(feeds) != set(self.inputs):
+            raise InputError(
+                f"{self.path.name}: expected the inputs {', '.join(self.inputs)}; found "
+                f"{', '.join(feeds) or 'none'}"
+            )
+        given = dict(feeds)
+        row = row_fed(given.pop("depth"), self._rows, self.path.name)
+        return self._depths.at(row, self._open).run(given, outputs)
+
+    def prepare(self, feeds: Arrays) -> None:
+        """Open the depth of ``feeds``, instead of when it is run first."""
+        self._depths.at(row_fed(feeds["depth"], self._rows, self.path.name), self._open)
+
+    @property
+    def compiled(self) -> tuple[int, ...]:
+        """Rows of the depths that are open, the latest used last."""
+        return self._depths.rows
+
+    def _open(self, row: int) -> OnnxRuntimeEngine:
+        self._check_file()
+        opened = OnnxRuntimeEngine(self.path, self._options, row=row)
+        self._check_file()  # weights are read by where they lie in it
+        return opened
+
+    def _check_file(self) -> None:
+        try:
+            same = _identity(self.path) == self._file
+        except OSError:
+            same = False
+        if not same:
+            raise BundleError(
+                f"{self.path} was replaced since this session was opened, and the depth is not in "
+                "memory: open the bundle again"
+            )
+
+
 def open_engine(path: Path, options: EngineOptions) -> Engine:
-    """Open an ONNX file. Raises :class:`MissingExtraError` and :class:`BundleError`."""
+    """Open an ONNX file; a gated one for each depth by itself where ``options.kept_depths`` says
+    how many to keep. Raises :class:`MissingExtraError` and :class:`BundleError`."""
+    gated = options.artifact is not None and options.artifact.layout == "gated"
+    if gated and options.kept_depths is not None:
+        return DepthsEngine(path, options)
     return OnnxRuntimeEngine(path, options)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _onnxruntime() -> Any:
@@ -172,14 +271,15 @@ def _saturates() -> bool:
     return "avx512_vnni" not in flags and "avx_vnni" not in flags
 
 
-def _edited(path: Path, *, raw: bool, rounded: bool) -> bytes:
-    """The model with raw outputs, or rounding to FP16, in memory; the file stays as it is."""
+def _edited(path: Path, content: bytes | None, *, raw: bool, rounded: bool) -> bytes:
+    """The model (``content``, or that of the file ``path``) with raw outputs, or rounding to FP16,
+    in memory; the file stays as it is."""
     try:
-        import onnx  # noqa: F401
+        import onnx
     except ImportError:
         purpose = "looking into this artifact"
         raise MissingExtraError("onnx", "tensorrt", purpose) from None
-    model = load_model(path)
+    model = load_model(path) if content is None else onnx.load_model_from_string(content)
     if raw:
         _add_raw_outputs(model, path)
     if rounded:

@@ -33,8 +33,9 @@ struct SessionOptions {
   /// Threads inside one operator; by default the runtime's own choice, but no more than the quota of
   /// a container and the processors that the process may run on.
   std::optional<int> threads;
-  /// How many depths of a gated graph stay compiled where each is compiled by itself (OpenVINO); by
-  /// default 8. Each takes memory for weights in an order of its own.
+  /// How many depths of a gated graph stay compiled, the latest used, where each is compiled by
+  /// itself: by OpenVINO always, by default 8; by ONNX Runtime where a number is given. Each takes
+  /// memory for weights in an order of its own.
   std::optional<int> kept_depths;
   /// Of a picture at most, and of what resizing it takes.
   std::size_t max_pixels = kMaxPixels;

@@ -8,10 +8,13 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "../tensors.hpp"
 #include "anydepth/errors.hpp"
+#include "fixed_depth.hpp"
+#include "kept_depths.hpp"
 #include "registry.hpp"
 
 namespace anydepth {
@@ -167,13 +170,24 @@ Tensor wrapped(Owned<OrtValue> value) {
 /// An inference session, which ONNX Runtime lets threads share.
 class OnnxRuntimeEngine : public Engine {
  public:
+  /// `row`: opens a gated graph for one row of its depth table, without the input `depth`.
   OnnxRuntimeEngine(const std::filesystem::path& path, const Artifact& artifact,
-                    const EngineOptions& options)
+                    const EngineOptions& options, std::optional<std::size_t> row = std::nullopt)
       : file_(path.filename().string()), session_(own<OrtSession>(nullptr)) {
     try {
       const auto settings = settings_of(artifact, options);
       OrtSession* made = nullptr;
-      check(api().CreateSession(environment(), path.c_str(), settings.get(), &made));
+      if (row) {
+        const auto real = std::filesystem::canonical(path);
+        const auto model = fix_depth(real, *row, real.filename().string());
+        check(api().AddSessionConfigEntry(
+            settings.get(), kOrtSessionOptionsModelExternalInitializersFileFolderPath,
+            real.parent_path().c_str()));
+        check(api().CreateSessionFromArray(environment(), model.data(), model.size(),
+                                           settings.get(), &made));
+      } else {
+        check(api().CreateSession(environment(), path.c_str(), settings.get(), &made));
+      }
       session_ = own(made);
       OrtMemoryInfo* memory = nullptr;
       check(api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
@@ -182,6 +196,9 @@ class OnnxRuntimeEngine : public Engine {
     } catch (const Failure& failure) {
       throw BundleError(std::string("ONNX Runtime ") + version() + " cannot load " +
                         path.string() + ": " + failure.reason);
+    } catch (const std::system_error& error) {
+      throw BundleError(std::string("ONNX Runtime ") + version() + " cannot load " +
+                        path.string() + ": " + error.what());
     }
   }
 
@@ -252,12 +269,84 @@ class OnnxRuntimeEngine : public Engine {
   std::vector<std::string> outputs_;
 };
 
+/// A gated graph opened once for each depth that is run. Each is a session of its own that costs what
+/// a static graph costs, and needs no memory for what only other depths use; those used last stay
+/// open. Weights are read from the file when a depth is opened, so it has to stay the file that was
+/// opened first.
+class DepthsEngine : public Engine {
+ public:
+  DepthsEngine(std::filesystem::path path, Artifact artifact, const EngineOptions& options)
+      : path_(std::move(path)),
+        artifact_(std::move(artifact)),
+        options_(options),
+        identity_(identity()),
+        depths_(static_cast<std::size_t>(options.kept_depths.value_or(1))) {
+    // Opened now, so that what cannot be opened shows here and not in the first run.
+    const auto first = at(options.super);
+    inputs_ = first->inputs();
+    inputs_.emplace_back("depth");
+    outputs_ = first->outputs();
+  }
+
+  const std::vector<std::string>& inputs() const override { return inputs_; }
+  const std::vector<std::string>& outputs() const override { return outputs_; }
+
+  void prepare(std::size_t row) const override { at(row); }
+
+  Tensors run(const std::vector<Feed>& feeds,
+              const std::vector<std::string>& outputs) const override {
+    const auto given = take_depth(feeds, inputs_, options_.rows, path_.filename().string());
+    return at(given.row)->run(given.rest, outputs);
+  }
+
+ private:
+  std::shared_ptr<const OnnxRuntimeEngine> at(std::size_t row) const {
+    return depths_.at(row, [&] { return opened(row); });
+  }
+
+  std::shared_ptr<const OnnxRuntimeEngine> opened(std::size_t row) const {
+    check_file();
+    auto made = std::make_shared<const OnnxRuntimeEngine>(path_, artifact_, options_, row);
+    check_file();  // weights are read by where they lie in it
+    return made;
+  }
+
+  void check_file() const {
+    const auto now = identity();
+    if (now.empty() || now != identity_) {
+      throw BundleError(path_.string() +
+                        " was replaced since this session was opened, and the depth is not in "
+                        "memory: open the bundle again");
+    }
+  }
+
+  /// Nothing where there is no such file.
+  std::string identity() const {
+    try {
+      return identity_of(path_);
+    } catch (const std::system_error&) {
+      return "";
+    }
+  }
+
+  std::filesystem::path path_;
+  Artifact artifact_;
+  EngineOptions options_;
+  std::string identity_;
+  std::vector<std::string> inputs_;
+  std::vector<std::string> outputs_;
+  mutable KeptDepths<const OnnxRuntimeEngine> depths_;
+};
+
 }  // namespace
 
 std::string onnxruntime_version() { return version(); }
 
 EnginePtr open_onnxruntime(const std::filesystem::path& path, const Artifact& artifact,
                            const EngineOptions& options) {
+  if (artifact.layout == "gated" && options.kept_depths) {
+    return std::make_shared<DepthsEngine>(path, artifact, options);
+  }
   return std::make_shared<OnnxRuntimeEngine>(path, artifact, options);
 }
 

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <list>
 #include <mutex>
 #include <openvino/frontend/manager.hpp>
 #include <openvino/op/constant.hpp>
@@ -24,6 +23,7 @@
 
 #include "../tensors.hpp"
 #include "anydepth/errors.hpp"
+#include "kept_depths.hpp"
 #include "registry.hpp"
 
 namespace anydepth {
@@ -159,7 +159,8 @@ class OpenVinoEngine : public Engine {
   OpenVinoEngine(const std::filesystem::path& path, const EngineOptions& options)
       : file_(path.filename().string()),
         rows_(options.rows),
-        kept_(options.kept_depths ? static_cast<std::size_t>(*options.kept_depths) : kKeptDepths) {
+        depths_(options.kept_depths ? static_cast<std::size_t>(*options.kept_depths)
+                                    : kKeptDepths) {
     try {
       check_compute(options.compute);
       hint_ = options.compute == "bf16" ? ov::element::bf16 : ov::element::f32;
@@ -195,23 +196,16 @@ class OpenVinoEngine : public Engine {
 
   Tensors run(const std::vector<Feed>& feeds,
               const std::vector<std::string>& outputs) const override {
-    check_names(feeds);
+    auto given = take_fed(feeds);
     std::set<std::int64_t> sizes;
-    std::vector<Feed> given;
-    std::size_t row = 0;
-    for (const auto& feed : feeds) {
-      if (feed.name == kDepth) {
-        row = row_of(feed.value);
-      } else {
-        given.push_back(feed);
-        sizes.insert(feed.value.shape.empty() ? -1 : feed.value.shape.front());
-      }
+    for (const auto& feed : given.rest) {
+      sizes.insert(feed.value.shape.empty() ? -1 : feed.value.shape.front());
     }
     if (sizes.size() != 1 || *sizes.begin() < 0) {
       throw InputError(file_ + ": its inputs are of different batch sizes");
     }
     try {
-      return at(row)->run(given, outputs);
+      return at(given.row)->run(given.rest, outputs);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
@@ -228,59 +222,13 @@ class OpenVinoEngine : public Engine {
     }
   }
 
-  void check_names(const std::vector<Feed>& feeds) const {
-    std::vector<std::string> given;
-    for (const auto& feed : feeds) {
-      given.push_back(feed.name);
-    }
-    if (std::set<std::string>(given.begin(), given.end()) !=
-        std::set<std::string>(inputs_.begin(), inputs_.end())) {
-      throw InputError(file_ + ": expected the inputs " + shorten(inputs_) + "; found " +
-                       (given.empty() ? "none" : shorten(given)));
-    }
+  FedDepth take_fed(const std::vector<Feed>& feeds) const {
+    return take_depth(feeds, inputs_, rows_, file_);
   }
 
-  std::size_t row_of(const TensorView& depth) const {
-    const auto whole = depth.type == Type::kInt64 && depth.shape.empty();
-    const auto row = whole ? *elements_of<std::int64_t>(depth) : -1;
-    if (row < 0 || static_cast<std::size_t>(row) >= rows_) {
-      throw InputError(file_ + ": depth is " + name_of(depth.type) + " " +
-                       (whole ? std::to_string(row) : written(depth.shape)) +
-                       "; expected one integer, a row of the depth table, 0 to " +
-                       std::to_string(rows_ == 0 ? 0 : rows_ - 1));
-    }
-    return static_cast<std::size_t>(row);
-  }
-
-  /// A place for a compiled model.
-  struct Depth {
-    std::mutex mutex;
-    std::shared_ptr<Compiled> compiled;
-  };
-
-  /// The model compiled for this depth; the latest used come first.
+  /// The model compiled for this depth.
   std::shared_ptr<Compiled> at(std::size_t row) const {
-    const auto depth = place_of(row);
-    const std::lock_guard<std::mutex> lock(depth->mutex);
-    if (!depth->compiled) {
-      depth->compiled = compile(row);
-    }
-    return depth->compiled;
-  }
-
-  std::shared_ptr<Depth> place_of(std::size_t row) const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = std::find_if(depths_.begin(), depths_.end(),
-                                    [&](const auto& item) { return item.first == row; });
-    if (found != depths_.end()) {
-      depths_.splice(depths_.begin(), depths_, found);
-    } else {
-      depths_.emplace_front(row, std::make_shared<Depth>());
-      if (depths_.size() > kept_) {
-        depths_.pop_back();  // who runs it has its own share of it
-      }
-    }
-    return depths_.front().second;
+    return depths_.at(row, [&] { return compile(row); });
   }
 
   std::shared_ptr<Compiled> compile(std::size_t row) const {
@@ -330,15 +278,13 @@ class OpenVinoEngine : public Engine {
 
   std::string file_;
   std::size_t rows_;
-  std::size_t kept_;
   ov::element::Type hint_;
   ov::AnyMap settings_;
   std::shared_ptr<ov::Model> model_;
   std::vector<std::string> inputs_;
   std::vector<std::string> outputs_;
   bool gated_ = false;
-  mutable std::mutex mutex_;
-  mutable std::list<std::pair<std::size_t, std::shared_ptr<Depth>>> depths_;
+  mutable KeptDepths<Compiled> depths_;
 };
 
 }  // namespace

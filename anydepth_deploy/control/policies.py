@@ -137,24 +137,22 @@ class DeadlinePolicy:
         self._rose = False
         self._steps = 0
         self._scale = 1.0
+        self._target = 0.0
         self._fresh = 0  # calls for which a change is fresh yet
 
     def choose(self, estimator: CostEstimator, target: float, floor: int, ceiling: int) -> int:
         """The rung of the next call."""
         tails = estimator.tails
-        self._forget(estimator)
+        self._forget(estimator, target)
         self._since += 1
         wanted = deepest(tails, target, floor, ceiling)
         if self.rung < 0:
             return self._take(wanted, rose=False)
-        if self.rung > ceiling or self.rung < floor or tails[self.rung] > target * (1 + SLACK):
-            if wanted < self.rung:
-                if self._rose and self._since <= VAIN:
-                    self._wait_longer(self.rung)
-                self._scale = estimator.scale
-                return self._take(wanted, rose=False)
-            if self.rung < floor:
-                return self._take(wanted, rose=False)
+        if wanted < self.rung and tails[self.rung] > target * (1 + SLACK):
+            if self._rose and self._since <= VAIN:
+                self._wait_longer(self.rung)
+            self._scale = estimator.scale
+            return self._take(wanted, rose=False)
         wanted = deepest(tails, target * (1 - SPARE), floor, ceiling)
         if wanted <= self.rung:
             self.waiting = 0
@@ -175,10 +173,15 @@ class DeadlinePolicy:
             if self.patience[index] < longer:
                 self.patience[index] = longer if longer < MOST_PATIENCE else MOST_PATIENCE
 
-    def _forget(self, estimator: CostEstimator) -> None:
-        """Where the device is another now, earlier attempts mean nothing."""
-        if estimator.steps != self._steps or estimator.scale < RELIEF * self._scale:
+    def _forget(self, estimator: CostEstimator, target: float) -> None:
+        """Where the device or the target is another now, earlier attempts mean nothing."""
+        if (
+            estimator.steps != self._steps
+            or estimator.scale < RELIEF * self._scale
+            or target != self._target
+        ):
             self._steps, self._scale = estimator.steps, estimator.scale
+            self._target = target
             self.patience = [SHORT_PATIENCE] * len(self.patience)
             self._fresh = FRESH
         elif self._fresh > 0:

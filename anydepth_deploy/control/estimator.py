@@ -27,9 +27,9 @@ MOST_GAIN = 0.3
 OWN_GAIN = 0.05
 """Of one error, for the correction of the rung alone."""
 NOISE_GAIN = 0.05
-LEAST_STEP = 0.1
+LEAST_STEP = 0.06
 """Relative errors below this are never taken for a step."""
-STEP_NOISE = 4.0
+STEP_NOISE = 3.0
 """Errors below so many times their usual size are not, either."""
 FADING = 1 / 300
 """Of a correction, at each call of another rung."""

@@ -45,7 +45,7 @@ SLACK = 0.01
 """Of the target: what a percentile may exceed it by before the rung is left."""
 SPARE = 0.03
 """Of the target: what a deeper rung must leave."""
-RELIEF = 0.9
+RELIEF = 0.93
 """Costs that fell by this factor make all patience short again."""
 
 
@@ -115,10 +115,10 @@ class MeanPolicy:
             gap = costs[upper] - costs[lower]
             usual = max(usual, USUAL_GAPS * gap)
             margin = max(KEEP * gap, noise)
-            wish = aim - (debt - within(debt, -usual, usual)) / REPAY
+            wish = aim if -usual <= debt <= usual else aim - debt / REPAY
             if costs[lower] - margin <= wish <= costs[upper] + margin:
                 return self.pair
-        wish = aim - (debt - within(debt, -usual, usual)) / REPAY
+        wish = aim if -usual <= debt <= usual else aim - debt / REPAY
         for place in range(1, len(rungs)):
             if wish < costs[rungs[place]] or place == len(rungs) - 1:
                 return rungs[place - 1], rungs[place]

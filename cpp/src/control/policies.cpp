@@ -18,7 +18,7 @@ constexpr int kMostPatience = 4096;
 constexpr int kVain = 150;
 constexpr double kSlack = 0.01;
 constexpr double kSpare = 0.03;
-constexpr double kRelief = 0.9;
+constexpr double kRelief = 0.93;
 constexpr double kProportional = 0.5;
 constexpr double kIntegral = 0.3;
 
@@ -80,7 +80,7 @@ std::pair<std::size_t, std::size_t> MeanPolicy::around(const CostEstimator& esti
   const auto [lower, upper] = pair;
   const double noise = estimator.noise * aim;
   double usual = kUsualNoise * noise;
-  const auto wish = [&] { return aim - (owed - within(owed, -usual, usual)) / kRepay; };
+  const auto wish = [&] { return -usual <= owed && owed <= usual ? aim : aim - owed / kRepay; };
   const auto place = std::find(rungs.begin(), rungs.end(), lower);
   if (lower != upper && place != rungs.end() && place + 1 != rungs.end() && *(place + 1) == upper) {
     const double gap = costs[upper] - costs[lower];

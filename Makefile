@@ -92,6 +92,8 @@ bench: $(STAMP) cpp
 	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py
 	$(BIN)/python benchmarks/harness_cost.py
+	$(BIN)/python benchmarks/pilot_simulated.py
+	$(BIN)/python benchmarks/pilot_overhead.py
 	$(BIN)/python benchmarks/triton_router.py
 	$(BIN)/python benchmarks/cpp_against_python.py
 

@@ -113,10 +113,10 @@ def test_noise_is_followed_without_bias() -> None:
 def test_guessed_costs_are_learned_by_going_there() -> None:
     macs, true = [100.0, 150.0, 200.0, 300.0], [7.0, 9.0, 11.0, 15.0]  # 3 + macs / 25
     found = CostEstimator(guessed_rungs("abcd", macs))
-    assert not found.known
+    known = [found.known]
     found.observe(0, 50.0)  # opening it took long
     found.observe(0, true[0])
-    assert found.known
+    assert [*known, found.known] == [False, True]
     assert found.costs == pytest.approx([7, 10.5, 14, 21])  # in proportion
     found.observe(2, true[2])
     assert found.costs == pytest.approx(true)  # a line through two points

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from machine import RESULTS, machine, write
 
 from anydepth_deploy.console import bar, print_table
-from anydepth_deploy.control.simulation import Run, even_ladder, scenes, simulate
+from anydepth_deploy.control.controller import Policy
+from anydepth_deploy.control.simulation import Run, Scene, even_ladder, scenes, simulate
 
 RUNGS = (2, 4, 8)
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -57,6 +61,54 @@ def measure(noise: float) -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def calm(count: int, noise: float) -> dict[str, Any]:
+    """At constant cost, over all targets: calls that get neither of the two rungs of most calls,
+    and how often the deadline's rung changes within 100 calls, at most."""
+    rungs = even_ladder(count, noise=noise)
+    low, high = 1.1 * rungs[0].milliseconds, 0.9 * rungs[-1].milliseconds
+    third, changes = 0.0, 0
+    for seed in range(11):
+        scene = Scene("calm", constant(low + (high - low) * seed / 10), noise=noise)
+        used = Counter(simulate(scene, rungs, seed=seed).rungs).most_common(2)
+        third = max(third, 100 - 100 * sum(calls for _, calls in used) / scene.calls)
+        run = simulate(scene, rungs, "deadline", seed=seed)
+        changes = max(changes, *(run.changes(t, t + 100) for t in range(0, scene.calls - 99, 10)))
+    return {
+        "rungs": count,
+        "noise %": 100 * noise,
+        "calls at a third rung %": round(third, 1),
+        "changes in 100 calls": changes,
+    }
+
+
+def back(policy: Policy, noise: float, factor: float) -> dict[str, Any]:
+    """After which call of a step of costs all calls are at the rungs of the last hundred, over all
+    targets."""
+    rungs = even_ladder(8, noise=noise)
+    low, high = 1.1 * rungs[0].milliseconds, 0.9 * rungs[-1].milliseconds
+    took = []
+    for seed in range(11):
+        target = low + (high - low) * seed / 10
+        scene = Scene(
+            "a step", constant(target), lambda t, i: factor if t >= 200 else 1.0, noise, calls=400
+        )
+        run = simulate(scene, rungs, policy, seed=seed)
+        wrong = [t for t in range(200, 300) if run.rungs[t] not in set(run.rungs[300:])]
+        took.append(max(wrong, default=199) - 199)
+    return {
+        "policy": policy,
+        "noise %": 100 * noise,
+        "costs times": factor,
+        "calls, median": statistics.median(took),
+        "within 10": f"{sum(calls <= 10 for calls in took)} of {len(took)}",
+        "most": max(took),
+    }
+
+
+def constant(target: float) -> Callable[[int], float]:
+    return lambda t: target
 
 
 def draw(noise: float) -> None:
@@ -99,16 +151,27 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = measure(options.noise)
+    still = [calm(count, noise) for count in (2, 4, 8, 16) for noise in (0.0, 0.02, 0.05)]
+    policies: tuple[Policy, ...] = ("mean", "deadline")
+    steps = [
+        back(policy, noise, factor)
+        for policy in policies
+        for noise in (0.0, 0.02)
+        for factor in (1.15, 1.3, 2.0, 0.87, 0.7)
+    ]
+    found = {"scenes": rows, "constant": still, "steps": steps}
     if options.json:
-        print(json.dumps(rows))
+        print(json.dumps(found))
     else:
         print_table(
             f"percent of the target; goal: an error below {GOAL}",
             list(rows[0]),
             [list(row.values()) for row in rows],
         )
+        for title, table in (("at constant cost", still), ("after a step of costs", steps)):
+            print_table(title, list(table[0]), [list(row.values()) for row in table])
     if options.record:
-        print(write("pilot-simulated", {"machine": machine("numpy"), "scenes": rows}))
+        print(write("pilot-simulated", {"machine": machine("numpy"), **found}))
         draw(options.noise)
 
 

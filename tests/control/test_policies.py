@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from anydepth_deploy.control.estimator import CostEstimator
 from anydepth_deploy.control.policies import DeadlinePolicy, MeanPolicy, front
+from anydepth_deploy.control.regulator import Regulator
 from anydepth_deploy.control.rungs import Rung
 
 COSTS = [10.0, 13.0, 17.0, 22.0]
@@ -154,3 +157,40 @@ def test_mean_goes_around_a_guilty_rung() -> None:
     rungs, costs = fly(policy, 15.0, 600, guilty=2, found=estimator)
     assert Counter(rungs[10:])[2] <= 10  # dearer than rung 3 now
     assert sum(costs[20:]) / len(costs[20:]) == pytest.approx(15.0, rel=0.02)
+
+
+def test_a_call_that_hangs_is_not_paid_for_ever() -> None:
+    policy, estimator = MeanPolicy(), CostEstimator(LADDER)
+    fly(policy, 15.0, 50, found=estimator)
+    policy.observe(15.0, 1e6)
+    rungs, _ = fly(policy, 15.0, 100, found=estimator)
+    assert set(rungs[40:]) == {1, 2}
+
+
+def test_vain_attempts_wait_twice_as_long_each_time() -> None:
+    """A rung that seems to meet the deadline until it is tried: after 100, 200, 400, ... calls."""
+    policy = DeadlinePolicy(2)
+    device = SimpleNamespace(tails=[1.0, 2.0], steps=0, scale=1.0)
+    attempts = []
+    for call in range(3500):
+        rung = policy.choose(cast(CostEstimator, device), 1.5, 0, 1)
+        device.tails[1] = 2.0 if rung else 1.4
+        if rung:
+            attempts.append(call)
+    waits = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert waits == pytest.approx([200, 400, 800, 1600], abs=3)
+
+
+def test_the_regulator_leaves_its_ends_at_once() -> None:
+    regulator = Regulator(10.0)
+    for _ in range(1000):
+        regulator.update(1.0)
+    assert regulator.position == 1
+    regulator.update(15.0)
+    assert regulator.position < 1
+    for _ in range(1000):
+        regulator.update(100.0)
+    assert regulator.position == 0
+    for _ in range(3):
+        regulator.update(5.0)
+    assert regulator.position > 0

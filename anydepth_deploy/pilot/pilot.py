@@ -153,14 +153,14 @@ def _rung(item: Any) -> Rung:
     """One of ours, or one of a measured ladder."""
     if isinstance(item, Rung):
         return item
-    depth, median = getattr(item, "depth", None), getattr(item, "median_ms", None)
+    depth, median = getattr(item, "depth", None), getattr(item, "milliseconds", None)
     if depth is None or median is None:
         raise UsageError(f"a rung cannot be of type {type(item).__name__}: expected a Rung")
     return Rung(
         str(depth),
         float(median),
-        getattr(item, "p95_ms", None),
-        getattr(item, "p99_ms", None),
+        getattr(item, "p95", None),
+        getattr(item, "p99", None),
         getattr(item, "score", None),
     )
 

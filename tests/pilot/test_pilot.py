@@ -54,9 +54,7 @@ def pilot_of(session: FakeSession, **options: Any) -> Pilot:
 def measured(**more: Any) -> SimpleNamespace:
     """What ``ladder`` writes into a manifest."""
     rungs = [
-        SimpleNamespace(
-            depth=depth, median_ms=cost, p95_ms=1.1 * cost, p99_ms=1.3 * cost, score=50.0
-        )
+        SimpleNamespace(depth=depth, milliseconds=cost, p95=1.1 * cost, p99=1.3 * cost, score=50.0)
         for depth, cost in COSTS.items()
     ]
     return SimpleNamespace(rungs=rungs, **{"device": processor(), "batch": 1, **more})

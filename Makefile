@@ -13,11 +13,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo triton-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
+.PHONY: help demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
 	@echo "make triton-demo  the same network behind a real Triton server, on this machine only"
+	@echo "make pilot-demo   the same network at a fixed rate beside another process: super, a pilot, base"
 	@echo "make cpp-demo     the same network in C++, no Python at run time"
 	@echo "make test    the test suite, at tiny sizes"
 	@echo "make test-quick   the quickest part of it; make test-all: the slow rest as well"
@@ -34,6 +35,10 @@ demo: $(STAMP)
 # ARGS="--family anydepth-yolo" for the other checkpoint.
 triton-demo: $(STAMP) $(TRITON_STAMP)
 	$(BIN)/python -m triton_server.demo $(ARGS)
+
+# On one core of an otherwise idle machine; under 3 minutes there (docs/pilot.md).
+pilot-demo: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pilot_demo.py $(ARGS)
 
 # The C++ library, its tool and its example, with the runtimes of the environment (docs/cpp.md).
 cpp: $(STAMP)
@@ -93,6 +98,8 @@ bench: $(STAMP) cpp
 	$(BIN)/python benchmarks/latency_by_precision.py --network yolo-s
 	$(BIN)/python benchmarks/read_checkpoint.py
 	$(BIN)/python benchmarks/harness_cost.py
+	$(BIN)/python benchmarks/pilot_simulated.py
+	$(BIN)/python benchmarks/pilot_overhead.py
 	$(BIN)/python benchmarks/triton_router.py
 	$(BIN)/python benchmarks/cpp_against_python.py
 

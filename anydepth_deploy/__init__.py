@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from anydepth_deploy.errors import AnyDepthError, CheckFailedError
     from anydepth_deploy.exporting.export import export_bundle
     from anydepth_deploy.pictures.images import load_image, prepare, prepare_batch
+    from anydepth_deploy.pilot.pilot import Pilot
 
 _PUBLIC = {
     "AnyDepthError": "errors",
@@ -34,6 +35,7 @@ _PUBLIC = {
     "DepthSpace": "depth",
     "DepthTable": "depth",
     "Detections": "detections",
+    "Pilot": "pilot.pilot",
     "Session": "bundle.session",
     "export_bundle": "exporting.export",
     "load_image": "pictures.images",
@@ -50,6 +52,7 @@ __all__ = [
     "DepthSpace",
     "DepthTable",
     "Detections",
+    "Pilot",
     "Session",
     "__version__",
     "export_bundle",

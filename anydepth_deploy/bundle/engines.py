@@ -187,6 +187,7 @@ def open_artifacts(
         engines,
         _finish(bundle, artifacts),
         detects=rule is None or rule.where != "none",
+        macs={row.depth: row.macs["total"] for row in bundle.manifest.depths},
         batch=artifacts[0].engine.batch if artifacts[0].engine else None,
         finite=not on_device(runtime),
         max_detections=bundle.manifest.max_detections,

@@ -68,6 +68,7 @@ class Session:
         finish: Finish | None = None,
         *,
         detects: bool = True,
+        macs: Mapping[str, int] | None = None,
         batch: BatchProfile | None = None,
         finite: bool = True,
         max_detections: int | None = None,
@@ -79,6 +80,8 @@ class Session:
         self._finish = finish
         self.detects = detects
         """Whether :meth:`run` works: not where suppression is left to the application."""
+        self.macs = dict(macs or {})
+        """Multiply-adds of an image, by depth; empty where nobody counted them."""
         self.batch = batch
         """Batch sizes that can be run; None where any can."""
         self._raw_names = tuple(f"raw_{name}" for name in raw_outputs)
@@ -91,6 +94,11 @@ class Session:
     def depths(self) -> tuple[Depth, ...]:
         """The depths that can be run, in the order of the table."""
         return tuple(self.table.rows[row] for row in self._engines.depths())
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a GPU computes."""
+        return not self._finite
 
     def run(self, images: NDArray[np.float32], depth: AnyDepth | Depths = "super") -> Detections:
         """Detect objects at ``depth``.

@@ -68,6 +68,7 @@ int main() {
   probe::add_core(calls);
   probe::add_pictures(calls);
   probe::add_sessions(calls);
+  probe::add_pilot(calls);
   probe::add_bench(calls);
   std::string line;
   while (std::getline(std::cin, line)) {

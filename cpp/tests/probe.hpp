@@ -22,6 +22,8 @@ void add_core(Calls& calls);
 void add_pictures(Calls& calls);
 /// Whole sessions.
 void add_sessions(Calls& calls);
+/// Pilots.
+void add_pilot(Calls& calls);
 /// Statistics and verdicts of anydepth-bench.
 void add_bench(Calls& calls);
 

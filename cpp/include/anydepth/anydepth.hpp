@@ -14,5 +14,6 @@
 #include "anydepth/image.hpp"
 #include "anydepth/log.hpp"
 #include "anydepth/manifest.hpp"
+#include "anydepth/pilot.hpp"
 #include "anydepth/session.hpp"
 #include "anydepth/tensor.hpp"

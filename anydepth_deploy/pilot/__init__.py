@@ -1,0 +1,1 @@
+"""Depth on autopilot: a session whose calls keep to a target."""

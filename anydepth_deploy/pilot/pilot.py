@@ -1,0 +1,182 @@
+"""A session on autopilot."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydepth_deploy.bench.host import processor
+from anydepth_deploy.control.controller import Controller, Policy, Sensor
+from anydepth_deploy.control.rungs import Rung, guessed_rungs
+from anydepth_deploy.depth import Depth, DepthTable
+from anydepth_deploy.detections import Detections
+from anydepth_deploy.errors import UsageError, shorten
+from anydepth_deploy.pilot.power import PowerSensor
+
+__all__ = ["Flown", "Pilot"]
+
+log = logging.getLogger("anydepth_deploy")
+
+
+class Flown(Protocol):
+    """What a pilot needs of a session; :class:`~anydepth_deploy.bundle.session.Session` has it."""
+
+    table: DepthTable
+    macs: dict[str, int]
+
+    @property
+    def depths(self) -> tuple[Depth, ...]: ...
+
+    @property
+    def on_device(self) -> bool: ...
+
+    def run(self, images: NDArray[np.float32], depth: str) -> Detections: ...
+
+    def warm(self, depth: str, batch: int) -> None: ...
+
+
+class Pilot(Controller):
+    """Runs a session at the depth that keeps what calls take to a target::
+
+        pilot = Pilot(session, target_ms=25)
+        found = pilot.run(images)
+
+    What it can do beside that (loops of one's own, sensors, counters, explanations) is that of a
+    :class:`~anydepth_deploy.control.controller.Controller`.
+    """
+
+    def __init__(
+        self,
+        session: Flown,
+        *,
+        target_ms: float | None = None,
+        fps: float | None = None,
+        watts: float | None = None,
+        target: float | None = None,
+        sensor: Sensor | None = None,
+        every: int = 25,
+        policy: Policy = "mean",
+        percentile: int = 95,
+        floor: str | None = None,
+        ceiling: str | None = None,
+        strict: bool = False,
+        rungs: Any = None,
+        batch: int = 1,
+        warm: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``watts``: what the device that computes may draw; ``sensor`` says it, by default the
+        device's own. The other targets, policies and limits are those of
+        :class:`~anydepth_deploy.control.controller.Controller`; ``floor`` and ``ceiling`` may be
+        any names of rungs (``base``, ``level:2``).
+
+        ``rungs``: a ladder with what its calls take: :class:`~anydepth_deploy.control.rungs.Rung`s,
+        or what ``anydepth-deploy ladder`` measured. By default what was measured of this session's
+        artifacts on this device; where nobody did, costs are guessed from multiply-adds and learned
+        from the calls. ``batch``: images of a call; with ``warm`` each rung runs once now, so that
+        no first call is a slow one.
+
+        Raises :class:`UsageError`, and :class:`DepthError` for a rung that the model does not have.
+        """
+        if watts is not None:
+            if target is not None:
+                raise UsageError("a pilot has one of target_ms, fps, watts and target; found two")
+            target, sensor = watts, sensor or PowerSensor(session.on_device)
+        self.session = session
+        found = _ladder(session, rungs, batch)
+        table = session.table
+        runnable = {str(depth) for depth in session.depths}
+        missing = [rung.depth for rung in found if str(table.find(rung.depth)) not in runnable]
+        if missing:
+            raise UsageError(
+                f"this session cannot run {shorten(missing)}: give rungs that it has "
+                f"({shorten(sorted(runnable), 12)})"
+            )
+        super().__init__(
+            found,
+            target_ms=target_ms,
+            fps=fps,
+            target=target,
+            sensor=sensor,
+            every=every,
+            policy=policy,
+            percentile=percentile,
+            floor=None if floor is None else str(table.find(floor)),
+            ceiling=None if ceiling is None else str(table.find(ceiling)),
+            strict=strict,
+            clock=clock,
+        )
+        if warm:
+            for rung in found:
+                session.warm(rung.depth, batch)
+
+    def run(self, images: NDArray[np.float32]) -> Detections:
+        """Detect objects in ``images`` as :meth:`Session.run` does, at the depth that is next.
+
+        Raises what that raises; such a call is not learned from.
+        """
+        with self.call() as depth:
+            return self.session.run(images, depth)
+
+
+def _ladder(session: Flown, rungs: Any, batch: int) -> Sequence[Rung]:
+    """The rungs that were given, measured, or guessed."""
+    measured = getattr(session, "measured_ladder", None) if rungs is None else rungs
+    if measured is None:
+        depths = [str(depth) for depth in session.table.ladder]
+        if not all(session.macs.get(depth) for depth in depths):
+            raise UsageError(
+                "nothing is known of what the depths of this session cost: give rungs, or run "
+                "'anydepth-deploy ladder' on the bundle"
+            )
+        return guessed_rungs(depths, [session.macs[depth] for depth in depths])
+    _check_device(session, measured, batch)
+    return [_rung(item) for item in _items(measured)]
+
+
+def _items(measured: Any) -> Iterable[Any]:
+    found = getattr(measured, "rungs", measured)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise UsageError(
+            f"rungs cannot be of type {type(measured).__name__}: expected Rungs from base to "
+            "super, or a measured ladder"
+        )
+    return found
+
+
+def _rung(item: Any) -> Rung:
+    """One of ours, or one of a measured ladder."""
+    if isinstance(item, Rung):
+        return item
+    depth, median = getattr(item, "depth", None), getattr(item, "milliseconds", None)
+    if depth is None or median is None:
+        raise UsageError(f"a rung cannot be of type {type(item).__name__}: expected a Rung")
+    return Rung(
+        str(depth),
+        float(median),
+        getattr(item, "p95", None),
+        getattr(item, "p99", None),
+        getattr(item, "score", None),
+    )
+
+
+def _check_device(session: Flown, measured: Any, batch: int) -> None:
+    """Warn of a ladder that is of another device, or of calls with other numbers of images."""
+    device, images = getattr(measured, "device", None), getattr(measured, "batch", None)
+    if device is not None and not session.on_device and device != processor():
+        log.warning(
+            "%s",
+            f"this ladder was measured on {device}, this is {processor()}: costs are learned from "
+            "the calls. Measure here: anydepth-deploy ladder BUNDLE",
+        )
+    if images is not None and images != batch:
+        log.warning(
+            "%s",
+            f"this ladder was measured with {images} image(s) a call, these have {batch}: costs "
+            "are learned from the calls. Measure here: anydepth-deploy ladder BUNDLE",
+        )

@@ -1,0 +1,73 @@
+// Pilots that live through a trace.
+
+#include "anydepth/errors.hpp"
+#include "anydepth/log.hpp"
+#include "anydepth/pilot.hpp"
+#include "probe.hpp"
+
+namespace probe {
+namespace {
+
+/// Per step of `trace`: {"target"?, "push"?, "budget"?, "costs": milliseconds by depth},
+/// what is chosen and why. And what was counted, and said.
+Json pilot(const Json& given) {
+  Json heard = Json::array();
+  anydepth::on_warning([&](const std::string& message) { heard.push_back(message); });
+  std::vector<anydepth::Rung> rungs;
+  for (const auto& item : given.at("rungs")) {
+    anydepth::Rung rung;
+    rung.depth = item.at("depth");
+    rung.milliseconds = item.at("milliseconds");
+    rung.p95 = maybe<double>(item, "p95");
+    rung.p99 = maybe<double>(item, "p99");
+    rung.guessed = item.value("guessed", false);
+    rungs.push_back(rung);
+  }
+  anydepth::PilotOptions options;
+  const Json& wanted = given.at("options");
+  options.target_ms = maybe<double>(wanted, "target_ms");
+  options.fps = maybe<double>(wanted, "fps");
+  options.target = maybe<double>(wanted, "target");
+  options.policy = wanted.value("policy", options.policy);
+  options.percentile = wanted.value("percentile", options.percentile);
+  options.floor = maybe<std::string>(wanted, "floor");
+  options.ceiling = maybe<std::string>(wanted, "ceiling");
+  options.strict = wanted.value("strict", false);
+  Json depths = Json::array();
+  Json reasons = Json::array();
+  try {
+    const anydepth::Pilot made(rungs, options);
+    for (const auto& step : given.at("trace")) {
+      if (const auto target = maybe<double>(step, "target")) {
+        made.retarget(*target);
+      }
+      if (const auto reading = maybe<double>(step, "push")) {
+        made.push(*reading);
+      }
+      const std::string depth = made.choose(maybe<double>(step, "budget"));
+      reasons.push_back(made.explain());
+      made.report(step.at("costs").at(depth));
+      depths.push_back(depth);
+    }
+    const auto counted = made.counters();
+    Json by_rung = Json::array();
+    for (const auto& item : counted.rungs) {
+      by_rung.push_back({item.depth, item.calls, item.total_ms});
+    }
+    anydepth::on_warning({});
+    return {{"depths", depths},
+            {"reasons", reasons},
+            {"target", made.target_ms()},
+            {"counters", {counted.calls, counted.missed, counted.changes, by_rung}},
+            {"said", heard}};
+  } catch (...) {
+    anydepth::on_warning({});
+    throw;
+  }
+}
+
+}  // namespace
+
+void add_pilot(Calls& calls) { calls["pilot"] = pilot; }
+
+}  // namespace probe

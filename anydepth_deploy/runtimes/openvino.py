@@ -1,6 +1,6 @@
 """OpenVINO: Intel's runtime for CPUs, in FP32 or BF16.
 
-Four of its habits decide how it is used here:
+Five of its habits decide how it is used here:
 
 - If nodes cost it a tenth to a half of a call, and with a batch that is left dynamic they give
   wrong results: their memory is not right when the batch changes, or at the first run (OpenVINO
@@ -9,6 +9,8 @@ Four of its habits decide how it is used here:
   row of the depth as a constant, for any batch size; the depths used last are kept.
 - The precision it computes FP32 graphs in is its own choice unless it is told, and BF16 on every
   CPU that has the instructions. So it is always told.
+- INT8 graphs are computed with sums that saturate on x86 CPUs without VNNI, so they are refused
+  there.
 - FP16 graphs are computed in FP32, their weights stored in half the memory.
 - Gather gives zeros for a row past the end of a table, which is a depth nobody asked for. So the
   row is checked before each run.
@@ -37,6 +39,7 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Compute, Engine, EngineOptions
 from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
+from anydepth_deploy.runtimes.vnni import lacks_vnni
 
 __all__ = ["KEPT_DEPTHS", "OpenVinoEngine", "computes_here", "open_engine"]
 
@@ -67,6 +70,12 @@ class OpenVinoEngine:
         if options.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._check_compute(options.compute)
+        if options.target is not None and lacks_vnni():
+            raise UsageError(
+                f"{path.name} is INT8, and OpenVINO loses sums of 8-bit products on a CPU without "
+                "VNNI, as this one is (13 AP at base of the tiny AnyDepth-DETR): use ONNX Runtime, "
+                "which does not, or another precision"
+            )
         self._depths: KeptDepths[_Compiled] = KeptDepths(options.kept_depths or KEPT_DEPTHS)
         try:
             self._model = self._read()

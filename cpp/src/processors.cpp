@@ -158,4 +158,18 @@ std::optional<int> limited_threads(const fs::path& root,
   return static_cast<int>(std::max(1.0, std::min(most, std::ceil(time.value_or(most)))));
 }
 
+std::optional<bool> lacks_vnni() {
+#if defined(__x86_64__) || defined(_M_X64)
+  static const auto found = [] {
+    const auto flags = text_of("/proc/cpuinfo");
+    return flags ? std::optional<bool>(flags->find("avx512_vnni") == std::string::npos &&
+                                       flags->find("avx_vnni") == std::string::npos)
+                 : std::nullopt;
+  }();
+  return found;
+#else
+  return false;
+#endif
+}
+
 }  // namespace anydepth

@@ -1,5 +1,5 @@
 /// \file
-/// How many threads this process is allowed to keep busy.
+/// How many threads this process is allowed to keep busy, and what its processor can do.
 #pragma once
 
 #include <filesystem>
@@ -14,5 +14,9 @@ namespace anydepth {
 /// for tests: the machine's own by default.
 std::optional<int> limited_threads(const std::filesystem::path& root = "/",
                                    const std::optional<std::vector<int>>& allowed = std::nullopt);
+
+/// Whether this is an x86 processor without VNNI, whose instruction for 8-bit products adds pairs of
+/// them in 16 bits that saturate; none for an x86 processor of which nothing is known.
+std::optional<bool> lacks_vnni();
 
 }  // namespace anydepth

@@ -6,9 +6,7 @@ would look. An engine here has the providers it was asked for, or is not opened.
 
 from __future__ import annotations
 
-import functools
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
 from anydepth_deploy.runtimes.onnx_file import load_model, read_onnx_file
 from anydepth_deploy.runtimes.onnxruntime.fixed_depth import fix_depth
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
+from anydepth_deploy.runtimes.vnni import lacks_vnni
 
 __all__ = [
     "CPU",
@@ -91,7 +90,9 @@ class OnnxRuntimeEngine:
         ort = _onnxruntime() if on_cpu else _onnxruntime_with(wanted)
         settings = ort.SessionOptions()
         settings.log_severity_level = 4  # errors reach the caller as exceptions; no second copy
-        if _saturates():
+        # ONNX Runtime has kernels that do not saturate; they take half as long again where there is
+        # no need for them.
+        if lacks_vnni() is not False:
             settings.add_session_config_entry("session.x64quantprecision", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
@@ -255,20 +256,6 @@ def _check_started(wanted: Sequence[str], active: Sequence[str], version: str) -
             f"with {shorten(active)} instead: check that nvidia-smi lists a GPU, and that CUDA, "
             "cuDNN and TensorRT are those this onnxruntime-gpu was built for"
         )
-
-
-@functools.cache
-def _saturates() -> bool:
-    """Whether this CPU may multiply 8-bit numbers with sums that saturate: x86 without VNNI, or
-    x86 of which nothing is known. ONNX Runtime has kernels that do not; they take half as long
-    again where there is no need for them."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return True
-    return "avx512_vnni" not in flags and "avx_vnni" not in flags
 
 
 def _edited(path: Path, content: bytes | None, *, raw: bool, rounded: bool) -> bytes:

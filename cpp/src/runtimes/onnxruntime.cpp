@@ -5,12 +5,12 @@
 #include <onnxruntime_session_options_config_keys.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iterator>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "../processors.hpp"
 #include "../tensors.hpp"
 #include "anydepth/errors.hpp"
 #include "fixed_depth.hpp"
@@ -79,29 +79,14 @@ const OrtEnv* environment() {
   return made;
 }
 
-/// Whether this CPU may multiply 8-bit numbers with sums that saturate: x86 without VNNI, or x86 of
-/// which nothing is known. ONNX Runtime has kernels that do not; they take half as long again where
-/// there is no need for them.
-bool saturates() {
-#if defined(__x86_64__) || defined(_M_X64)
-  static const bool found = [] {
-    std::ifstream file("/proc/cpuinfo");
-    const std::string flags{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    return flags.find("avx512_vnni") == std::string::npos &&
-           flags.find("avx_vnni") == std::string::npos;
-  }();
-  return found;
-#else
-  return false;
-#endif
-}
-
 Owned<OrtSessionOptions> settings_of(const Artifact& artifact, const EngineOptions& options) {
   OrtSessionOptions* made = nullptr;
   check(api().CreateSessionOptions(&made));
   auto settings = own(made);
   check(api().SetSessionLogSeverityLevel(made, kQuiet));
-  if (saturates()) {
+  // ONNX Runtime has kernels that do not saturate; they take half as long again where there is no
+  // need for them.
+  if (lacks_vnni().value_or(true)) {
     check(api().AddSessionConfigEntry(made, kOrtSessionOptionsAvx2PrecisionMode, "1"));
   }
   if (options.threads) {

@@ -1,0 +1,22 @@
+"""Whether this CPU multiplies 8-bit numbers without losing any of their sums."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+
+__all__ = ["lacks_vnni"]
+
+
+@functools.cache
+def lacks_vnni() -> bool | None:
+    """Whether this is an x86 CPU without VNNI, whose instruction for 8-bit products adds pairs of
+    them in 16 bits that saturate; None for an x86 CPU of which nothing is known."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return "avx512_vnni" not in flags and "avx_vnni" not in flags

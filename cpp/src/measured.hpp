@@ -16,8 +16,8 @@ namespace anydepth {
 /// tests.
 std::string processor_name(const std::filesystem::path& root = "/");
 
-/// The newest ladder of these very artifacts, by their hashes, that was measured on this device with
-/// the runtime and precision of `options`; of several, one with as many threads first.
+/// The newest ladder of these very artifacts, by their hashes, that was measured on this device
+/// with the runtime and precision of `options`; of several, one with as many threads first.
 std::optional<MeasuredLadder> find_measured(const Manifest& manifest,
                                             const std::vector<Artifact>& artifacts,
                                             const SessionOptions& options);

@@ -136,7 +136,8 @@ Json preprocess(const anydepth::Preprocess& recipe) {
 Json measured(const anydepth::MeasuredLadder& item) {
   Json rungs = Json::array();
   for (const auto& rung : item.rungs) {
-    rungs.push_back({rung.depth, rung.milliseconds, or_null(rung.p95), or_null(rung.p99), rung.score});
+    rungs.push_back(
+        {rung.depth, rung.milliseconds, or_null(rung.p95), or_null(rung.p99), rung.score});
   }
   return {{"when", item.when},
           {"device", item.device},

@@ -103,8 +103,8 @@ struct Rung {
   double score = -1;
 };
 
-/// What `ladder` found on one device: the depths worth having there, from base to super. It holds for
-/// the artifacts with these hashes alone, computed as it says.
+/// What `ladder` found on one device: the depths worth having there, from base to super. It holds
+/// for the artifacts with these hashes alone, computed as it says.
 struct MeasuredLadder {
   std::string when;
   std::string device;

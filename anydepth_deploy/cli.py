@@ -71,6 +71,11 @@ COMMANDS = (
         "report",
         "Merge results of several devices and runtimes into a table and pictures, or compare two.",
     ),
+    Row(
+        "ladder",
+        "ladder",
+        "Measure which depths are worth having on this device, and write them as the ladder.",
+    ),
     Row("predict", "predict", "Detect objects at a chosen depth and draw them."),
     Row(
         "train",
@@ -175,7 +180,7 @@ app = typer.Typer(
     name="anydepth-deploy",
     cls=Commands,
     help="Any-depth object detectors in production: calibrate, export, build, verify, eval, "
-    "bench, sweep, report, predict, triton.",
+    "bench, sweep, ladder, report, predict, triton.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

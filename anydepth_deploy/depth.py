@@ -222,7 +222,7 @@ class DepthTable:
     first: tuple[Depth, ...] = ()
 
     def __post_init__(self) -> None:
-        for ladder in (self.ladder, self.first or self.ladder):
+        for ladder in (self.ladder, self.exported):
             if not ladder or ladder[0] != self.space.base or ladder[-1] != self.space.super:
                 raise DepthError(
                     f"a ladder goes from base ({self.space.base}) to super ({self.space.super}); "
@@ -231,15 +231,25 @@ class DepthTable:
             if len(set(ladder)) != len(ladder):
                 raise DepthError(f"a ladder names each depth once; found: {shorten(ladder, 12)}")
 
+    @property
+    def exported(self) -> tuple[Depth, ...]:
+        """The ladder of the day when the rows were fixed: they begin with it."""
+        return self.first or self.ladder
+
     @cached_property
     def rows(self) -> tuple[Depth, ...]:
-        first = self.first or self.ladder
+        first = self.exported
         chosen = set(first)
         return first + tuple(depth for depth in self.space.every if depth not in chosen)
 
     @property
     def levels(self) -> int:
         return len(self.ladder)
+
+    def with_ladder(self, ladder: Sequence[Depth]) -> DepthTable:
+        """The same rows, with another ladder in use. Raises :class:`DepthError`."""
+        used = tuple(ladder)
+        return DepthTable(self.space, used, () if used == self.exported else self.exported)
 
     def level(self, depth: str | int | Depth) -> int | None:
         """The level of ``depth``, or None when the ladder does not name it."""

@@ -89,6 +89,8 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "preprocess": manifest.preprocess.model_dump(),
         "suppression": manifest.suppression and manifest.suppression.model_dump(),
         "gates": _gates(bundle.table.space),
+        "ladder": manifest.ladder,
+        "measured": [ladder.model_dump() for ladder in manifest.measured],
         "depths": [row.model_dump() for row in manifest.depths],
         "artifacts": [artifact.model_dump() for artifact in manifest.artifacts],
         "results": manifest.results,
@@ -126,12 +128,17 @@ def show(
     if recipe := found.get("preprocess"):
         console.print_line(f"pictures: {_fitting(recipe)}; {_suppression(found['suppression'])}")
     rows = [row for row in found["depths"] if every or row["level"] is not None]
+    if not every:
+        rows.sort(key=lambda row: row["level"])
+    # Levels are rows, too, unless another ladder came into use since the export.
+    moved = any(row["level"] not in (None, row["index"]) for row in rows)
     top = max(row["macs"]["total"] for row in found["depths"])
     parts = list(dict.fromkeys(part for row in rows for part in row["macs"] if part != "total"))
     executed = any(row["macs_executed"] not in (None, row["macs"]["total"]) for row in rows)
     console.print_table(
         "every depth" if every else "ladder",
         [
+            *(["level"] if moved else []),
             "row",
             "depth",
             "multiply-adds",
@@ -141,6 +148,7 @@ def show(
         ],
         [
             [
+                *(["-" if row["level"] is None else row["level"]] if moved else []),
                 row["index"],
                 row["depth"],
                 console.giga(row["macs"]["total"]),
@@ -151,6 +159,8 @@ def show(
             for row in rows
         ],
     )
+    for ladder in found.get("measured", []):
+        console.print_line(_measured(ladder))
     if "artifacts" in found:
         words = (
             "verify",
@@ -211,6 +221,20 @@ def _show_artifacts(
     }
     if builders:
         console.print_line(f"engines built with {', '.join(sorted(builders))}")
+
+
+def _measured(ladder: dict[str, Any]) -> str:
+    """A ladder that was measured on some device."""
+    measure = "AP" if ladder["data"]["kind"] == "ap" else "agreement"
+    rungs = [
+        f"{rung['depth']} {rung['milliseconds']:.4g} ms {rung['score']:.1f}"
+        for rung in ladder["rungs"]
+    ]
+    return (
+        f"ladder measured on {_shown(ladder['device'])} ({_shown(ladder['runtime'])} "
+        f"{ladder['precision']}, {ladder['layout']}, batch {ladder['batch']}; {measure}): "
+        f"{shorten(rungs, 12)}"
+    )
 
 
 def _part(item: dict[str, Any]) -> str:

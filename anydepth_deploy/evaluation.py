@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,12 @@ from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_co
 __all__ = [
     "Accuracy",
     "CocoData",
+    "Labelled",
     "check_precisions",
     "evaluate",
     "pareto_ladder",
     "precisions_of",
+    "score_depths",
     "write_ladder",
 ]
 
@@ -62,6 +64,19 @@ class Accuracy:
     ap_small: float
     ap_medium: float
     ap_large: float
+
+
+class Labelled(Protocol):
+    """Pictures with what there is to find in them, in COCO's terms; :class:`CocoData` is one."""
+
+    path: Path
+    content: dict[str, Any]
+    images: list[dict[str, Any]]
+    max_pixels: int
+
+    def load(self, item: dict[str, Any], recipe: Preprocess | None = None) -> NDArray[np.uint8]:
+        """The picture of one of ``images``, uint8 [H, W, 3]."""
+        ...
 
 
 class CocoData:
@@ -165,7 +180,7 @@ def evaluate(
     Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
     and categories do not fit, and what sessions raise.
     """
-    coco = coco_class()
+    coco_class()  # refused before the pictures are read
     if batch < 1:
         raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
     matching = data.mapping(bundle.classes, by_rank=match_by_rank)
@@ -182,17 +197,9 @@ def evaluate(
         threads=threads,
         rounded=any(rounds_to_half(item) for item in measured),
     )
-    if session.batch is not None:
-        batch = min(batch, session.batch.largest)
-    found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
-    for start in range(0, len(data.images), batch):
-        if progress is not None:
-            progress("evaluating", start, len(data.images))
-        chunk = data.images[start : start + batch]
-        _run_chunk(session, bundle, data, chunk, np.asarray(matching.ids), found)
-    if progress is not None:
-        progress("scoring", len(data.images), len(data.images))
-    rows = [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
+    rows = score_depths(
+        bundle, session, data, matching.ids, depths, precision, batch=batch, progress=progress
+    )
     if record:
         result = {
             "when": utc_now(),
@@ -210,6 +217,33 @@ def evaluate(
         }
         bundle.record("eval", result, by="data_sha256")
     return rows
+
+
+def score_depths(
+    bundle: Bundle,
+    session: Session,
+    data: Labelled,
+    ids: Sequence[int],
+    depths: Sequence[Depth],
+    precision: str,
+    *,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> list[Accuracy]:
+    """Average precision of an open session of ``bundle`` at each of ``depths``; ``ids``: of the
+    category of each class in ``data``. Raises as :func:`evaluate` does."""
+    coco = coco_class()
+    if session.batch is not None:
+        batch = min(batch, session.batch.largest)
+    found: dict[Depth, list[NDArray[np.float64]]] = {depth: [] for depth in depths}
+    for start in range(0, len(data.images), batch):
+        if progress is not None:
+            progress("evaluating", start, len(data.images))
+        chunk = data.images[start : start + batch]
+        _run_chunk(session, bundle, data, chunk, np.asarray(ids), found)
+    if progress is not None:
+        progress("scoring", len(data.images), len(data.images))
+    return [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
 
 
 def precisions_of(
@@ -275,7 +309,7 @@ def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
 def _run_chunk(
     session: Session,
     bundle: Bundle,
-    data: CocoData,
+    data: Labelled,
     chunk: Sequence[dict[str, Any]],
     ids: NDArray[np.int64],
     found: dict[Depth, list[NDArray[np.float64]]],

@@ -44,10 +44,13 @@ __all__ = [
     "Format",
     "GateSpec",
     "Kept",
+    "LadderData",
     "Layout",
     "Manifest",
+    "MeasuredLadder",
     "Precision",
     "Quantisation",
+    "Rung",
     "Source",
     "StagePiece",
     "Target",
@@ -59,7 +62,7 @@ __all__ = [
 ]
 
 MAJOR = 1
-MINOR = 1
+MINOR = 2
 VERSION: int | str = written_version(MAJOR, MINOR)
 """Of manifests that are written; see :mod:`anydepth_deploy.documents`."""
 
@@ -174,6 +177,8 @@ class Calibration(_Model):
     sha256: Digest
     method: str
     pictures: Count
+    depths: list[str] | None = None
+    """Those that were calibrated; None in bundles of before this was written down."""
 
 
 class Quantisation(_Model):
@@ -331,6 +336,62 @@ def rounds_to_half(artifact: Artifact) -> bool:
     return artifact.precision == "fp16" or (scheme is not None and scheme.target == "tensorrt")
 
 
+class LadderData(_Model):
+    """What the scores of a measured ladder were measured on."""
+
+    kind: Literal["ap", "agreement"]
+    """Average precision, or that of each depth against what super finds in unlabelled pictures."""
+    name: str
+    sha256: Digest
+    pictures: Count
+
+
+class Rung(_Model):
+    """One depth of a measured ladder: how long a call takes, and how good what it finds is."""
+
+    depth: str
+    milliseconds: Ratio
+    """The median."""
+    p95: Ratio | None = None
+    p99: Ratio | None = None
+    """Percentiles in milliseconds; None of fewer calls than they need."""
+    score: float = Field(ge=-1, le=100)
+    """In percent; -1 where the data has nothing to find."""
+
+
+class MeasuredLadder(_Model):
+    """What ``ladder`` found on one device: the depths worth having there, from base to super.
+
+    It holds for the artifacts with these hashes alone, computed as it says.
+    """
+
+    when: str
+    device: str
+    """The processor, or the GPU, as the system names it."""
+    runtime: str
+    precision: Literal["fp32", "fp16", "int8", "bf16"]
+    layout: Layout
+    artifacts: list[Digest] = Field(min_length=1)
+    batch: Batch
+    """Pictures of a call."""
+    threads: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """Inside one operator; None: the runtime's own choice."""
+    calls: Count
+    """That the times of each rung are of."""
+    data: LadderData
+    versions: dict[str, str]
+    error: Ratio | None = None
+    """Of predicted times at depths that the prediction had not seen: the median, in percent."""
+    rungs: list[Rung] = Field(min_length=1)
+
+    def replaces(self, other: MeasuredLadder) -> bool:
+        """Whether ``other`` is an earlier one of the same: the newer one counts."""
+        return all(
+            getattr(self, field) == getattr(other, field)
+            for field in ("device", "runtime", "precision", "layout", "batch", "threads")
+        )
+
+
 class Manifest(_Model):
     """Everything a program needs to run a bundle without the code that made it."""
 
@@ -359,6 +420,8 @@ class Manifest(_Model):
     """Records of verify, eval and bench, newest last."""
     said: dict[str, str] = Field(default_factory=dict)
     """What no key of the checkpoint reveals, as it was said or assumed."""
+    measured: list[MeasuredLadder] = Field(default_factory=list)
+    """Ladders that were measured, newest last. The one in use is :attr:`ladder`, on all devices."""
 
     @field_validator("version", mode="before")
     @classmethod
@@ -394,6 +457,11 @@ class Manifest(_Model):
         for artifact in self.artifacts:
             self._check_artifact(artifact, table)
         self._check_suppression()
+        for place, measured in enumerate(self.measured):
+            try:
+                table.with_ladder([table.space.parse(rung.depth) for rung in measured.rungs])
+            except DepthError as error:
+                raise ValueError(f"the measured ladder {place}: {error}") from None
         return self
 
     def _check_suppression(self) -> None:
@@ -436,6 +504,25 @@ class Manifest(_Model):
                 f"the artifact {artifact.name} is {artifact.precision}, which does not go with "
                 f"{'its' if artifact.quantisation else 'no'} quantisation"
             )
+
+    def with_ladder(self, ladder: Sequence[Depth]) -> Manifest:
+        """This manifest with another ladder in use: levels change, rows do not. Raises
+        :class:`DepthError`."""
+        table = self.table().with_ladder(ladder)
+        return self.model_copy(
+            update={
+                "ladder": [str(depth) for depth in ladder],
+                "depths": [
+                    row.model_copy(update={"level": table.level(row.index)}) for row in self.depths
+                ],
+                "artifacts": [
+                    item
+                    if item.row is None
+                    else item.model_copy(update={"level": table.level(item.row)})
+                    for item in self.artifacts
+                ],
+            }
+        )
 
     def space(self) -> DepthSpace:
         gates = tuple(Gate(gate.name, gate.group, gate.layers) for gate in self.gates)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from anydepth_deploy.bench.host import processor
+from anydepth_deploy.reading.processor import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,7 +19,7 @@ def machine(*packages: str) -> dict[str, Any]:
     """Processor, cores, memory, system, Python and package versions."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(pages * page / 2**30, 1),
         "load_before": [round(value, 2) for value in os.getloadavg()],

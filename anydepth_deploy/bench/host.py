@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 from anydepth_deploy.bench.results import Host
+from anydepth_deploy.reading.processor import processor_name
 
 __all__ = [
     "describe_host",
     "give_back_memory",
     "peak_memory",
-    "processor",
     "resident_memory",
 ]
 
@@ -41,30 +41,13 @@ PACKAGES = (
 def describe_host() -> Host:
     """Processor, cores, memory, system, Python and the versions of packages that are installed."""
     return Host(
-        processor=processor(),
+        processor=processor_name(),
         cores=os.cpu_count(),
         memory_bytes=_total_memory(),
         system=platform.platform(),
         python=platform.python_version(),
         packages=_versions(),
     )
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    keys = ("model name", "Hardware", "Model")  # of x86, and of Arm where there is one
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = dict(
-        reversed([(key.strip(), value.strip()) for key, _, value in _pairs(text) if value.strip()])
-    )
-    return next((found[key] for key in keys if key in found), platform.processor() or "unknown")
-
-
-def _pairs(text: str) -> list[tuple[str, str, str]]:
-    return [line.partition(":") for line in text.splitlines()]
 
 
 def _versions() -> dict[str, str]:

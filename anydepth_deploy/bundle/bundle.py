@@ -7,6 +7,7 @@ from pathlib import Path
 from anydepth_deploy.bundle.choose import choose_artifacts, stored_precision
 from anydepth_deploy.bundle.engines import open_artifacts
 from anydepth_deploy.bundle.files import BundleFiles, read_manifest
+from anydepth_deploy.bundle.measured import find_measured
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_trust
 
@@ -50,7 +51,8 @@ class Bundle(BundleFiles):
         used, where each is compiled by itself: by OpenVINO always, by default 8; by ONNX Runtime on
         CPUs where a number is given (see docs/graphs.md). ``check`` compares the files' hashes with
         the manifest; what files say of themselves is compared with it in any case
-        (:mod:`anydepth_deploy.bundle.graphs`).
+        (:mod:`anydepth_deploy.bundle.graphs`). What ``ladder`` measured of these artifacts on this
+        device is :attr:`Session.measured_ladder`.
 
         Raises :class:`BundleError`, :class:`UsageError` for an unknown runtime or precision, and
         :class:`MissingExtraError` when the runtime is not installed.
@@ -67,6 +69,7 @@ class Bundle(BundleFiles):
             compute=stored_precision(precision)[1],
             rounded=rounded,
             check=check,
+            measured=find_measured(self.manifest, chosen, runtime, precision, threads),
         )
         if preload:
             session.load()

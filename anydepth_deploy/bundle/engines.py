@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.bundle.choose import export_words
 from anydepth_deploy.bundle.graphs import check_engine, graph_file
+from anydepth_deploy.bundle.measured import Measured
 from anydepth_deploy.bundle.session import Engines, Finish, Session, checked_predictions
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, UsageError, shorten
@@ -137,6 +138,7 @@ def open_artifacts(
     compute: Compute = "fp32",
     rounded: bool = False,
     check: bool = True,
+    measured: Measured | None = None,
 ) -> Session:
     """A session over a gated graph, static graphs or pieces; see :meth:`Bundle.session`.
 
@@ -191,6 +193,7 @@ def open_artifacts(
         batch=artifacts[0].engine.batch if artifacts[0].engine else None,
         finite=not on_device(runtime),
         max_detections=bundle.manifest.max_detections,
+        measured=measured,
     )
 
 

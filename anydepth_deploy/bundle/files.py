@@ -24,7 +24,15 @@ from anydepth_deploy.documents import (
     version_text,
 )
 from anydepth_deploy.errors import BundleError, readable_all
-from anydepth_deploy.manifest import MAJOR, MINOR, VERSION, Artifact, Manifest, Verification
+from anydepth_deploy.manifest import (
+    MAJOR,
+    MINOR,
+    VERSION,
+    Artifact,
+    Manifest,
+    MeasuredLadder,
+    Verification,
+)
 
 __all__ = [
     "DOCUMENT",
@@ -177,6 +185,41 @@ class BundleFiles:
             return {"results": {**manifest.results, kind: results}}
 
         self._change(update, kind)
+
+    def put_ladder(self, measured: MeasuredLadder, *, use: bool) -> None:
+        """Write a measured ladder into the manifest, in the place of one of the same device,
+        runtime, precision, layout, batch and threads; artifacts stay as they are. ``use``: whether
+        it becomes the ladder in use, on all devices.
+
+        Raises :class:`BundleError` where the manifest cannot be written.
+        """
+        try:
+            with locked(self.path, wait=True):
+                manifest = read_manifest(self.path)
+                check_not_newer(self.path, manifest)
+                others = [item for item in manifest.measured if not measured.replaces(item)]
+                manifest = manifest.model_copy(update={"measured": [*others, measured]})
+                if use:
+                    space = manifest.space()
+                    manifest = manifest.with_ladder(
+                        [space.parse(rung.depth) for rung in measured.rungs]
+                    )
+                write_manifest(self.path, manifest)
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+        self.manifest, self.table = manifest, manifest.table()
+
+    def try_to_write(self) -> None:
+        """Find out before long work whether the manifest can be written.
+
+        Raises :class:`BundleError`.
+        """
+        check_not_newer(self.path, self.manifest)
+        try:
+            with beside(self.path / MANIFEST):
+                pass
+        except OSError as error:
+            raise disk_error(self.path, error) from None
 
     def _change(self, update: Callable[[Manifest], dict[str, Any]], kind: str) -> None:
         """Change the manifest as it is on the disk now, while nobody else does."""

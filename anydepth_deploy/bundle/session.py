@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, SupportsIndex, TypeVa
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.bundle.measured import Measured
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, InputError, UsageError, shorten
-from anydepth_deploy.manifest import PREDICTIONS, BatchProfile
+from anydepth_deploy.manifest import PREDICTIONS, BatchProfile, MeasuredLadder
+from anydepth_deploy.runtimes.chain import See
 from anydepth_deploy.runtimes.engine import Engine
 from anydepth_deploy.runtimes.use import Use, not_portable
 
@@ -72,9 +74,11 @@ class Session:
         batch: BatchProfile | None = None,
         finite: bool = True,
         max_detections: int | None = None,
+        measured: Measured | None = None,
     ) -> None:
         """``finite``: whether images are searched for values that are not finite.
-        ``max_detections``: of an image; more are refused."""
+        ``max_detections``: of an image; more are refused. ``measured``: ladders of these
+        artifacts."""
         self.table = table
         self.size = size
         self._finish = finish
@@ -88,7 +92,18 @@ class Session:
         self._engines = engines
         self._finite = finite
         self._max_detections = max_detections
+        found = measured or Measured()
+        self.measured_ladder: MeasuredLadder | None = found.here
+        """What these artifacts cost and give by depth, as ``ladder`` measured it on this device
+        with this runtime and precision; None where nobody did."""
+        self.measured_elsewhere: tuple[MeasuredLadder, ...] = found.elsewhere
+        """The same of other devices."""
         self._use = Use("this session")
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The ladder in use, from base to super: its K-th depth is ``level:K``, on every device."""
+        return tuple(map(str, self.table.ladder))
 
     @property
     def depths(self) -> tuple[Depth, ...]:
@@ -144,6 +159,29 @@ class Session:
         found = self._run_any(images, depth, DETECTION_OUTPUTS + self._raw_names)
         return _detections(found, len(images), self._max_detections), _raw(found)
 
+    def observe(
+        self, images: NDArray[np.float32], depth: AnyDepth, see: See
+    ) -> dict[str, NDArray[np.generic]]:
+        """Run every piece that ``depth`` runs, and call ``see(piece, tensors)`` after each: what a
+        stage gives, and how long it takes, in the place where it runs. The outputs of the chain.
+
+        Raises :class:`BundleError` where the artifact is no chain, or one that never leaves its
+        device, and what :meth:`run` raises.
+        """
+        self._check(images)
+        row = self.table.row(depth)
+        with self._use:
+            engine, feeds = self._engines.at(row)
+            watch = getattr(engine, "observe", None)
+            if watch is None:
+                raise BundleError(
+                    "stages can be looked at one by one only where the layout is stages and the "
+                    "runtime one of graphs: add it with 'export --layout stages'"
+                )
+            given = {"images": np.ascontiguousarray(images), **feeds}
+            found: dict[str, NDArray[np.generic]] = watch(given, engine.outputs, see)
+            return found
+
     @property
     def memory(self) -> dict[str, MemoryUse]:
         """What the engines hold that are open, by the depth or layout they are for; empty where
@@ -193,7 +231,9 @@ class Session:
             for row in rows:
                 engine, feeds = self._engines.at(row)
                 prepare = getattr(engine, "prepare", None)
-                if prepare is not None and (depths is not None or row < self.table.levels):
+                if prepare is not None and (
+                    depths is not None or self.table.level(row) is not None
+                ):
                     prepare(feeds)
 
     def warm(self, depth: Depth | str | int = "super", batch: int = 1) -> None:

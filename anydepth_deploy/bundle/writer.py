@@ -153,8 +153,8 @@ class BundleWriter:
         others = [item for item in self.manifest.artifacts if item.name != artifact.name]
         update: dict[str, Any] = {"artifacts": [*others, artifact]}
         now = manifest_if_any(self.folder, self._file)
-        if now is not None:  # verify and eval may have recorded results meanwhile
-            update["results"] = now.results
+        if now is not None:  # verify, eval and ladder may have recorded results meanwhile
+            update |= {"results": now.results, "measured": now.measured}
         self.manifest = self.manifest.model_copy(update=update)
         write_manifest(self.folder, self.manifest, self._file)
 
@@ -216,7 +216,8 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "checkpoint": manifest.source.sha256,
         "network": f"{manifest.family} {manifest.config}",
         "input size": "x".join(map(str, manifest.preprocess.size)),
-        "ladder": ",".join(manifest.ladder),
+        # The one that rows begin with: that in use may be written anew, and changes no artifact.
+        "ladder": ",".join(map(str, manifest.table().exported)),
         "depths by row": ",".join(row.depth for row in manifest.depths),
         "classes": ",".join(manifest.classes),
         "suppression": _suppression(manifest),

@@ -24,6 +24,7 @@ from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, rea
 from anydepth_deploy.exporting.kept import (
     find_previous,
     gone,
+    in_use,
     keeping,
     kept_said,
     kept_words,
@@ -116,7 +117,8 @@ def export_bundle(
     said = said or Said()
     loaded = read_checkpoint(checkpoint, said)
     digest = loaded.sha256
-    previous = find_previous(out) if force else None
+    there = find_previous(out)
+    previous = there if force else None
     if (remembered := kept_said(previous, loaded, digest, said)) != said:
         loaded = read_checkpoint(checkpoint, remembered)
         if note is not None:
@@ -130,6 +132,8 @@ def export_bundle(
     kept = keeping(previous, loaded, digest)
     rungs = kept.ladder(model) if ladder is None else parse_ladder(model.space, ladder)
     table = DepthTable(model.space, rungs)
+    if ladder is None:
+        table = in_use(table, there, digest)
     if input_size is None and not kept.same:
         loaded.usual_size()  # refused before anything is made of that size
     size = input_size or kept.size(loaded, model)
@@ -158,7 +162,8 @@ def export_bundle(
     plan = Plan(model, table, size, jobs, raw, scales)
     names = class_names(loaded.config.classes, file=classes, stored=kept.names(loaded))
     manifest = _manifest(loaded, plan, names, kept.preprocess(model, size), digest)
-    _check_rising(manifest)
+    if ladder is not None:
+        _check_rising(manifest)
     manifest = with_artifacts(manifest, kept.previous)
     if scales is not None:
         check_scales(scales, manifest, jobs)

@@ -18,9 +18,27 @@ from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.suppression import Suppression
 
-__all__ = ["Kept", "find_previous", "gone", "keeping", "kept_said", "kept_words", "with_artifacts"]
+__all__ = [
+    "Kept",
+    "find_previous",
+    "gone",
+    "in_use",
+    "keeping",
+    "kept_said",
+    "kept_words",
+    "with_artifacts",
+]
 
-APART = {"tool_version", "created", "source", "classes", "artifacts", "results"}
+APART = {
+    "tool_version",
+    "created",
+    "source",
+    "classes",
+    "artifacts",
+    "results",
+    "ladder",
+    "measured",
+}
 """Fields of a manifest that no graph depends on; of ``source``, the digest is compared."""
 
 
@@ -61,13 +79,15 @@ class Kept:
         return self.previous.preprocess.size
 
     def ladder(self, model: AnyDepthModel) -> tuple[Depth, ...]:
-        """The rungs, from base to super."""
+        """The rungs that rows begin with, from base to super: of the same file, those that they
+        began with before, so that graphs stay; else those that were in use."""
         if self.previous is None:
             return model.ladder
         space = model.space
         try:
-            rungs = tuple(space.parse(text) for text in self.previous.ladder)
-            return DepthTable(space, rungs).ladder
+            before = self.previous.table()
+            rungs = before.exported if self.same else before.ladder
+            return DepthTable(space, tuple(space.parse(str(rung)) for rung in rungs)).ladder
         except DepthError:  # this version knows the network with other gates
             return model.ladder
 
@@ -133,10 +153,26 @@ def with_artifacts(manifest: Manifest, previous: Manifest | None) -> Manifest:
     differs that a graph depends on. Average precision is not taken along: it goes by class."""
     if previous is None or previous.source.sha256 != manifest.source.sha256:
         return manifest
-    if previous.model_dump(exclude=APART) != manifest.model_dump(exclude=APART):
+    one, other = (found.with_ladder(found.table().exported) for found in (previous, manifest))
+    if one.model_dump(exclude=APART) != other.model_dump(exclude=APART):
         return manifest
     results = {kind: found for kind, found in previous.results.items() if kind != "eval"}
-    return manifest.model_copy(update={"artifacts": previous.artifacts, "results": results})
+    kept = {
+        "artifacts": previous.with_ladder(manifest.table().ladder).artifacts,
+        "results": results,
+        "measured": previous.measured,
+    }
+    return manifest.model_copy(update=kept)
+
+
+def in_use(table: DepthTable, there: Manifest | None, sha256: str) -> DepthTable:
+    """``table`` with the ladder that is in use in the bundle ``there``, where that is of the same
+    file, which has this hash, and its graphs have the same rows."""
+    if there is None or there.source.sha256 != sha256:
+        return table
+    if [row.depth for row in there.depths] != [str(depth) for depth in table.rows]:
+        return table
+    return table.with_ladder([table.space.parse(text) for text in there.ladder])
 
 
 def kept_words(kept: Kept, checkpoint: Checkpoint, model: AnyDepthModel, **named: object) -> str:

@@ -96,6 +96,7 @@ class Scales:
                 sha256=self.table.sha256,
                 method=self.table.method,
                 pictures=self.table.pictures.count,
+                depths=list(self.table.depths),
             ),
             max_ratio=self.rules.max_ratio,
             max_error=self.rules.max_error,
@@ -211,7 +212,8 @@ def check_scales(source: Scales, manifest: Manifest, jobs: Sequence[Job]) -> Non
     quantised = [job for job in jobs if job.precision == "int8"]
     wanted = [str(job.depth) for job in quantised if job.depth is not None]
     if len(wanted) < len(quantised):
-        wanted = [*manifest.ladder, *(depth for depth in wanted if depth not in manifest.ladder)]
+        rungs = [str(depth) for depth in manifest.table().exported]
+        wanted = [*rungs, *(depth for depth in wanted if depth not in rungs)]
     check_table(
         source.table,
         checkpoint_sha256=manifest.source.sha256,
@@ -249,8 +251,9 @@ def _graphs(
 
 
 def _numbers(scheme: Quantisation | None) -> Quantisation | None:
-    """What decides the numbers of a graph: not what the table's file is called."""
+    """What decides the numbers of a graph: not what the table's file is called, and the hash says
+    which depths were calibrated."""
     if scheme is None:
         return None
-    calibration = scheme.calibration.model_copy(update={"file": ""})
+    calibration = scheme.calibration.model_copy(update={"file": "", "depths": None})
     return scheme.model_copy(update={"calibration": calibration})

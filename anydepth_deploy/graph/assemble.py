@@ -58,7 +58,7 @@ def assemble_gated(
         else:
             builder.inline(stage, graphs["full"])
     depths = [str(depth) for depth in table.rows]
-    metadata = {TABLE_METADATA: json.dumps({"levels": table.levels, "rows": depths})}
+    metadata = {TABLE_METADATA: json.dumps({"levels": len(table.exported), "rows": depths})}
     return builder.finish(
         "gated", raw=raw, detections=detections, metadata=metadata, share=weights == "shared"
     )

@@ -21,10 +21,13 @@ from anydepth_deploy.manifest import StagePiece
 if TYPE_CHECKING:  # the package imports this module
     from anydepth_deploy.runtimes.engine import Engine
 
-__all__ = ["SOURCE", "Chain", "HostStages", "Link", "Step", "Stepped", "check_piece"]
+__all__ = ["SOURCE", "Chain", "HostStages", "Link", "See", "Step", "Stepped", "check_piece"]
 
 SOURCE = "images"
 """The tensor that the flow starts with."""
+
+See = Callable[[str, Mapping[str, NDArray[np.generic]]], None]
+"""Called with the name of a piece that has just run, and the tensors of the flow that it set."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,12 @@ class _HostChain:
         self, feeds: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """Run the pieces that ``outputs`` need. Raises :class:`InputError`, and what they raise."""
+        return self.observe(feeds, outputs, _unseen)
+
+    def observe(
+        self, feeds: Mapping[str, NDArray[np.generic]], outputs: Sequence[str], see: See
+    ) -> dict[str, NDArray[np.generic]]:
+        """The same; ``see`` is called after each piece."""
         if set(feeds) != {SOURCE}:
             raise InputError(f"a chain takes the input {SOURCE}; found {shorten(feeds) or 'none'}")
         flow = dict(feeds)
@@ -197,7 +206,9 @@ class _HostChain:
             given = {name: flow[tensor] for name, tensor in step.reads.items()}
             found = self._engines[step.piece].run(given, list(step.writes))
             flow.update((tensor, found[name]) for name, tensor in step.writes.items())
-            del given, found  # or what is dropped here would live on through the next step
+            written = {tensor: flow[tensor] for tensor in step.writes.values()}
+            see(self._stepped.chain.names[step.piece], written)
+            del given, found, written  # or what is dropped here would live on through the next step
             flow = {tensor: array for tensor, array in flow.items() if tensor in step.live}
         return {name: flow[name] for name in outputs}
 
@@ -233,6 +244,10 @@ def check_piece(name: str, spec: StagePiece, inputs: Sequence[str], outputs: Seq
             f"the piece {name} {found}, which the manifest does not say of it: export or build "
             "layout stages again"
         )
+
+
+def _unseen(piece: str, found: Mapping[str, NDArray[np.generic]]) -> None:
+    """Nobody looks."""
 
 
 def _ordered(specs: Iterable[StagePiece]) -> list[str]:

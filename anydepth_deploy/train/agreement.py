@@ -1,8 +1,5 @@
-"""Accuracy without labels: what super finds stands for what there is to find.
-
-A depth that agrees with super finds the same objects; how well it does is COCO's average precision
-against super's own detections. It says nothing of super itself.
-"""
+"""What super finds in pictures, as a data set that depths are held against; see
+:mod:`anydepth_deploy.annotations.believed`."""
 
 from __future__ import annotations
 
@@ -12,15 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anydepth_deploy.errors import ImageError
+from anydepth_deploy.annotations.believed import believed, nothing_found
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.pictures.images import Preprocess, load_image, prepare_batch
 from anydepth_deploy.train.data.detection_set import DetectionSet, Objects
 
-__all__ = ["THRESHOLD", "found_by_super"]
-
-THRESHOLD = 0.4
-"""Score of what super is believed to have found."""
+__all__ = ["found_by_super"]
 
 BATCH = 8
 
@@ -45,20 +39,16 @@ def found_by_super(
         prepared, geometries = prepare_batch(pictures, recipe)
         found = model.detect(torch.from_numpy(prepared), "super")
         for place, geometry in enumerate(geometries):
-            scores = found["scores"][place].numpy()
-            kept = (scores >= THRESHOLD) & (found["labels"][place].numpy() >= 0)
-            corners = geometry.to_picture(found["boxes"][place].numpy()[kept]).astype(np.float64)
-            corners[:, 2:] -= corners[:, :2]
-            real = (corners[:, 2:] > 0).all(axis=1)
-            boxes.append(corners[real])
-            labels.append(found["labels"][place].numpy()[kept][real])
-            owner.append(np.full(len(corners[real]), start + place, np.int64))
+            corners = geometry.to_picture(found["boxes"][place].numpy())
+            kept, names = believed(
+                found["labels"][place].numpy(), found["scores"][place].numpy(), corners
+            )
+            boxes.append(kept)
+            labels.append(names)
+            owner.append(np.full(len(kept), start + place, np.int64))
     joined = np.concatenate([np.zeros((0, 4)), *boxes])
     if not len(joined):
-        raise ImageError(
-            f"pictures in {source}: super finds nothing in {len(paths)} of them with a score of "
-            f"{THRESHOLD:g}; give pictures like those that the network is for, or --data"
-        )
+        raise nothing_found(source, len(paths))
     objects = Objects(
         np.concatenate(owner),
         joined,

@@ -220,12 +220,29 @@ void check_suppression(const ManifestFields& fields) {
   }
 }
 
+/// Rungs go from base to super.
+void check_measured(const ManifestFields& fields) {
+  const DepthSpace space(fields.gates, fields.base);
+  for (std::size_t place = 0; place < fields.measured.size(); ++place) {
+    std::vector<std::string> texts;
+    for (const auto& rung : fields.measured[place].rungs) {
+      texts.push_back(rung.depth);
+    }
+    try {
+      space.ladder(texts);
+    } catch (const DepthError& error) {
+      refuse("the measured ladder " + std::to_string(place) + ": " + error.what());
+    }
+  }
+}
+
 Manifest make_manifest(ManifestFields fields) {
   DepthTable table = make_table(fields);
   for (const auto& artifact : fields.artifacts) {
     check_artifact(artifact, table);
   }
   check_suppression(fields);
+  check_measured(fields);
   std::vector<std::uint64_t> macs;
   for (const auto& row : fields.depths) {
     macs.push_back(static_cast<std::uint64_t>(row.macs));
@@ -249,7 +266,8 @@ Manifest make_manifest(ManifestFields fields) {
           std::move(fields.raw_outputs),
           fields.suppression,
           fields.max_detections,
-          std::move(artifacts)};
+          std::move(artifacts),
+          std::move(fields.measured)};
 }
 
 }  // namespace

@@ -297,6 +297,9 @@ std::string read_quantisation(const JsonValue& value) {
   table.required("sha256").digest();
   table.required("method").text();
   count(table.required("pictures"));
+  if (const auto depths = table.nullable("depths")) {
+    depths->texts();
+  }
   table.finish();
   ratio(object.required("max_ratio"));
   ratio(object.required("max_error"));
@@ -384,6 +387,70 @@ ArtifactFields read_artifact(const JsonValue& value) {
   return fields;
 }
 
+Rung read_rung(const JsonValue& value) {
+  JsonObject object(value);
+  Rung found;
+  found.depth = object.required("depth").text();
+  found.milliseconds = ratio(object.required("milliseconds"));
+  if (const auto p95 = object.nullable("p95")) {
+    found.p95 = ratio(*p95);
+  }
+  if (const auto p99 = object.nullable("p99")) {
+    found.p99 = ratio(*p99);
+  }
+  const JsonValue score = object.required("score");
+  found.score = score.number();
+  if (found.score < -1) {
+    score.refuse("Input should be greater than or equal to -1");
+  }
+  if (found.score > 100) {
+    score.refuse("Input should be less than or equal to 100");
+  }
+  object.finish();
+  return found;
+}
+
+std::vector<JsonValue> some(const JsonValue& value) {
+  auto items = value.items();
+  if (items.empty()) {
+    value.refuse("List should have at least 1 item after validation, not 0");
+  }
+  return items;
+}
+
+MeasuredLadder read_measured(const JsonValue& value) {
+  JsonObject object(value);
+  MeasuredLadder found;
+  found.when = object.required("when").text();
+  found.device = object.required("device").text();
+  found.runtime = object.required("runtime").text();
+  found.precision = object.required("precision").choice({"fp32", "fp16", "int8", "bf16"});
+  found.layout = object.required("layout").choice({"gated", "set", "stages"});
+  for (const auto& item : some(object.required("artifacts"))) {
+    found.artifacts.push_back(item.digest());
+  }
+  found.batch = batch_size(object.required("batch"));
+  if (const auto threads = object.nullable("threads")) {
+    found.threads = small(*threads, 1);
+  }
+  found.calls = static_cast<std::uint64_t>(count(object.required("calls")));
+  JsonObject data(object.required("data"));
+  found.measure = data.required("kind").choice({"ap", "agreement"});
+  found.data = data.required("name").text();
+  found.data_sha256 = data.required("sha256").digest();
+  found.pictures = static_cast<std::uint64_t>(count(data.required("pictures")));
+  data.finish();
+  names(object.required("versions"));
+  if (const auto error = object.nullable("error")) {
+    found.error = ratio(*error);
+  }
+  for (const auto& item : some(object.required("rungs"))) {
+    found.rungs.push_back(read_rung(item));
+  }
+  object.finish();
+  return found;
+}
+
 void check_results(const JsonValue& value) {
   for (const auto& [kind, records] : value.members()) {
     for (const auto& record : records.items()) {
@@ -447,6 +514,11 @@ ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unkno
   }
   if (const auto said = object.optional("said")) {
     names(*said);
+  }
+  if (const auto measured = object.optional("measured")) {
+    for (const auto& item : measured->items()) {
+      found.measured.push_back(read_measured(item));
+    }
   }
   object.finish();
   return found;

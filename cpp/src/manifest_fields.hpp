@@ -43,6 +43,7 @@ struct ManifestFields {
   std::optional<Suppression> suppression;
   std::size_t max_detections = 0;
   std::vector<ArtifactFields> artifacts;
+  std::vector<MeasuredLadder> measured;
 };
 
 /// Throws InvalidJson for a field that is missing, of the wrong type or out of range. The places of

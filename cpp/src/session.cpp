@@ -12,6 +12,7 @@
 #include "anydepth/errors.hpp"
 #include "choose.hpp"
 #include "engines.hpp"
+#include "measured.hpp"
 #include "processors.hpp"
 #include "runtimes/registry.hpp"
 #include "suppression.hpp"
@@ -182,7 +183,7 @@ class Session::Impl {
     engine.kept_depths = options.kept_depths;
     engine.compute = stored_precision(options.precision).compute;
     engine.rows = table().rows().size();
-    engine.super = table().levels() - 1;
+    engine.super = table().ladder().back();
     engines_ = open_engines(bundle_, artifacts_, options.runtime, engine, options.check);
     if (artifacts_.front().engine) {
       smallest_batch_ = artifacts_.front().engine->smallest_batch;
@@ -191,10 +192,11 @@ class Session::Impl {
       raw_outputs_.push_back(kRaw + output.first);
     }
     on_host_ = suppresses_on_host();
+    measured_ = find_measured(manifest_, artifacts_, options);
     if (options.preload) {
       for (const auto row : engines_->rows()) {
         const auto located = engines_->at(row);
-        if (located.takes_row && row < table().levels()) {
+        if (located.takes_row && table().level(row)) {
           located.engine->prepare(row);
         }
       }
@@ -300,6 +302,7 @@ class Session::Impl {
     }
   }
   const std::vector<Artifact>& artifacts() const { return artifacts_; }
+  const std::optional<MeasuredLadder>& measured() const { return measured_; }
   const DepthTable& table() const { return manifest_.table; }
   const Preprocess& preprocess() const { return manifest_.preprocess; }
 
@@ -402,6 +405,7 @@ class Session::Impl {
   std::vector<std::string> raw_outputs_;
   std::size_t smallest_batch_ = 1;
   bool on_host_ = false;
+  std::optional<MeasuredLadder> measured_;
 };
 
 Session Bundle::session(const SessionOptions& options) const {
@@ -436,6 +440,15 @@ Tensors Session::run_raw(const TensorView& images, const DepthName& depth) const
 
 std::vector<Depth> Session::depths() const { return impl_->depths(); }
 const std::vector<Artifact>& Session::artifacts() const { return impl_->artifacts(); }
+std::vector<std::string> Session::ladder() const {
+  std::vector<std::string> found;
+  for (const auto row : table().ladder()) {
+    found.push_back(table().rows()[row].text);
+  }
+  return found;
+}
+
+const std::optional<MeasuredLadder>& Session::measured_ladder() const { return impl_->measured(); }
 const DepthTable& Session::table() const { return impl_->table(); }
 const Preprocess& Session::preprocess() const { return impl_->preprocess(); }
 void Session::load(const DepthName& depth) const { impl_->load(depth); }

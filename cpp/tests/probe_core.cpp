@@ -12,6 +12,7 @@
 #include "chain.hpp"
 #include "choose.hpp"
 #include "probe.hpp"
+#include "measured.hpp"
 #include "processors.hpp"
 #include "sha256.hpp"
 #include "suppression.hpp"
@@ -132,6 +133,26 @@ Json preprocess(const anydepth::Preprocess& recipe) {
       {"std", recipe.std}};
 }
 
+Json measured(const anydepth::MeasuredLadder& item) {
+  Json rungs = Json::array();
+  for (const auto& rung : item.rungs) {
+    rungs.push_back(
+        {rung.depth, rung.milliseconds, or_null(rung.p95), or_null(rung.p99), rung.score});
+  }
+  return {{"when", item.when},
+          {"device", item.device},
+          {"runtime", item.runtime},
+          {"precision", item.precision},
+          {"layout", item.layout},
+          {"artifacts", item.artifacts},
+          {"batch", item.batch},
+          {"threads", or_null(item.threads)},
+          {"calls", item.calls},
+          {"data", {item.measure, item.data, item.data_sha256, item.pictures}},
+          {"error", or_null(item.error)},
+          {"rungs", rungs}};
+}
+
 Json manifest(const Json& given) {
   const Manifest found = anydepth::read_manifest(given.at("folder").get<std::string>());
   Json gates = Json::array();
@@ -149,6 +170,10 @@ Json manifest(const Json& given) {
   for (const auto& item : found.artifacts) {
     artifacts.push_back(artifact(item));
   }
+  Json ladders = Json::array();
+  for (const auto& item : found.measured) {
+    ladders.push_back(measured(item));
+  }
   return {{"tool_version", found.tool_version},
           {"source_file", found.source_file},
           {"source_sha256", found.source_sha256},
@@ -159,6 +184,8 @@ Json manifest(const Json& given) {
           {"gates", gates},
           {"rows", texts(found.table.rows())},
           {"levels", found.table.levels()},
+          {"ladder", found.table.ladder()},
+          {"measured", ladders},
           {"macs", found.macs},
           {"raw_outputs", found.raw_outputs},
           {"suppression", suppression},
@@ -189,6 +216,23 @@ anydepth::SessionOptions options_of(const Json& given) {
   options.layout = maybe<std::string>(given, "layout");
   options.weights = maybe<std::string>(given, "weights");
   return options;
+}
+
+Json processor_name(const Json& given) {
+  return anydepth::processor_name(given.at("root").get<std::string>());
+}
+
+/// The newest ladder that holds here for the artifacts of these names; null for none.
+Json find_measured(const Json& given) {
+  const Manifest found = anydepth::read_manifest(given.at("folder").get<std::string>());
+  std::vector<anydepth::Artifact> chosen;
+  for (const std::string name : given.at("artifacts")) {
+    chosen.push_back(named(found, name));
+  }
+  auto options = options_of(given);
+  options.threads = maybe<int>(given, "threads");
+  const auto ladder = anydepth::find_measured(found, chosen, options);
+  return ladder ? measured(*ladder) : Json(nullptr);
 }
 
 /// Per options of `choices` the names of what is chosen, or class and text of what is wrong.
@@ -431,6 +475,8 @@ void add_core(Calls& calls) {
   calls["warnings"] = warnings;
   calls["class_name"] = class_name;
   calls["file"] = file;
+  calls["processor_name"] = processor_name;
+  calls["find_measured"] = find_measured;
   calls["limited_threads"] = limited_threads;
   calls["choose"] = choose;
   calls["trust"] = trust;

@@ -8,9 +8,11 @@ same table (``tests/support/manifests.py``).
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import logging
 import os
+import platform
 import shutil
 import socket
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from typing import Any
 
 import pytest
 from cpp_build import PATIENT, Probe, open_probe
-from cpp_oracle import described, outcome
+from cpp_oracle import described, described_ladder, outcome
 from fuzzing import examples
 from handmade import LADDER, manifest
 from hypothesis import given
@@ -38,6 +40,7 @@ from manifests import (
     content,
     edit,
     engine,
+    measured,
     mutated_bytes,
     mutated_values,
     one_depth,
@@ -53,8 +56,11 @@ from anydepth_deploy.bundle import choose as choose_module
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.files import MANIFEST
+from anydepth_deploy.bundle.measured import find_measured
 from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError
+from anydepth_deploy.reading.processor import processor_name
+from anydepth_deploy.reading.system_files import Tree
 
 pytestmark = PATIENT
 
@@ -120,6 +126,55 @@ def test_one_depth_that_does_not_agree(probe: Probe, tmp_path: Path) -> None:
     ):
         write(tmp_path, changed(whole, at, value))
         assert not compare(probe, tmp_path, (*at, value))
+
+
+# --- measured ladders ------------------------------------------------------------------------
+
+
+def test_the_same_measured_ladder_holds(
+    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every order of four ladders that differ in one thing each, and several numbers of
+    threads."""
+    here = processor_name()
+    kinds = [
+        measured(device=here, threads=2, when="two"),
+        measured(device=here, threads=None, when="none"),
+        measured(device="another", threads=2, when="elsewhere"),
+        measured(device=here, threads=2, when="other", artifacts=["d" * 64]),
+    ]
+    for order in itertools.permutations(kinds):
+        folder = write(tmp_path, content(measured=list(order)))
+        bundle = open_bundle(tmp_path)
+        chosen = [item for item in bundle.manifest.artifacts if item.name == "gated-fp32"]
+        for threads in (None, 2, 3):
+            found = find_measured(bundle.manifest, chosen, "onnxruntime", "fp32", threads).here
+            assert found is not None
+            asked = {"folder": folder, "artifacts": ["gated-fp32"], "threads": threads}
+            assert probe.call("find_measured", **asked) == described_ladder(found)
+            assert probe.call("find_measured", **asked, precision="fp16") is None
+            assert probe.call("find_measured", **asked, runtime="openvino") is None
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some  Xeon (R) \nmodel name : other\n"},
+        {"proc/cpuinfo": "flags : fpu\n", "proc/device-tree/model": "NVIDIA Jetson Orin\0"},
+        {"proc/cpuinfo": "model name"},
+        {},
+    ],
+)
+def test_processors_have_one_name(
+    probe: Probe, tmp_path: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    found = processor_name(Tree(tmp_path))
+    assert probe.call("processor_name", root=str(tmp_path)) == found
+    assert found in ("Some Xeon (R)", "NVIDIA Jetson Orin", platform.machine())
 
 
 # --- what is refused -------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cpp_build import CppError, Probe
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import AnyDepthError, BundleError, InputError
-from anydepth_deploy.manifest import StagePiece
+from anydepth_deploy.manifest import MeasuredLadder, StagePiece
 from anydepth_deploy.runtimes.chain import Chain
 
 
@@ -41,11 +41,24 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "gates": [[gate.name, gate.group, gate.layers] for gate in found.gates],
         "rows": [str(depth) for depth in bundle.table.rows],
         "levels": bundle.table.levels,
+        "ladder": [bundle.table.row(depth) for depth in bundle.table.ladder],
+        "measured": [described_ladder(item) for item in found.measured],
         "macs": [row.macs["total"] for row in found.depths],
         "raw_outputs": [list(item) for item in found.raw_outputs.items()],
         "suppression": None if found.suppression is None else found.suppression.model_dump(),
         "max_detections": found.max_detections,
         "artifacts": [_artifact(item.model_dump()) for item in found.artifacts],
+    }
+
+
+def described_ladder(item: MeasuredLadder) -> dict[str, Any]:
+    """What the probe tells of a measured ladder."""
+    same = ("when", "device", "runtime", "precision", "layout", "artifacts", "batch", "threads")
+    data = item.data
+    return {
+        **item.model_dump(mode="json", include={*same, "calls", "error"}),
+        "data": [data.kind, data.name, data.sha256, data.pictures],
+        "rungs": [[r.depth, r.milliseconds, r.p95, r.p99, r.score] for r in item.rungs],
     }
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "content",
     "edit",
     "engine",
+    "measured",
     "mutated_bytes",
     "mutated_values",
     "one_depth",
@@ -70,6 +71,7 @@ def artifact(name: str, **changes: Any) -> dict[str, Any]:
 
 def quantised(target: str) -> dict[str, Any]:
     table = {"file": "t.json", "sha256": "b" * 64, "method": "mse", "pictures": 4}
+    table |= {"depths": ["TT-1", "FF-1", "FF-2"]}
     limits = {"max_ratio": 8, "max_error": 0.25}
     return {"precision": "int8", "quantisation": {"target": target, "calibration": table, **limits}}
 
@@ -109,6 +111,30 @@ def piece(order: int, total: int = 2, **changes: Any) -> dict[str, Any]:
     return {"layout": "stages", "piece": {**words, "when": when, **flow}, **changes}
 
 
+def measured(**changes: Any) -> dict[str, Any]:
+    """A ladder of the gated graph, of other rungs than the one in use."""
+    return {
+        "when": "2025-01-01T00:00:00+00:00",
+        "device": "Orin",
+        "runtime": "onnxruntime",
+        "precision": "fp32",
+        "layout": "gated",
+        "artifacts": [SHA],
+        "batch": 1,
+        "threads": 2,
+        "calls": 100,
+        "data": {"kind": "ap", "name": "val.json", "sha256": "c" * 64, "pictures": 50},
+        "versions": {"onnxruntime": "1.23.2"},
+        "error": 0.7,
+        "rungs": [
+            {"depth": "TT-1", "milliseconds": 3.5, "p95": 4, "p99": None, "score": 70.5},
+            {"depth": "TF-2", "milliseconds": 5.25, "p95": 6, "p99": 7.5, "score": 71},
+            {"depth": "FF-2", "milliseconds": 6, "score": 70.75},
+        ],
+        **changes,
+    }
+
+
 ARTIFACTS = [
     artifact("gated-fp32"),
     artifact("gated-folded", weights="folded", deformable="gridsample"),
@@ -134,6 +160,7 @@ def content(**changes: Any) -> dict[str, Any]:
         results={"verify": [{"when": "now", "artifacts": [{"a": [1, 2.5, None]}]}]},
         preprocess={"size": (64, 96), "resize": "letterbox", "std": (0.1, 1, 1)},
         artifacts=copy.deepcopy(ARTIFACTS),
+        measured=[measured(), measured(device="Xavier", threads=None, error=None)],
     )
     dumped: dict[str, Any] = {**found.model_dump(mode="json"), **changes}
     return dumped
@@ -152,6 +179,7 @@ def one_depth(**changes: Any) -> dict[str, Any]:
             artifact("only", **static("full", 0)),
             artifact("piece", **piece(0, total=1)),
         ],
+        measured=[measured(rungs=[{"depth": "full", "milliseconds": 2, "score": -1}])],
         **changes,
     )
 
@@ -457,6 +485,38 @@ BROKEN: dict[str, Broken] = {
         [],
         "List should have at least 1 item after validation, not 0",
     ),
+    "a measured ladder without base": whole(
+        edit("measured.1.rungs.0.depth", "FT-1"),
+        "the measured ladder 1: a ladder goes from base (TT-1) to super (FF-2); found: FT-1",
+    ),
+    "a measured rung that is none": whole(
+        edit("measured.0.rungs.1.depth", "GG-1"), "the measured ladder 0: unknown depth 'GG-1'"
+    ),
+    "a measured ladder without rungs": put(
+        "measured.0.rungs", [], "List should have at least 1 item after validation, not 0"
+    ),
+    "a measured ladder of nothing": put(
+        "measured.0.artifacts", [], "List should have at least 1 item after validation, not 0"
+    ),
+    "a time below 0": put("measured.0.rungs.0.milliseconds", -1, NOT_NEGATIVE),
+    "a percentile below 0": put("measured.0.rungs.0.p95", -1, NOT_NEGATIVE),
+    "a score beyond all": put("measured.0.rungs.0.score", 100.5, at_most(100)),
+    "a score below none": put(
+        "measured.0.rungs.0.score", -2, "Input should be greater than or equal to -1"
+    ),
+    "a ladder on no threads": put("measured.0.threads", 0, POSITIVE),
+    "a ladder in batches of 0": put("measured.0.batch", 0, POSITIVE),
+    "a measure that is none": put(
+        "measured.0.data.kind", "f1", "Input should be 'ap' or 'agreement'"
+    ),
+    "a ladder in no precision": put(
+        "measured.0.precision", "fp64", "Input should be 'fp32', 'fp16', 'int8' or 'bf16'"
+    ),
+    "calibrated at a number": put(
+        "artifacts.2.quantisation.calibration.depths", [1], "Input should be a valid list"
+    )._replace(
+        says="artifacts.2.quantisation.calibration.depths.0: Input should be a valid string"
+    ),
     "no predictions": whole(
         edit("raw_outputs", {"boxes": "b"}),
         "suppression outside the graph needs the raw output 'predictions'",
@@ -531,6 +591,14 @@ FIELDS: dict[int, dict[str, str]] = {
         "Verification": "when passed reference device depths batches",
     },
     1: {"DepthRow": "macs_executed", "Manifest": "said"},
+    2: {
+        "Calibration": "depths",
+        "Manifest": "measured",
+        "MeasuredLadder": "when device runtime precision layout artifacts batch threads calls data "
+        "versions error rungs",
+        "LadderData": "kind name sha256 pictures",
+        "Rung": "depth milliseconds p95 p99 score",
+    },
 }
 """By minor of version 1: the fields that it added, by model. Never changed, only added to."""
 

@@ -8,7 +8,6 @@ nothing of governors, energy, throttling or quotas.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from anydepth_deploy.bench.sensors.sysfs import (
     temperature_gauges,
 )
 from anydepth_deploy.reading.cpu_quota import CpuQuota
+from anydepth_deploy.reading.processor import field_of, processor_name
 
 __all__ = ["CpuSensor"]
 
@@ -109,7 +109,7 @@ class CpuSensor:
         survey.note("smt", lambda: _smt(tree))
         self._probe(survey)
         return Device(
-            kind="cpu", name=_name(tree), settings=survey.settings, unknown=survey.unknown
+            kind="cpu", name=processor_name(tree), settings=survey.settings, unknown=survey.unknown
         )
 
     def read(self, seconds: float) -> State:
@@ -211,7 +211,7 @@ def _smt(tree: Tree) -> str:
 
 def _allowed(tree: Tree) -> str:
     """The processors on which this process may run."""
-    found = _field(tree, "/proc/self/status", "Cpus_allowed_list")
+    found = field_of(tree, "/proc/self/status", "Cpus_allowed_list")
     if found is None:
         raise UnreadableError("/proc/self/status does not tell")
     return found
@@ -219,7 +219,7 @@ def _allowed(tree: Tree) -> str:
 
 def _machine(tree: Tree) -> str:
     """``bare metal``, ``virtual machine`` or ``virtual machine: KVM``."""
-    flags = _field(tree, "/proc/cpuinfo", "flags")
+    flags = field_of(tree, "/proc/cpuinfo", "flags")
     words = []
     for path in HINTS:
         try:
@@ -236,30 +236,3 @@ def _machine(tree: Tree) -> str:
     if name is not None and "metal" not in hints:
         return f"virtual machine: {name}"
     raise UnreadableError("/proc/cpuinfo does not tell on this architecture")
-
-
-def _name(tree: Tree) -> str:
-    """The model of the processor."""
-    sources: tuple[Callable[[], str | None], ...] = (
-        lambda: _field(tree, "/proc/cpuinfo", "model name"),
-        lambda: tree.text("/proc/device-tree/model"),
-        platform.processor,
-        platform.machine,
-    )
-    for read in sources:
-        try:
-            name = read()
-        except UnreadableError:
-            continue
-        if name:
-            return " ".join(name.split())
-    return "unknown processor"
-
-
-def _field(tree: Tree, path: str, key: str) -> str | None:
-    """The first value of ``key``; None where there is none. Raises :class:`UnreadableError`."""
-    for line in tree.text(path).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None

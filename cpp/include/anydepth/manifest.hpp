@@ -91,6 +91,41 @@ struct Artifact {
   std::string sha256;
 };
 
+/// One depth of a measured ladder: how long a call takes, and how good what it finds is.
+struct Rung {
+  std::string depth;
+  /// The median.
+  double milliseconds = 0;
+  /// Percentiles in milliseconds; none of fewer calls than they need.
+  std::optional<double> p95;
+  std::optional<double> p99;
+  /// In percent; -1 where the data has nothing to find.
+  double score = -1;
+};
+
+/// What `ladder` found on one device: the depths worth having there, from base to super. It holds
+/// for the artifacts with these hashes alone, computed as it says.
+struct MeasuredLadder {
+  std::string when;
+  std::string device;
+  std::string runtime;
+  std::string precision;
+  std::string layout;
+  std::vector<std::string> artifacts;
+  std::size_t batch = 1;
+  /// Inside one operator; none: the runtime's own choice.
+  std::optional<int> threads;
+  std::uint64_t calls = 0;
+  /// What the scores are: `ap`, or `agreement` with what super finds in unlabelled pictures.
+  std::string measure;
+  std::string data;
+  std::string data_sha256;
+  std::uint64_t pictures = 0;
+  /// Of predicted times: the median error at depths that were not seen, in percent.
+  std::optional<double> error;
+  std::vector<Rung> rungs;
+};
+
 /// Everything a program needs to run a bundle without the code that made it.
 struct Manifest {
   std::string tool_version;
@@ -108,6 +143,8 @@ struct Manifest {
   std::optional<Suppression> suppression;
   std::size_t max_detections = 0;
   std::vector<Artifact> artifacts;
+  /// Ladders that were measured, newest last. The one in use is that of `table`, on all devices.
+  std::vector<MeasuredLadder> measured;
 };
 
 /// Reads and checks the manifest of a bundle's folder. Throws BundleError.

@@ -17,6 +17,7 @@
 namespace anydepth {
 
 struct Artifact;
+struct MeasuredLadder;
 
 /// How to open artifacts.
 struct SessionOptions {
@@ -77,6 +78,11 @@ class ANYDEPTH_EXPORT Session {
   /// What runs: one gated artifact, static ones, or the pieces of one chain.
   const std::vector<Artifact>& artifacts() const;
   const DepthTable& table() const;
+  /// The ladder in use, from base to super: its K-th depth is `level:K`, on every device.
+  std::vector<std::string> ladder() const;
+  /// What these artifacts cost and give by depth, as `ladder` measured it on this device with this
+  /// runtime and precision; none where nobody did.
+  const std::optional<MeasuredLadder>& measured_ladder() const;
   const Preprocess& preprocess() const;
   /// Opens what `depth` needs, instead of when it is needed.
   void load(const DepthName& depth) const;

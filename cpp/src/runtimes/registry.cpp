@@ -126,6 +126,15 @@ std::string device_capability(const std::string& runtime) {
 #endif
 }
 
+std::string device_name(const std::string& runtime) {
+  check_runtime(runtime);
+#if ANYDEPTH_WITH_TENSORRT
+  return tensorrt_device();
+#else
+  return "";  // not reached: no other runtime has engines
+#endif
+}
+
 std::string runtime_version(const std::string& runtime) {
   check_runtime(runtime);
 #if ANYDEPTH_WITH_ONNXRUNTIME

@@ -27,8 +27,12 @@ StagesPtr open_stages(const std::string& runtime, std::vector<Link> links,
 /// Throws DeviceError where there is none.
 std::string device_capability(const std::string& runtime);
 
+/// The name of that device. Throws as device_capability() does.
+std::string device_name(const std::string& runtime);
+
 // Each defined where the build has the backend.
 std::string tensorrt_capability();
+std::string tensorrt_device();
 std::string onnxruntime_version();
 std::string openvino_version();
 std::string tensorrt_version();

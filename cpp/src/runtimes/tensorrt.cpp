@@ -472,4 +472,6 @@ StagesPtr chain_tensorrt(std::vector<Link> links, const EngineOptions& options) 
 
 std::string tensorrt_capability() { return current_device().capability; }
 
+std::string tensorrt_device() { return current_device().name; }
+
 }  // namespace anydepth

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anydepth_deploy.bench.host import processor
 from anydepth_deploy.control.controller import Controller, Policy, Sensor
 from anydepth_deploy.control.rungs import Rung, guessed_rungs
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import UsageError, shorten
+from anydepth_deploy.manifest import MeasuredLadder
 from anydepth_deploy.pilot.power import PowerSensor
+from anydepth_deploy.runtimes.device_name import device_name
 
 __all__ = ["Flown", "Pilot"]
 
@@ -28,6 +29,8 @@ class Flown(Protocol):
 
     table: DepthTable
     macs: dict[str, int]
+    measured_ladder: MeasuredLadder | None
+    measured_elsewhere: tuple[MeasuredLadder, ...]
 
     @property
     def depths(self) -> tuple[Depth, ...]: ...
@@ -126,7 +129,10 @@ class Pilot(Controller):
 
 def _ladder(session: Flown, rungs: Any, batch: int) -> Sequence[Rung]:
     """The rungs that were given, measured, or guessed."""
-    measured = getattr(session, "measured_ladder", None) if rungs is None else rungs
+    measured = rungs
+    if measured is None:  # of this device, or else the newest of another
+        elsewhere = session.measured_elsewhere[-1:]
+        measured = session.measured_ladder or next(iter(elsewhere), None)
     if measured is None:
         depths = [str(depth) for depth in session.table.ladder]
         if not all(session.macs.get(depth) for depth in depths):
@@ -135,7 +141,7 @@ def _ladder(session: Flown, rungs: Any, batch: int) -> Sequence[Rung]:
                 "'anydepth-deploy ladder' on the bundle"
             )
         return guessed_rungs(depths, [session.macs[depth] for depth in depths])
-    _check_device(session, measured, batch)
+    _check_device(measured, batch)
     return [_rung(item) for item in _items(measured)]
 
 
@@ -165,15 +171,17 @@ def _rung(item: Any) -> Rung:
     )
 
 
-def _check_device(session: Flown, measured: Any, batch: int) -> None:
+def _check_device(measured: Any, batch: int) -> None:
     """Warn of a ladder that is of another device, or of calls with other numbers of images."""
     device, images = getattr(measured, "device", None), getattr(measured, "batch", None)
-    if device is not None and not session.on_device and device != processor():
-        log.warning(
-            "%s",
-            f"this ladder was measured on {device}, this is {processor()}: costs are learned from "
-            "the calls. Measure here: anydepth-deploy ladder BUNDLE",
-        )
+    if device is not None:
+        here = device_name(getattr(measured, "runtime", "onnxruntime"))
+        if device != here:
+            log.warning(
+                "%s",
+                f"this ladder was measured on {device}, this is {here}: costs are learned from the "
+                "calls. Measure here: anydepth-deploy ladder BUNDLE",
+            )
     if images is not None and images != batch:
         log.warning(
             "%s",

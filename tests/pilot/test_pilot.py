@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import anydepth_deploy as ad
-from anydepth_deploy.bench.host import processor
 from anydepth_deploy.bench.sensors.state import State
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.control.rungs import Rung
@@ -19,6 +18,7 @@ from anydepth_deploy.depth import DepthSpace, DepthTable, Gate
 from anydepth_deploy.errors import DepthError, UsageError
 from anydepth_deploy.pilot.pilot import Pilot
 from anydepth_deploy.pilot.power import PowerSensor
+from anydepth_deploy.runtimes.device_name import device_name
 
 SPACE = DepthSpace((Gate("a", 0), Gate("b", 0)), (1, 1))
 TABLE = DepthTable(SPACE, tuple(SPACE.parse(text) for text in ("TT", "FT", "FF")))
@@ -33,6 +33,8 @@ class FakeSession:
         self.macs = {"TT": 100, "FT": 150, "FF": 200, "TF": 150}
         self.depths = tuple(SPACE.parse(text) for text in COSTS)
         self.on_device = False
+        self.measured_ladder: Any = None
+        self.measured_elsewhere: Any = ()
         self.now = 0.0
         self.warmed: list[str] = []
         self.ran: list[str] = []
@@ -57,7 +59,9 @@ def measured(**more: Any) -> SimpleNamespace:
         SimpleNamespace(depth=depth, milliseconds=cost, p95=1.1 * cost, p99=1.3 * cost, score=50.0)
         for depth, cost in COSTS.items()
     ]
-    return SimpleNamespace(rungs=rungs, **{"device": processor(), "batch": 1, **more})
+    return SimpleNamespace(
+        rungs=rungs, **{"device": device_name("onnxruntime"), "batch": 1, **more}
+    )
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -89,6 +93,17 @@ def test_a_ladder_of_another_device_or_batch_is_said(caplog: pytest.LogCaptureFi
     assert "measured on Orin, this is" in said(caplog)[0]
     assert "with 1 image(s) a call, these have 4" in said(caplog)[1]
     assert all("anydepth-deploy ladder BUNDLE" in message for message in said(caplog))
+
+
+def test_a_ladder_of_another_device_is_better_than_none(caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = (measured(device="T4"), measured(device="Orin"))
+    pilot = pilot_of(FakeSession(measured_elsewhere=elsewhere), target_ms=17)
+    assert [rung.milliseconds for rung in pilot.rungs] == list(COSTS.values())
+    (message,) = said(caplog)
+    assert "measured on Orin, this is" in message
+    caplog.clear()
+    pilot_of(FakeSession(measured_ladder=measured(), measured_elsewhere=elsewhere), target_ms=17)
+    assert not said(caplog)
 
 
 def test_rungs_of_ones_own_and_names_of_limits() -> None:

@@ -71,7 +71,9 @@ def open_subject(bundle: Bundle, choice: Choice) -> Subject:
             weights=choice.weights,
             target=choice.target,
             threads=choice.threads,
-            kept_depths=len(runnable),
+            # OpenVINO compiles each depth by itself in any case; what others would do so is not
+            # what users run.
+            kept_depths=len(runnable) if choice.runtime == "openvino" else None,
             rounded=rounded,
         )
 

@@ -12,7 +12,7 @@ namespace anydepth {
 namespace {
 
 /// More than any manifest has; limits the time and memory that a made-up one can cost.
-constexpr std::size_t kDeepest = 64;
+constexpr std::size_t kMostNested = 64;
 constexpr std::size_t kMostValues = 1'000'000;
 constexpr const char* kNotJson = "it is not valid JSON";
 
@@ -66,8 +66,8 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
 
   template <typename Value>
   bool open() {
-    if (open_.size() == kDeepest) {
-      throw std::invalid_argument("nested deeper than " + std::to_string(kDeepest) + " levels");
+    if (open_.size() == kMostNested) {
+      throw std::invalid_argument("nested deeper than " + std::to_string(kMostNested) + " levels");
     }
     Json* value = place();
     value->value.emplace<Value>();

@@ -387,9 +387,9 @@ ArtifactFields read_artifact(const JsonValue& value) {
   return fields;
 }
 
-Rung read_rung(const JsonValue& value) {
+MeasuredRung read_rung(const JsonValue& value) {
   JsonObject object(value);
-  Rung found;
+  MeasuredRung found;
   found.depth = object.required("depth").text();
   found.milliseconds = ratio(object.required("milliseconds"));
   if (const auto p95 = object.nullable("p95")) {

@@ -324,7 +324,7 @@ def test_without_a_runtime(
 def test_train(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainConfig] = []
 
-    def fake(config: TrainConfig, *, progress: object, resume: bool) -> TrainResult:
+    def fake(config: TrainConfig, *, progress: object, note: object, resume: bool) -> TrainResult:
         asked.append(config)
         assert not resume
         return TrainResult(Path(config.output), config.steps, 1.5, 8.0, 2.0, 3.0)

@@ -121,7 +121,7 @@ def test_quantised_graphs_are_close(
     kind: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path, table = checkpoint(kind, tmp_path_factory), tmp_path / "table.json"
-    write_coco(tmp_path / "pictures", 8, 7, "train")
+    write_coco(tmp_path / "pictures", 24, 7, "train")
     options: dict[str, Any] = {"probe": 0, "batch": 8, "threads": 1, "input_size": SIZE}
     calibrate(path, tmp_path / "pictures", table, **options)
     bundle = export_bundle(

@@ -155,6 +155,21 @@ def test_a_file_that_was_replaced_meanwhile(bundle_copy: Path) -> None:
         session.run(images, "base")
 
 
+def test_a_file_of_several_names(bundle_copy: Path, tmp_path: Path) -> None:
+    """As in a Triton repository: ONNX Runtime takes weights out of such a file for an attack."""
+    for path in bundle_copy.glob("*.onnx"):
+        other = tmp_path / f"copy-{path.name}"
+        shutil.copy(path, other)
+        path.unlink()
+        path.hardlink_to(other)
+    images, bundle = random_images(1, SIDE, SIDE), open_bundle(bundle_copy)
+    whole, alone = (bundle.session(artifact="gated", threads=1, kept_depths=k) for k in (None, 1))
+    for depth in ("base", "super"):
+        assert np.allclose(
+            alone.run(images, depth).scores, whole.run(images, depth).scores, atol=1e-5
+        )
+
+
 def test_a_linked_file(bundle_copy: Path, tmp_path: Path) -> None:
     """Its weights lie where the link leads."""
     for path in bundle_copy.glob("*.onnx"):

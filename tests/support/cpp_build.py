@@ -38,8 +38,7 @@ COMMON = (
     "-DANYDEPTH_WERROR=ON",
     "-DANYDEPTH_BUILD_TESTS=ON",
     # Headers take most of the time: several files are compiled as one.
-    "-DCMAKE_UNITY_BUILD=ON",
-    "-DCMAKE_UNITY_BUILD_BATCH_SIZE=8",
+    "-DANYDEPTH_UNITY=ON",
 )
 VARIANTS = {
     "sanitized": (

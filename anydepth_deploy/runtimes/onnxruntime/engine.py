@@ -104,7 +104,10 @@ class OnnxRuntimeEngine:
         try:
             with utf8_path(path if row is None else path.resolve()) as named:
                 if row is not None:
-                    edited = fix_depth(path, row, named.name)
+                    # Of a file that has several names, as in a Triton repository, it reads no
+                    # weights.
+                    alone = named.stat().st_nlink == 1
+                    edited = fix_depth(path, row, named.name if alone else "")
                     settings.add_session_config_entry(WEIGHTS_FOLDER, str(named.parent))
                 if options.raw or rounded:
                     edited = _edited(path, edited, raw=options.raw, rounded=rounded)

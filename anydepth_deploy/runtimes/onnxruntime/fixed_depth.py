@@ -36,7 +36,9 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 def fix_depth(path: Path, row: int, location: str) -> bytes:
     """The graph of the gated graph's file ``path`` at ``row`` of its depth table, as a serialised
-    model; ``location`` is the name of that file where the runtime will look for its weights.
+    model; ``location`` is the name of that file where the runtime will look for its weights. Empty,
+    weights are in the model: ONNX Runtime reads none of a file that has several names, since any of
+    them may lead out of its folder.
 
     Raises :class:`OSError` where the file cannot be read.
     """
@@ -96,7 +98,7 @@ class _Rewriting:
         """A constant, which stays in the file where it is large."""
         fields = list(self._fields(start, stop))
         data = [(value, end) for number, _, _, value, end in fields if number == RAW_DATA]
-        if len(data) != 1 or data[0][1] - data[0][0] < LEAST:
+        if not self._location or len(data) != 1 or data[0][1] - data[0][0] < LEAST:
             return self._content[start:stop]
         offset, end = data[0]
         entries = {

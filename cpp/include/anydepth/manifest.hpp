@@ -92,7 +92,7 @@ struct Artifact {
 };
 
 /// One depth of a measured ladder: how long a call takes, and how good what it finds is.
-struct Rung {
+struct MeasuredRung {
   std::string depth;
   /// The median.
   double milliseconds = 0;
@@ -123,7 +123,7 @@ struct MeasuredLadder {
   std::uint64_t pictures = 0;
   /// Of predicted times: the median error at depths that were not seen, in percent.
   std::optional<double> error;
-  std::vector<Rung> rungs;
+  std::vector<MeasuredRung> rungs;
 };
 
 /// Everything a program needs to run a bundle without the code that made it.

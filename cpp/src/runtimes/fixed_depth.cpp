@@ -174,7 +174,7 @@ class Rewriting {
         found += copied(part);
       }
     }
-    if (data.size() != 1 || data.front().end - data.front().value < kLeast) {
+    if (location_.empty() || data.size() != 1 || data.front().end - data.front().value < kLeast) {
       return std::string(content_.substr(whole.value, whole.end - whole.value));
     }
     const auto offset = data.front().value;

@@ -10,7 +10,7 @@ namespace anydepth {
 
 /// The graph of a gated graph's file at `row` of its depth table, as a serialised model: one
 /// constant instead of the input `depth`, and references into the file (ONNX's external data),
-/// called `location` there, instead of large weights. ONNX Runtime puts the branch of an If in its
+/// called `location` there, instead of large weights; all weights where that is empty. ONNX Runtime puts the branch of an If in its
 /// place when the predicate is a constant. The file has been found whole by read_onnx_file().
 /// Throws std::system_error where it cannot be read. `anydepth_deploy/runtimes/onnxruntime/
 /// fixed_depth.py` does the same, byte for byte.

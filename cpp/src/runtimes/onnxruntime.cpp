@@ -164,7 +164,9 @@ class OnnxRuntimeEngine : public Engine {
       OrtSession* made = nullptr;
       if (row) {
         const auto real = std::filesystem::canonical(path);
-        const auto model = fix_depth(real, *row, real.filename().string());
+        // Of a file that has several names, as in a Triton repository, it reads no weights.
+        const bool alone = std::filesystem::hard_link_count(real) == 1;
+        const auto model = fix_depth(real, *row, alone ? real.filename().string() : "");
         check(api().AddSessionConfigEntry(
             settings.get(), kOrtSessionOptionsModelExternalInitializersFileFolderPath,
             real.parent_path().c_str()));

@@ -15,6 +15,7 @@ from trained_networks import CHECKPOINTS, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
+from anydepth_deploy.commands.demo import HELD_OUT_SEED
 from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.samples import verification_batches
@@ -105,6 +106,23 @@ def test_the_demo_ends_with_a_picture_and_a_table(checkpoint: Path, tmp_path: Pa
     assert all(row["latency_ms"] > 0 for row in result.rows)
     with Image.open(result.picture) as picture:
         assert picture.width > 1200
+
+
+def test_a_round_with_second_norm_sets(tmp_path: Path) -> None:
+    """Base gains two points and super one over what it began with, on the same pictures."""
+    data = CocoData(write_coco(tmp_path, 200, HELD_OUT_SEED, "val"))
+    scores = []
+    for name in ("anydepth-detr-tiny-shapes", "anydepth-detr-tiny-two-sets"):
+        bundle = export_bundle(ROOT / "checkpoints" / f"{name}.pth", tmp_path / name)
+        table = bundle.table
+        ends = [table.find("base"), table.find("super")]
+        scores.append([row.ap for row in evaluate(bundle, data, ends, record=False, threads=1)])
+    (base, top), (new_base, new_top) = scores
+    assert new_base >= base + 2
+    assert new_top >= top + 1
+    state = read_checkpoint(ROOT / "checkpoints" / "anydepth-detr-tiny-two-sets.pth").state
+    means = (state[f"decoder.input_proj.0.norm{part}.running_mean"] for part in ("", "_skippable"))
+    assert not torch.allclose(*means, atol=0.01)
 
 
 # --- lower precisions ------------------------------------------------------------------------

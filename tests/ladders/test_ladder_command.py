@@ -164,12 +164,15 @@ def test_annotated_pictures(shifted: Bundle, pictures: Path, tmp_path: Path, run
         "ladder", shifted.path, "--data", path, "--images", pictures, "--layout", "set", *QUICK
     )
     assert done.code == 0, done.err
-    assert f"{LADDER[-1]} is beaten by another depth: it stays" in done.out
     assert "all 3 depths were timed, none predicted" in done.out  # a set has no others
     (ladder,) = open_bundle(shifted.path).manifest.measured
     assert (ladder.data.kind, ladder.data.pictures, ladder.layout) == ("ap", 4, "set")
-    assert ladder.rungs[0].score == 100
-    assert ladder.rungs[-1].score == agreement(SHIFTS[LADDER[0]])
+    base, top = ladder.rungs[0], ladder.rungs[-1]
+    assert base.score == 100
+    assert top.score == agreement(SHIFTS[LADDER[0]])
+    said = f"{LADDER[-1]} is beaten by another depth: it stays" in done.out
+    # All take the same time here, but for chance: what took longer and finds less is beaten.
+    assert said or base.milliseconds > top.milliseconds
     assert {rung.depth for rung in ladder.rungs} <= set(LADDER)
 
 

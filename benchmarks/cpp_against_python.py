@@ -36,9 +36,10 @@ from trained import TRAINED, checkpoint_of
 from anydepth_deploy.bench.results import Scope
 from anydepth_deploy.bench.statistics import ratio_of_medians
 from anydepth_deploy.bench.timing.timer import quiet
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.console import bar, print_line, print_table
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.shapes import render

@@ -31,9 +31,10 @@ from anydepth_deploy.bench.statistics import ratio_of_medians
 from anydepth_deploy.bench.timing.clock import MonotonicClock
 from anydepth_deploy.bench.timing.monitor import Monitor
 from anydepth_deploy.bench.timing.timer import Timer
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.console import bar, print_table
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.exporting.export import export_bundle

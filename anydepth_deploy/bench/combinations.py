@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.results import BenchResult, write_result
 from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bench.workloads.workload import Workload
 from anydepth_deploy.bundle.bundle import open_bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.checkpoints.present import is_bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import try_to_write

@@ -7,6 +7,7 @@ chain; of engines, those for the device at hand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anydepth_deploy.errors import BundleError, UsageError, shorten
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SESSION_PRECISIONS",
+    "Choice",
     "chains",
     "choose_artifacts",
     "export_words",
@@ -48,6 +50,18 @@ def stored_precision(precision: str) -> tuple[str, Compute]:
             f"unknown precision '{precision}': expected {', '.join(SESSION_PRECISIONS)}"
         )
     return SESSION_PRECISIONS[precision]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which artifacts of a bundle, and what runs them; as in :meth:`Bundle.session`."""
+
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    layout: str | None = None
+    weights: str | None = None
+    target: str | None = None
+    threads: int | None = None
 
 
 def choose_artifacts(

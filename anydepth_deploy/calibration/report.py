@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from anydepth_deploy.calibration.keeping import Keeper, KeepingRules
 from anydepth_deploy.calibration.table import RangeTable
 from anydepth_deploy.depth import count_depths
-from anydepth_deploy.errors import CalibrationError, missing_extra
-from anydepth_deploy.pictures.figures import write_figure
+from anydepth_deploy.errors import CalibrationError
+from anydepth_deploy.pictures.figures import empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,17 +138,15 @@ def _is_join(tensor: str) -> bool:
 
 
 def _figure(table: RangeTable, rules: KeepingRules) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "drawing a report") or error from None
     joins, stages = join_rows(table, rules), stage_rows(table)
     columns = len(table.ladder)
     widths = [max(1.6 + 1.15 * columns, 5.2 if joins else 8.0)] if stages else []
     if joins or not stages:
         widths.append(4.6 if stages else 6.0)
     rows = max(len(joins), len(stages), 3)
-    figure = Figure(figsize=(sum(widths) + 1.2, 2.1 + 0.5 * rows), layout="constrained")
+    figure = empty_figure(
+        "drawing a report", figsize=(sum(widths) + 1.2, 2.1 + 0.5 * rows), layout="constrained"
+    )
     axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     figure.suptitle(
         f"{table.family} {table.config} in 8 bits, over {table.pictures.count} pictures and "

@@ -123,8 +123,9 @@ def _latency(bundle: Bundle, progress: Progress) -> dict[str, DepthResult]:
     """Each rung measured: batch 1, one thread, rungs interleaved, generated pictures."""
     from anydepth_deploy.bench.options import Options
     from anydepth_deploy.bench.run import run_bench
-    from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+    from anydepth_deploy.bench.workloads.bundle import BundleWorkload
     from anydepth_deploy.bench.workloads.pictures import load_batches
+    from anydepth_deploy.bundle.choose import Choice
 
     workload = BundleWorkload(
         bundle,

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     EXECUTION,
-    PICTURES,
+    AnnotatedOrientation,
     BundlePath,
     Depths,
     Json,
     LayoutOption,
+    MatchByRank,
     MaxPixels,
     Runtime,
     TargetOption,
@@ -28,7 +29,6 @@ from anydepth_deploy.console import Table, giga
 from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.pictures.budget import MAX_PIXELS
-from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.registry import format_of
 
 if TYPE_CHECKING:
@@ -44,14 +44,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of the pictures; by default where the annotations are."),
     ] = None,
-    orientation: Annotated[
-        Orientation | None,
-        PICTURES.one_of(
-            get_args(Orientation),
-            "What the annotations mean: pictures turned by their EXIF orientation, or as they are "
-            "stored; default: what their width and height say, else upright.",
-        ),
-    ] = None,
+    orientation: AnnotatedOrientation = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     depth: Depths = "all",
     layout: LayoutOption = None,
@@ -68,14 +61,7 @@ def evaluate(
     ] = None,
     runtime: Runtime = "onnxruntime",
     threads: Threads = None,
-    match_by_rank: Annotated[
-        bool,
-        typer.Option(
-            "--match-by-rank",
-            help="Where names do not match: the k-th class is the category with the k-th lowest "
-            "id.",
-        ),
-    ] = False,
+    match_by_rank: MatchByRank = False,
     json: Json = False,
 ) -> None:
     """COCO average precision of the artifact, per depth and precision."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +11,11 @@ from anydepth_deploy.commands.options import (
     ARTIFACTS,
     EXECUTION,
     PICTURES,
+    AnnotatedOrientation,
     BundlePath,
     Json,
     LayoutOption,
+    MatchByRank,
     MaxPixels,
     Panel,
     Runtime,
@@ -53,26 +55,12 @@ def ladder(
         Path | None,
         PICTURES.option("Folder of pictures; of --data, by default where the annotations are."),
     ] = None,
-    orientation: Annotated[
-        Orientation | None,
-        PICTURES.one_of(
-            get_args(Orientation),
-            "What the annotations mean: pictures turned by their EXIF orientation, or as they are "
-            "stored; default: what their width and height say, else upright.",
-        ),
-    ] = None,
+    orientation: AnnotatedOrientation = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     count: Annotated[
         int, PICTURES.option("Pictures that agreement is measured on, at most.", min=1)
     ] = 128,
-    match_by_rank: Annotated[
-        bool,
-        typer.Option(
-            "--match-by-rank",
-            help="Where names do not match: the k-th class is the category with the k-th lowest "
-            "id.",
-        ),
-    ] = False,
+    match_by_rank: MatchByRank = False,
     layout: LayoutOption = None,
     weights: WeightsOption = None,
     precision: Annotated[str, ARTIFACTS.option("fp32, fp16, int8 or bf16.")] = "fp32",
@@ -120,7 +108,7 @@ def ladder(
     format_of(runtime)  # refuses an unknown one
 
     from anydepth_deploy.bundle.bundle import open_bundle
-    from anydepth_deploy.bundle.choose import choose_artifacts
+    from anydepth_deploy.bundle.choose import Choice, choose_artifacts
     from anydepth_deploy.pictures.figures import drawing_format
 
     if plot is not None:
@@ -136,7 +124,7 @@ def ladder(
     if not diagnose:
         opened.try_to_write()
 
-    from anydepth_deploy.ladders.subject import Choice, open_subject
+    from anydepth_deploy.ladders.subject import open_subject
 
     with bar("ladder", quiet=json, still=True) as progress:
         subject = open_subject(opened, Choice(runtime, precision, chosen, weights, target, threads))

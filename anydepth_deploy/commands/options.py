@@ -156,6 +156,21 @@ OrientationOption = Annotated[
         get_args(Orientation), "Pictures turned by their EXIF orientation, or as they are stored."
     ),
 ]
+AnnotatedOrientation = Annotated[
+    Orientation | None,
+    PICTURES.one_of(
+        get_args(Orientation),
+        "What the annotations mean: pictures turned by their EXIF orientation, or as they are "
+        "stored; default: what their width and height say, else upright.",
+    ),
+]
+MatchByRank = Annotated[
+    bool,
+    typer.Option(
+        "--match-by-rank",
+        help="Where names do not match: the k-th class is the category with the k-th lowest id.",
+    ),
+]
 MaxPixels = Annotated[
     int,
     PICTURES.option(

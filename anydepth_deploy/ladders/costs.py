@@ -164,12 +164,12 @@ def time_stages(
         took.setdefault(piece, []).append(1e3 * value)
     each = {piece: float(np.mean(values)) for piece, values in took.items()}
     whole = {depth: 1e3 * found["whole", depth] for depth in cover}
-    own = {depth: sum(each[name] for name, p in pieces.items() if p.runs(depth)) for depth in cover}
-    beside = float(np.mean([whole[depth] - own[depth] for depth in cover]))
-    predicted = {
-        depth: beside + sum(each[name] for name, piece in pieces.items() if piece.runs(depth))
-        for depth in runnable
-    }
+
+    def own(depth: Depth) -> float:
+        return sum(each[name] for name, piece in pieces.items() if piece.runs(depth))
+
+    beside = float(np.mean([whole[depth] - own(depth) for depth in cover]))
+    predicted = {depth: beside + own(depth) for depth in runnable}
     measured = {**whole, **{depth: 1e3 * found["check", depth] for depth in checks}}
     told = tuple((depth, predicted[depth], measured[depth]) for depth in checks)
     noise = noise_of({depth: seconds["check", depth] for depth in checks})

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from anydepth_deploy.bench.plots.style import COLOURS, MARKERS, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, INK, Tag, place_tags
-from anydepth_deploy.errors import ResultError, missing_extra
+from anydepth_deploy.errors import ResultError
 from anydepth_deploy.ladders.plot import measure_name
-from anydepth_deploy.pictures.figures import write_figure
+from anydepth_deploy.pictures.figures import empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,11 +34,7 @@ def draw_diagnosis(found: Diagnosis, path: str | Path, title: str, kind: str) ->
 
 def diagnosis_figure(found: Diagnosis, title: str, kind: str) -> Figure:
     """The page that :func:`draw_diagnosis` writes."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "drawing results") or error from None
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = empty_figure("drawing results", figsize=SIZE, layout="constrained")
     left, right = figure.subplots(1, 2)
     _features(left, found)
     _scores(right, found, kind)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from anydepth_deploy.bench.plots.style import COLOURS, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, INK, Tag, place_tags
-from anydepth_deploy.errors import ResultError, missing_extra
-from anydepth_deploy.pictures.figures import write_figure
+from anydepth_deploy.errors import ResultError
+from anydepth_deploy.pictures.figures import empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,11 +39,7 @@ def draw_ladder(found: Found, path: str | Path, title: str) -> None:
 
 def ladder_figure(found: Found, title: str) -> Figure:
     """The page that :func:`draw_ladder` writes."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "drawing results") or error from None
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = empty_figure("drawing results", figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     ladder = found.ladder
     tidy(axes, title, "a call, median (ms)", measure_name(ladder.data.kind))

@@ -6,26 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.choose import choose_artifacts
+from anydepth_deploy.bundle.choose import Choice, choose_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_passed
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.errors import BundleError, UsageError
 from anydepth_deploy.manifest import Artifact, rounds_to_half
+from anydepth_deploy.runtimes.registry import find_runtime
 
-__all__ = ["Choice", "Subject", "open_subject"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which artifacts of a bundle, and what runs them; as in :meth:`Bundle.session`."""
-
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    layout: str | None = None
-    weights: str | None = None
-    target: str | None = None
-    threads: int | None = None
+__all__ = ["Subject", "open_subject"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +60,7 @@ def open_subject(bundle: Bundle, choice: Choice) -> Subject:
             weights=choice.weights,
             target=choice.target,
             threads=choice.threads,
-            # OpenVINO compiles each depth by itself in any case; what others would do so is not
-            # what users run.
-            kept_depths=len(runnable) if choice.runtime == "openvino" else None,
+            kept_depths=len(runnable) if find_runtime(choice.runtime).by_depth else None,
             rounded=rounded,
         )
 

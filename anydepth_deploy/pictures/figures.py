@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anydepth_deploy.documents import write_or_refuse
-from anydepth_deploy.errors import AnyDepthError, UsageError
+from anydepth_deploy.errors import AnyDepthError, UsageError, missing_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DPI", "drawing_format", "write_figure"]
+__all__ = ["DPI", "drawing_format", "empty_figure", "write_figure"]
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -32,6 +32,16 @@ def drawing_format(path: Path, what: str) -> str:
             f"{' or '.join(f'.{item}' for item in FORMATS)}"
         )
     return kind
+
+
+def empty_figure(purpose: str, **options: Any) -> Figure:
+    """A figure with nothing on it; ``options``: of matplotlib's ``Figure``. Raises
+    :class:`MissingExtraError` without the extra ``plot``; ``purpose``: for its message."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, purpose) or error from None
+    return Figure(**options)
 
 
 def write_figure(

@@ -193,10 +193,13 @@ class _HostChain:
         self, feeds: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """Run the pieces that ``outputs`` need. Raises :class:`InputError`, and what they raise."""
-        return self.observe(feeds, outputs, _unseen)
+        return self.observe(feeds, outputs)
 
     def observe(
-        self, feeds: Mapping[str, NDArray[np.generic]], outputs: Sequence[str], see: See
+        self,
+        feeds: Mapping[str, NDArray[np.generic]],
+        outputs: Sequence[str],
+        see: See | None = None,
     ) -> dict[str, NDArray[np.generic]]:
         """The same; ``see`` is called after each piece."""
         if set(feeds) != {SOURCE}:
@@ -206,9 +209,11 @@ class _HostChain:
             given = {name: flow[tensor] for name, tensor in step.reads.items()}
             found = self._engines[step.piece].run(given, list(step.writes))
             flow.update((tensor, found[name]) for name, tensor in step.writes.items())
-            written = {tensor: flow[tensor] for tensor in step.writes.values()}
-            see(self._stepped.chain.names[step.piece], written)
-            del given, found, written  # or what is dropped here would live on through the next step
+            if see is not None:
+                written = {tensor: flow[tensor] for tensor in step.writes.values()}
+                see(self._stepped.chain.names[step.piece], written)
+                del written
+            del given, found  # or what is dropped here would live on through the next step
             flow = {tensor: array for tensor, array in flow.items() if tensor in step.live}
         return {name: flow[name] for name in outputs}
 
@@ -244,10 +249,6 @@ def check_piece(name: str, spec: StagePiece, inputs: Sequence[str], outputs: Seq
             f"the piece {name} {found}, which the manifest does not say of it: export or build "
             "layout stages again"
         )
-
-
-def _unseen(piece: str, found: Mapping[str, NDArray[np.generic]]) -> None:
-    """Nobody looks."""
 
 
 def _ordered(specs: Iterable[StagePiece]) -> list[str]:

@@ -45,8 +45,9 @@ class Runtime:
     what it may compute FP32 graphs in; with more than one, the opener's ``computes_here()`` says
     what this machine can. ``on_device``: it computes on a GPU, sessions copy inputs there and
     results back. ``chains``: the opener has ``open_stages(pieces)`` and chains pieces better than
-    :mod:`anydepth_deploy.runtimes.chain` does, on its device. ``short``: its name in the names of
-    engines.
+    :mod:`anydepth_deploy.runtimes.chain` does, on its device. ``by_depth``: it compiles each depth
+    of a gated graph by itself, whether it is told how many to keep or not. ``short``: its name in
+    the names of engines.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Runtime:
     computes: tuple[Compute, ...] = ("fp32",)
     on_device: bool = False
     chains: bool = False
+    by_depth: bool = False
     short: str = ""
 
     def load(self) -> Any:
@@ -94,6 +96,7 @@ RUNTIMES: dict[str, Runtime] = {
             f"{_ROOMS}.openvino",
             targets=("openvino", "onnxruntime"),
             computes=("fp32", "bf16"),
+            by_depth=True,
         ),
         Runtime(
             "tensorrt",

@@ -26,9 +26,10 @@ from anydepth_deploy.bench.results import BenchResult, DepthResult, read_result
 from anydepth_deploy.bench.run import run_bench
 from anydepth_deploy.bench.statistics import ratio_of_medians, summarise
 from anydepth_deploy.bench.verdict import judge_latency
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.errors import ResultError
 from anydepth_deploy.pictures.choice import choose_pictures
 from anydepth_deploy.pictures.shapes import render

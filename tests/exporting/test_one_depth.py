@@ -24,9 +24,10 @@ from trained_networks import one_depth_bundle, without_any_depth
 
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import load_batches
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.calibration.report import draw_report, join_rows, report_rows
 from anydepth_deploy.calibration.table import read_table

@@ -13,8 +13,8 @@ from anydepth_deploy.bench.plots.style import Drawn, Series, handle, series_of
 from anydepth_deploy.bench.plots.tags import FAINT, INK, place_tags, plain
 from anydepth_deploy.bench.report.facts import common, facts, printable, when
 from anydepth_deploy.bench.results import BenchResult
-from anydepth_deploy.errors import ResultError, UsageError, missing_extra
-from anydepth_deploy.pictures.figures import DPI, write_figure
+from anydepth_deploy.errors import ResultError, UsageError
+from anydepth_deploy.pictures.figures import DPI, empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,14 +70,10 @@ def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None)
         raise UsageError(f"{what}: expected {' or '.join(FIGURES)}")
     if not results:
         raise ResultError("no results to draw: name at least one file that bench wrote")
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "drawing results") or error from None
 
     series = series_of(results)
     columns = 1 if len(names) == 1 else 2
-    page = Figure(dpi=DPI)
+    page = empty_figure("drawing results", dpi=DPI)
     panels = [page.add_axes((0, 0, 1, 1), label=name) for name in names]
     drawn = [FIGURES[name](axes, series) for name, axes in zip(names, panels, strict=True)]
     missing = [item.missing for item in drawn]

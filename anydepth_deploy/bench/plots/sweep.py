@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from anydepth_deploy.bench.plots.style import COLOURS, log_axis, tidy
 from anydepth_deploy.bench.plots.tags import FAINT, INK
-from anydepth_deploy.errors import ResultError, missing_extra
-from anydepth_deploy.pictures.figures import write_figure
+from anydepth_deploy.errors import ResultError
+from anydepth_deploy.pictures.figures import empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,12 +32,10 @@ def draw_sweep(found: Sweep, path: str | Path, title: str) -> None:
 
 def sweep_figure(found: Sweep, title: str) -> Figure:
     """The page that :func:`draw_sweep` writes."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "drawing results") or error from None
     depths = list(found.usual.rates)
-    figure = Figure(figsize=(PANEL[0] * len(depths), PANEL[1]), layout="constrained")
+    figure = empty_figure(
+        "drawing results", figsize=(PANEL[0] * len(depths), PANEL[1]), layout="constrained"
+    )
     panels = figure.subplots(1, len(depths), squeeze=False)[0]
     runs = [item for item in found.tried if item.problem is None]
     batches = sorted({item.setting.batch for item in runs})

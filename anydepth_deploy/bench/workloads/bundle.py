@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from anydepth_deploy.annotations.evaluations import DataSet, fullest, read_evaluations
 from anydepth_deploy.bench.results import Accuracy, Scope, Subject
@@ -11,7 +11,7 @@ from anydepth_deploy.bench.timing.loops import Call
 from anydepth_deploy.bench.workloads.pictures import Batches
 from anydepth_deploy.bench.workloads.workload import boundaries, whole_pictures
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.choose import choose_artifacts, export_words
+from anydepth_deploy.bundle.choose import Choice, choose_artifacts, export_words
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.bundle.trust import check_passed, check_trust, last_passed
 from anydepth_deploy.depth import Depth
@@ -20,19 +20,7 @@ from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.runtimes.registry import on_device
 
-__all__ = ["BundleWorkload", "Choice"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which artifacts of a bundle, and what runs them; as in :meth:`Bundle.session`."""
-
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    layout: str | None = None
-    weights: str | None = None
-    target: str | None = None
-    threads: int | None = None
+__all__ = ["BundleWorkload"]
 
 
 class BundleWorkload:

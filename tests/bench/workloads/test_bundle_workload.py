@@ -19,9 +19,10 @@ from anydepth_deploy.bench.combinations import Request, bench_all, result_name
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.bench.results import BenchResult, Scope, read_result
 from anydepth_deploy.bench.run import run_bench
-from anydepth_deploy.bench.workloads.bundle import BundleWorkload, Choice
+from anydepth_deploy.bench.workloads.bundle import BundleWorkload
 from anydepth_deploy.bench.workloads.pictures import Batches, load_batches
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.choose import Choice
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections

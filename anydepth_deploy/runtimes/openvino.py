@@ -39,7 +39,7 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Compute, Engine, EngineOptions
 from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
-from anydepth_deploy.runtimes.vnni import lacks_vnni
+from anydepth_deploy.runtimes.vnni import why_no_int8
 
 __all__ = ["KEPT_DEPTHS", "OpenVinoEngine", "computes_here", "open_engine"]
 
@@ -70,12 +70,8 @@ class OpenVinoEngine:
         if options.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
         self._check_compute(options.compute)
-        if options.target is not None and lacks_vnni():
-            raise UsageError(
-                f"{path.name} is INT8, and OpenVINO loses sums of 8-bit products on a CPU without "
-                "VNNI, as this one is (13 AP at base of the tiny AnyDepth-DETR): use ONNX Runtime, "
-                "which does not, or another precision"
-            )
+        if options.target is not None and (reason := why_no_int8(path.name)):
+            raise UsageError(reason)
         self._depths: KeptDepths[_Compiled] = KeptDepths(options.kept_depths or KEPT_DEPTHS)
         try:
             self._model = self._read()

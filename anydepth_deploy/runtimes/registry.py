@@ -17,6 +17,7 @@ from anydepth_deploy.errors import UsageError
 from anydepth_deploy.manifest import Artifact, Format, StagePiece, Target, made_for
 from anydepth_deploy.runtimes.chain import HostStages, Link
 from anydepth_deploy.runtimes.engine import Compute, Engine, EngineOptions, Stages
+from anydepth_deploy.runtimes.vnni import why_no_int8
 
 __all__ = [
     "RUNTIMES",
@@ -31,6 +32,7 @@ __all__ = [
     "runs_on",
     "runtime_computes",
     "runtime_targets",
+    "why_not_here",
 ]
 
 
@@ -46,8 +48,8 @@ class Runtime:
     what this machine can. ``on_device``: it computes on a GPU, sessions copy inputs there and
     results back. ``chains``: the opener has ``open_stages(pieces)`` and chains pieces better than
     :mod:`anydepth_deploy.runtimes.chain` does, on its device. ``by_depth``: it compiles each depth
-    of a gated graph by itself, whether it is told how many to keep or not. ``short``: its name in
-    the names of engines.
+    of a gated graph by itself, whether it is told how many to keep or not. ``vnni``: on x86 it
+    computes INT8 rightly only where the CPU has VNNI. ``short``: its name in the names of engines.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Runtime:
     on_device: bool = False
     chains: bool = False
     by_depth: bool = False
+    vnni: bool = False
     short: str = ""
 
     def load(self) -> Any:
@@ -97,6 +100,7 @@ RUNTIMES: dict[str, Runtime] = {
             targets=("openvino", "onnxruntime"),
             computes=("fp32", "bf16"),
             by_depth=True,
+            vnni=True,
         ),
         Runtime(
             "tensorrt",
@@ -176,6 +180,14 @@ def runs_on(artifact: Artifact, runtime: str) -> bool:
     """Whether ``runtime`` runs ``artifact`` as it is meant."""
     row = find_runtime(runtime)
     return artifact.format == row.format and made_for(artifact, row.targets)
+
+
+def why_not_here(artifact: Artifact, runtime: str) -> str | None:
+    """Why this CPU's results of ``artifact`` with ``runtime``, which runs it, would be wrong; None
+    where they are right."""
+    if not find_runtime(runtime).vnni or artifact.quantisation is None:
+        return None
+    return why_no_int8(artifact.file)
 
 
 def open_engine(runtime: str, path: Path, options: EngineOptions) -> Engine:

@@ -24,7 +24,7 @@ from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import BundleError, ImageError
+from anydepth_deploy.errors import BundleError, ImageError, UsageError
 from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.settling import Said
@@ -32,7 +32,7 @@ from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.manifest import Artifact, rounds_to_half
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes.registry import RUNTIMES, runs_on
+from anydepth_deploy.runtimes.registry import RUNTIMES, runs_on, why_not_here
 from anydepth_deploy.torch_runtime.session import TorchSession
 from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched, depths_of
 
@@ -61,7 +61,8 @@ def verify(
     The outcome is recorded in the manifest, with the hash of each artifact.
 
     Raises :class:`BundleError` when the checkpoint is not the one the bundle was made from, or
-    when there is nothing to verify, and :class:`UsageError` for an unknown precision.
+    when there is nothing to verify, and :class:`UsageError` for an unknown precision, and for INT8
+    where ``runtime`` computes it wrongly on this CPU: left out beside other artifacts.
     """
     if not batches:
         raise ImageError("verify needs at least one batch of images")
@@ -74,12 +75,16 @@ def verify(
     found = bundle.artifacts(layout, stored, format="onnx")
     table = bundle.table
     plan = [
-        (chain, depths_of(first, table, depths, table.ladder) if runs_on(first, runtime) else ())
+        (chain, depths_of(first, table, depths, table.ladder) if usable else ())
         for chain in chains(found)
         for first in chain[:1]
+        for usable in (runs_on(first, runtime) and not why_not_here(first, runtime),)
     ]
     total = sum(len(tried) for _, tried in plan)
     if not total:
+        for item in found:
+            if runs_on(item, runtime) and (reason := why_not_here(item, runtime)):
+                raise UsageError(reason)
         wanted = "" if precision is None else f" in {precision}"
         raise BundleError(
             f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "

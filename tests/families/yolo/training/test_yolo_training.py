@@ -233,7 +233,9 @@ def test_checkpoint_is_plain_and_fits_the_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.pth"]
     assert result.checkpoint.stat().st_size < 12e6
     content = torch.load(result.checkpoint, weights_only=True)
-    assert set(content) == {"ema", "last_epoch", "class_names", "input_size", "train"}
+    assert set(content) == {
+        "ema", "last_epoch", "class_names", "input_size", "network", "trained_norms", "train",
+    }  # fmt: skip
     assert content["class_names"] == list(CLASS_NAMES)
     assert content["input_size"] == [64, 64]
     assert content["ema"]["updates"] == 2

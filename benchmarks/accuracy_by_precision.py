@@ -31,6 +31,7 @@ from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.runtimes.registry import runtime_computes
+from anydepth_deploy.runtimes.vnni import why_no_int8
 
 mpl.use("Agg")
 CALIBRATION_SEED, CALIBRATION_PICTURES = 7, 128
@@ -51,10 +52,11 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def measure(bundle: Bundle, data: CocoData) -> dict[str, list[Accuracy]]:
-    """AP of every rung, by form."""
+    """AP of every rung, by form; forms that this CPU does not compute are left out."""
     found = {}
     for name, choice in FORMS:
-        if choice.get("precision") == "bf16" and "bf16" not in runtime_computes("openvino"):
+        if reason := _not_here(choice):
+            print_line(f"{name}: left out, {reason}")
             continue
         options: dict[str, Any] = dict(choice)
         with bar(name) as progress:
@@ -68,6 +70,14 @@ def measure(bundle: Bundle, data: CocoData) -> dict[str, list[Accuracy]]:
                 record=False,
             )
     return found
+
+
+def _not_here(choice: dict[str, str]) -> str | None:
+    if choice.get("runtime") != "openvino":
+        return None
+    if choice.get("precision") == "bf16" and "bf16" not in runtime_computes("openvino"):
+        return "no BF16 on this CPU"
+    return why_no_int8("the graph") if choice.get("precision") == "int8" else None
 
 
 def draw(found: dict[str, list[Accuracy]], title: str, path: Path) -> None:

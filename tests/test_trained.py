@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from processors import refuses_int8
-from trained_networks import CHECKPOINTS, lowered_bundle
+from trained_networks import CHECKPOINTS, ONE_SET, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
@@ -112,15 +112,16 @@ def test_a_round_with_second_norm_sets(tmp_path: Path) -> None:
     """Base gains two points and super one over what it began with, on the same pictures."""
     data = CocoData(write_coco(tmp_path, 200, HELD_OUT_SEED, "val"))
     scores = []
-    for name in ("anydepth-detr-tiny-shapes", "anydepth-detr-tiny-two-sets"):
-        bundle = export_bundle(ROOT / "checkpoints" / f"{name}.pth", tmp_path / name)
+    both = CHECKPOINTS["anydepth-detr"]
+    for file in (ONE_SET, both):
+        bundle = export_bundle(file, tmp_path / file.stem)
         table = bundle.table
         ends = [table.find("base"), table.find("super")]
         scores.append([row.ap for row in evaluate(bundle, data, ends, record=False, threads=1)])
     (base, top), (new_base, new_top) = scores
     assert new_base >= base + 2
     assert new_top >= top + 1
-    state = read_checkpoint(ROOT / "checkpoints" / "anydepth-detr-tiny-two-sets.pth").state
+    state = read_checkpoint(both).state
     key = "decoder.input_proj.0.norm{}.running_mean"
     assert not torch.allclose(state[key.format("")], state[key.format("_skippable")], atol=0.01)
 

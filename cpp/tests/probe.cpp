@@ -32,6 +32,20 @@ void write_bytes(const std::string& path, const void* data, std::size_t size) {
   }
 }
 
+anydepth::SessionOptions session_options(const Json& given) {
+  anydepth::SessionOptions options;
+  options.runtime = given.value("runtime", options.runtime);
+  options.precision = given.value("precision", options.precision);
+  options.target = maybe<std::string>(given, "target");
+  options.layout = maybe<std::string>(given, "layout");
+  options.weights = maybe<std::string>(given, "weights");
+  options.threads = maybe<int>(given, "threads");
+  options.kept_depths = maybe<int>(given, "kept_depths");
+  options.check = given.value("check", true);
+  options.preload = given.value("preload", false);
+  return options;
+}
+
 namespace {
 
 std::string class_of(const std::exception& error) {

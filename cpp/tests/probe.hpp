@@ -10,6 +10,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "anydepth/session.hpp"
+
 namespace probe {
 
 using Json = nlohmann::ordered_json;
@@ -34,6 +36,8 @@ std::optional<Value> maybe(const Json& given, const char* key) {
   return found == given.end() || found->is_null() ? std::nullopt
                                                   : std::optional<Value>(found->get<Value>());
 }
+
+anydepth::SessionOptions session_options(const Json& given);
 
 /// The bytes of a file; arrays travel as such.
 std::vector<char> read_bytes(const std::string& path);

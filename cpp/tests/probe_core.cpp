@@ -208,16 +208,6 @@ Json file(const Json& given) {
       .string();
 }
 
-anydepth::SessionOptions options_of(const Json& given) {
-  anydepth::SessionOptions options;
-  options.runtime = given.value("runtime", options.runtime);
-  options.precision = given.value("precision", options.precision);
-  options.target = maybe<std::string>(given, "target");
-  options.layout = maybe<std::string>(given, "layout");
-  options.weights = maybe<std::string>(given, "weights");
-  return options;
-}
-
 Json processor_name(const Json& given) {
   return anydepth::processor_name(given.at("root").get<std::string>());
 }
@@ -229,9 +219,7 @@ Json find_measured(const Json& given) {
   for (const std::string name : given.at("artifacts")) {
     chosen.push_back(named(found, name));
   }
-  auto options = options_of(given);
-  options.threads = maybe<int>(given, "threads");
-  const auto ladder = anydepth::find_measured(found, chosen, options);
+  const auto ladder = anydepth::find_measured(found, chosen, session_options(given));
   return ladder ? measured(*ladder) : Json(nullptr);
 }
 
@@ -246,7 +234,7 @@ Json choose(const Json& given) {
     Json names = Json::array();
     try {
       for (const auto& item :
-           anydepth::choose_artifacts(found, folder, options_of(choice), device)) {
+           anydepth::choose_artifacts(found, folder, session_options(choice), device)) {
         names.push_back(item.name);
       }
     } catch (const anydepth::UsageError& error) {

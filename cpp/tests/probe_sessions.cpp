@@ -21,22 +21,8 @@ using anydepth::Detections;
 using anydepth::Session;
 using anydepth::Type;
 
-anydepth::SessionOptions options_of(const Json& given) {
-  anydepth::SessionOptions options;
-  options.runtime = given.value("runtime", options.runtime);
-  options.precision = given.value("precision", options.precision);
-  options.target = maybe<std::string>(given, "target");
-  options.layout = maybe<std::string>(given, "layout");
-  options.weights = maybe<std::string>(given, "weights");
-  options.threads = maybe<int>(given, "threads");
-  options.kept_depths = maybe<int>(given, "kept_depths");
-  options.check = given.value("check", true);
-  options.preload = given.value("preload", false);
-  return options;
-}
-
 Session open_session(const Json& given) {
-  return anydepth::Bundle::open(given.at("folder").get<std::string>()).session(options_of(given));
+  return anydepth::Bundle::open(given.at("folder").get<std::string>()).session(session_options(given));
 }
 
 anydepth::DepthName depth_of(const Json& depth) {

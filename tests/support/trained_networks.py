@@ -28,6 +28,10 @@ CHECKPOINTS = {
 FAMILIES = tuple(CHECKPOINTS)
 """Those of which a trained network is in the repository."""
 
+ONE_SET = Path(__file__).parent / "data" / "anydepth-detr-tiny-one-set.pth"
+"""The AnyDepth-DETR before its last round of training: shortcuts and the decoder's projections have
+norms with the blended statistics of both modes, as the authors' files do."""
+
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},
     FAMILIES[0]: (96, 192),

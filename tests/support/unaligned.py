@@ -25,20 +25,6 @@ def write_unaligned(file: Path) -> Path:
     """Write the checkpoint of the trained AnyDepth-DETR with that change."""
     found = read_checkpoint(CHECKPOINTS["anydepth-detr"])
     state = dict(found.state)
-    # Shortcuts and the decoder's projections get a second set, which is the first one still: files
-    # have both or neither.
-    copies = {
-        f"backbone.layer{stage}.0.downsample.{1 if stage == 1 else 2}": (
-            f"backbone.layer{stage}.0.downsample_skip"
-        )
-        for stage in range(1, 5)
-    }
-    for level in range(3):
-        first = f"decoder.input_proj.{level}.norm"
-        copies[first] = f"{first}_skippable"
-    for one, other in copies.items():
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            state[f"{other}.{name}"] = state[f"{one}.{name}"].clone()
     for path in ("bn3_skip", "downsample_skip"):  # relu(a x) = a relu(x)
         for name in ("weight", "bias"):
             key = f"backbone.layer1.0.{path}.{name}"

@@ -11,7 +11,7 @@ import torch
 from command_line import Run, fails
 from PIL import Image
 from torch import Tensor, nn
-from trained_networks import CHECKPOINTS
+from trained_networks import CHECKPOINTS, ONE_SET
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
@@ -49,7 +49,7 @@ def seen_by(model: nn.Module, path: str, depth: str, images: Sequence[Tensor]) -
 def test_statistics_are_those_of_all_pictures_in_each_mode() -> None:
     """Batches of equal size: means within and between them add up to those of everything."""
     config = TrainConfig.for_family(
-        "anydepth-detr", initial=str(CHECKPOINTS["anydepth-detr"]), denoising=0, train_norms=True
+        "anydepth-detr", initial=str(ONE_SET), denoising=0, train_norms=True
     )
     model = open_start(config, CLASS_NAMES).model.eval()
     added = [name for name, _ in model.named_modules() if name.endswith("downsample_skip")]
@@ -85,7 +85,7 @@ def test_what_follows_sees_what_it_will_see(folder: Path) -> None:
     """One batch: afterwards every measured norm gives exactly what it promises, mean 0 and
     variance 1 before its own scale, though those before it were measured, too."""
     config = TrainConfig.for_family(
-        "anydepth-detr", initial=str(CHECKPOINTS["anydepth-detr"]), denoising=0, train_norms=True
+        "anydepth-detr", initial=str(ONE_SET), denoising=0, train_norms=True
     )
     model = open_start(config, CLASS_NAMES).model.eval()
     sets = norm_sets(model, [])
@@ -103,7 +103,7 @@ def test_what_follows_sees_what_it_will_see(folder: Path) -> None:
 def test_the_trained_tiny_detr_gains(run: Run, folder: Path, tmp_path: Path) -> None:
     """Weights untouched, and base better by more than a point: published as +2.7."""
     out = tmp_path / "better.pth"
-    checkpoint = CHECKPOINTS["anydepth-detr"]
+    checkpoint = ONE_SET
     options = ["--images", folder / "pool", "--count", 32, "--out", out]
     measured = ["--data", folder / "val" / "annotations.json", "--json"]
     found = run("norms", checkpoint, *options, *measured).json
@@ -141,7 +141,7 @@ def test_without_labels_agreement_with_super_is_measured(
 ) -> None:
     out = tmp_path / "better.pth"
     options = ["--images", folder / "pool", "--count", 24, "--out", out, "--json"]
-    found = run("norms", CHECKPOINTS["anydepth-detr"], *options).json
+    found = run("norms", ONE_SET, *options).json
     assert found["measure"] == "agreement"
     assert [depth["depth"] for depth in found["depths"]] == ["TTTT-T-3", "TTTT-F-3", "FFTT-F-3"]
     assert 50 < found["depths"][0]["before"] < found["depths"][0]["after"] < 100
@@ -173,7 +173,7 @@ def test_where_it_does_not_help_nothing_is_written(run: Run, folder: Path, tmp_p
 
 
 def test_what_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
-    detr = CHECKPOINTS["anydepth-detr"]
+    detr = ONE_SET
     out = ["--out", tmp_path / "out.pth"]
     empty = tmp_path / "empty"
     empty.mkdir()

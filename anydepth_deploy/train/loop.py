@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import CheckpointError, DivergedError, UsageError, shorten
+from anydepth_deploy.errors import DivergedError, shorten
 from anydepth_deploy.families.shared.augmentation import PLAIN
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.usual_state import usual_state
@@ -30,19 +24,19 @@ from anydepth_deploy.train.checkpointing import (
     save_checkpoint,
     save_partial,
 )
+from anydepth_deploy.train.checks import check_batch, check_objects, check_output, lacks_val
+from anydepth_deploy.train.clock import Clock, Recent, progress_of
 from anydepth_deploy.train.config import Progress, TrainConfig, TrainResult
 from anydepth_deploy.train.data.detection_set import DetectionSet
 from anydepth_deploy.train.data.read import read_data_set
 from anydepth_deploy.train.data.shapes import TrainingPictures
-from anydepth_deploy.train.data.yolo_files import has_part
 from anydepth_deploy.train.ema import Ema
+from anydepth_deploy.train.interruption import StoppedTraining, stopping
 from anydepth_deploy.train.processes import Processes, device_for, joined
 from anydepth_deploy.train.records import Records
-from anydepth_deploy.train.schedule import learning_rate_factor, parameter_groups
-from anydepth_deploy.train.semantics.distillation import SemanticDistillation
-from anydepth_deploy.train.semantics.modulation import SemanticSettings
+from anydepth_deploy.train.schedule import learning_rate_factor, make_optimizer
+from anydepth_deploy.train.semantics.open import open_semantics
 from anydepth_deploy.train.semantics.teachers import SemanticTeacher
-from anydepth_deploy.train.semantics.vision_transformers import open_vision_transformer
 from anydepth_deploy.train.source import FileSource, ShapesSource, Source, Step
 from anydepth_deploy.train.start import Start, open_start
 from anydepth_deploy.train.step import StepLosses, Stepper
@@ -53,14 +47,6 @@ __all__ = ["StoppedTraining", "make_recipe", "train"]
 USUAL_DECAY, SHORTEST = 0.9999, 10.0
 """Of the average: the authors' decay in long runs; in short ones the average is that of the last
 tenth of a hundredth of the steps, as in those of the tiny networks."""
-
-
-class StoppedTraining(KeyboardInterrupt):
-    """A run that was interrupted, after its state was written to ``path``."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        super().__init__(f"stopped after step {step}; {path} holds it: --resume goes on")
-        self.step, self.path = step, path
 
 
 def make_recipe(config: TrainConfig) -> Any:
@@ -105,46 +91,14 @@ def train(
     try:
         with joined(device) as processes:
             if processes.is_main:
-                _check_output(config, resume)
-            parts = config.accumulate * processes.world
-            if config.batch % parts:
-                raise UsageError(
-                    f"a batch of {config.batch} cannot be shared by {processes.world} processes in "
-                    f"{config.accumulate} parts each: choose a multiple of {parts}"
-                )
-            height, width = config.input_size
-            if config.batch // parts * (height // 32) * (width // 32) < 2:
-                raise UsageError(
-                    f"one picture of {height}x{width} in a pass is one cell of the coarsest map, "
-                    "and norms need more: a larger --size, or a larger --batch"
-                )
+                check_output(config, resume)
+            check_batch(config, processes.world)
             with contextlib.ExitStack() as stack:
                 run = _Run(config, device, processes, pictures, teacher, prepare)
                 stack.enter_context(run.source)
                 return run.run(resume, progress, note)
     finally:
         torch.set_num_threads(before)
-
-
-def _check_output(config: TrainConfig, resume: bool) -> None:
-    if resume and not config.partial.exists():  # before the data is read, or drawn
-        raise CheckpointError(
-            f"there is no unfinished run at {config.partial}: train without --resume"
-        )
-    try_to_write(config.checkpoint, "checkpoint", CheckpointError)
-    if resume:
-        return
-    if config.partial.exists():
-        held = config.output if config.is_folder else config.partial
-        raise UsageError(
-            f"{held} holds a run already: --resume goes on with it, or name another "
-            f"{'folder' if config.is_folder else 'file'} with --out"
-        )
-    if config.is_folder and (best := Path(config.output) / "best.pth").exists():
-        raise UsageError(
-            f"{best} is of an earlier run, which this one would overwrite: name another folder "
-            "with --out, or move the file away"
-        )
 
 
 class _Run:
@@ -164,16 +118,16 @@ class _Run:
         if config.data:
             data = read_data_set(config.data, config.images or None)
         names = CLASS_NAMES if data is None else data.classes
-        lacks_val = _lacks_val(config)
-        if config.val_data and not lacks_val:
+        unmeasured = lacks_val(config)
+        if config.val_data and not unmeasured:
             found = read_data_set(config.val_data, config.val_images or None, which="val")
             validation, _ = found.matched(names)
         self.start: Start = open_start(config, names, processes)
         self.notes = list(self.start.notes)
-        if lacks_val:
+        if unmeasured:
             self.notes.append(f"{config.data} names no val: accuracy is not measured")
         if data is not None:
-            _check_objects(data, self.start)
+            check_objects(data, self.start)
         self.model = self.start.model.to(device)
         if processes.world > 1 and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
@@ -204,7 +158,7 @@ class _Run:
         self.notes += self.source.notes
         if validation is not None:
             self.notes += [f"validation set: {finding.text}" for finding in validation.findings]
-        self.semantics = _open_semantics(config, self.model, processes, teacher)
+        self.semantics = open_semantics(config, self.model, processes, teacher)
         if self.semantics is not None and self.start.projector:
             self.notes.append(self.semantics.take_over(self.start.projector))
         self.validation: Validation | None = None
@@ -232,7 +186,8 @@ class _Run:
         )
         decay, warmup = self._averaging()
         ema = Ema(self.model, decay=decay, warmup=warmup)
-        optimizer = _optimizer(config, self.model, self.semantics)
+        beside = [] if self.semantics is None else list(self.semantics.parameters())
+        optimizer = make_optimizer(config, self.model, beside)
         self.state = State(
             config,
             self.start,
@@ -252,11 +207,11 @@ class _Run:
         if note is not None:
             for text in self.notes:
                 note(text)
-        clock = _Clock(config, self.steps, done.step, done.seconds)
-        recent = _Recent(done.losses)
+        clock = Clock(config, self.steps, done.step, done.seconds)
+        recent = Recent(done.losses)
         waited = done.waited
         report: Progress | None = None
-        with _stopping() as stop:
+        with stopping() as stop:
             for step in source.steps(done.step):
                 if clock.finished:
                     break
@@ -265,7 +220,7 @@ class _Run:
                 losses = self._step(stepper, optimizer, ema, step, clock, stop.asked)
                 clock.advance()
                 recent.add(losses)
-                report = _report(self.steps, clock, rate, losses, waited)
+                report = progress_of(self.steps, clock, rate, losses, waited)
                 skipped |= source.skipped
                 done = Done(
                     clock.step, clock.seconds, recent.losses, self.best, skipped, waited=waited
@@ -292,7 +247,7 @@ class _Run:
             decay = min(USUAL_DECAY, max(0.0, 1 - SHORTEST / steps))
         return decay, max(1.0, steps / 50) if warmup is None else warmup
 
-    def _set_rate(self, optimizer: torch.optim.Optimizer, clock: _Clock) -> float:
+    def _set_rate(self, optimizer: torch.optim.Optimizer, clock: Clock) -> float:
         config = self.config
         warmup = min(config.warmup, max(1, self.steps // 10))
         factor = learning_rate_factor(
@@ -308,7 +263,7 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         ema: Ema,
         step: Step,
-        clock: _Clock,
+        clock: Clock,
         stop: bool,
     ) -> StepLosses:
         """Raises :class:`DivergedError`, which names the pictures; nothing is updated then."""
@@ -342,7 +297,7 @@ class _Run:
             )
         return losses
 
-    def _where(self, step: Step, clock: _Clock) -> str:
+    def _where(self, step: Step, clock: Clock) -> str:
         """When it was, with which pictures, and what to do."""
         pictures = f", pictures {shorten(step.names, 64)}" if step.names else ""
         kept = self.config.partial
@@ -352,7 +307,7 @@ class _Run:
             "or lower --learning-rate"
         )
 
-    def _after(self, done: Done, report: Progress, clock: _Clock) -> tuple[Done, Progress]:
+    def _after(self, done: Done, report: Progress, clock: Clock) -> tuple[Done, Progress]:
         """What follows a step: measure and write, where it ends an epoch or is the last."""
         config, (before, epoch) = self.config, self._epochs(clock)
         due = bool(config.save_every) and clock.step % config.save_every == 0
@@ -369,17 +324,17 @@ class _Run:
             self._save(done)
         return done, report
 
-    def _epochs(self, clock: _Clock) -> tuple[int, int]:
+    def _epochs(self, clock: Clock) -> tuple[int, int]:
         """How many epochs were whole before the last step, and are after it."""
         count, batch = self.source.pictures, self.config.batch
         return (clock.step - 1) * batch // count, clock.step * batch // count
 
-    def _ends_epoch(self, clock: _Clock) -> bool:
+    def _ends_epoch(self, clock: Clock) -> bool:
         """Whether the last step took the last picture of an epoch."""
         before, epoch = self._epochs(clock)
         return epoch > before
 
-    def _is_plain(self, clock: _Clock) -> bool:
+    def _is_plain(self, clock: Clock) -> bool:
         """Whether pictures are hardly changed any more."""
         left = (self.steps - clock.step) * self.config.batch
         return left < self.config.plain_epochs * self.source.pictures
@@ -412,7 +367,7 @@ class _Run:
             done = replace(done, unwritten=self.records.unwritten)
         return done
 
-    def _finish(self, done: Done, recent: _Recent, clock: _Clock) -> TrainResult:
+    def _finish(self, done: Done, recent: Recent, clock: Clock) -> TrainResult:
         config, best = self.config, self.best
         skipped: dict[str, str] = {}
         for part in self.processes.gather(dict(done.skipped)):  # each came upon others
@@ -449,168 +404,3 @@ class _Run:
             self.records.close()
         self.processes.wait()
         return result
-
-
-def _lacks_val(config: TrainConfig) -> bool:
-    """Whether what is trained on and measured on is one data.yaml, which has no such part: not
-    every data set has pictures to spare."""
-    source = Path(config.data)
-    yaml = source.suffix.lower() in (".yaml", ".yml")
-    return yaml and config.val_data == config.data and not has_part(source, "val")
-
-
-def _check_objects(data: DetectionSet, start: Start) -> None:
-    """Refuse a picture with more objects than the network can find, before it is met by chance."""
-    queries = getattr(start.model.config, "queries", None)
-    owners = data.objects.owner[~data.objects.crowd]
-    counts = np.bincount(owners, minlength=len(data))
-    if queries is not None and counts.max() > queries:
-        many = np.flatnonzero(counts > queries)
-        raise UsageError(
-            f"data set {data.source}: {len(many)} of {len(data)} pictures have more objects than "
-            f"the network has queries ({queries}); the first: {data.paths[many[0]]} with "
-            f"{counts[many[0]]}; cut these pictures into parts, leave them out, or train a network "
-            "with more queries"
-        )
-
-
-class _Stop:
-    """Whether somebody asked for the end."""
-
-    asked = False
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.asked:  # a second time: at once
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[_Stop]:
-    """Take Ctrl-C and SIGTERM as a wish to end after this step; in threads they are not ours."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Clock:
-    """How far a run is, in steps or in minutes."""
-
-    def __init__(self, config: TrainConfig, steps: int, step: int, earlier: float) -> None:
-        self.step = step
-        self.steps = None if config.minutes is not None else steps
-        self._config = config
-        self._earlier = earlier
-        self._start = time.monotonic()
-
-    def advance(self) -> None:
-        self.step += 1
-
-    @property
-    def seconds(self) -> float:
-        """Of training, those before an interruption included."""
-        return self._earlier + time.monotonic() - self._start
-
-    @property
-    def fraction(self) -> float:
-        if self.steps is None:
-            assert self._config.minutes is not None
-            return min(1.0, self.seconds / (60 * self._config.minutes))
-        return min(1.0, self.step / self.steps)
-
-    @property
-    def finished(self) -> bool:
-        return self.fraction >= 1.0
-
-    @property
-    def pictures_per_second(self) -> float:
-        """Over the whole run, as its seconds are."""
-        return self.step * self._config.batch / max(self.seconds, 1e-9)
-
-
-class _Recent:
-    """Mean losses of the last steps, those before an interruption (``losses``) included."""
-
-    def __init__(self, losses: Sequence[tuple[float, float]] = (), keep: int = 100) -> None:
-        self._last = deque(losses, keep)
-
-    def add(self, report: StepLosses | Progress) -> None:
-        self._last.append((report.super_loss, report.base_loss))
-
-    @property
-    def losses(self) -> tuple[tuple[float, float], ...]:
-        """Super's and base's of each step."""
-        return tuple(self._last)
-
-    @property
-    def super_loss(self) -> float:
-        return sum(pair[0] for pair in self._last) / max(1, len(self._last))
-
-    @property
-    def base_loss(self) -> float:
-        return sum(pair[1] for pair in self._last) / max(1, len(self._last))
-
-
-def _open_semantics(
-    config: TrainConfig,
-    model: AnyDepthModel,
-    processes: Processes,
-    teacher: SemanticTeacher | None,
-) -> SemanticDistillation | None:
-    if not config.teacher and teacher is None:
-        return None
-    usual = SemanticSettings.nearest(sum(value.numel() for value in model.parameters()))
-    named = {
-        "weight": config.semantic_weight,
-        "rho": config.semantic_share,
-        "delta": config.semantic_band,
-    }
-    return SemanticDistillation(
-        model,
-        teacher or open_vision_transformer(config.teacher),
-        replace(usual, **{name: value for name, value in named.items() if value is not None}),
-        seed=config.seed,
-        average=processes.average,
-    )
-
-
-def _optimizer(
-    config: TrainConfig, model: nn.Module, semantics: SemanticDistillation | None
-) -> torch.optim.Optimizer:
-    groups = parameter_groups(
-        model,
-        learning_rate=config.learning_rate,
-        backbone_scale=config.backbone_scale,
-        weight_decay=config.weight_decay,
-    )
-    if semantics is not None:
-        rate, decay = config.learning_rate, config.weight_decay
-        learning = list(semantics.parameters())
-        groups.append({"params": learning, "lr": rate, "base_lr": rate, "weight_decay": decay})
-    # Fused: hundreds of small tensors, whose updates one by one would cost as much as a layer.
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-
-def _report(
-    steps: int, clock: _Clock, learning_rate: float, losses: StepLosses, waited: float
-) -> Progress:
-    return Progress(
-        step=clock.step,
-        steps=None if clock.steps is None else steps,
-        fraction=clock.fraction,
-        seconds=clock.seconds,
-        learning_rate=learning_rate,
-        super_loss=losses.super_loss,
-        base_loss=losses.base_loss,
-        super_terms={name: float(term) for name, term in losses.super_terms.items()},
-        base_terms={name: float(term) for name, term in losses.base_terms.items()},
-        pictures_per_second=clock.pictures_per_second,
-        waited=waited / max(clock.seconds, 1e-9),
-    )

@@ -1,12 +1,16 @@
-"""Learning rate over a run, and which parameters decay."""
+"""The optimizer: its learning rate over a run, and which parameters decay."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import nn
 
-__all__ = ["learning_rate_factor", "parameter_groups"]
+from anydepth_deploy.train.config import TrainConfig
+
+__all__ = ["learning_rate_factor", "make_optimizer", "parameter_groups"]
 
 
 def learning_rate_factor(step: int, fraction: float, *, warmup: int, final: float) -> float:
@@ -46,3 +50,20 @@ def parameter_groups(
                     {"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay}
                 )
     return groups
+
+
+def make_optimizer(
+    config: TrainConfig, model: nn.Module, beside: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """AdamW of the settings. ``beside``: what learns that is no part of ``model``."""
+    groups = parameter_groups(
+        model,
+        learning_rate=config.learning_rate,
+        backbone_scale=config.backbone_scale,
+        weight_decay=config.weight_decay,
+    )
+    if beside:
+        rate, decay = config.learning_rate, config.weight_decay
+        groups.append({"params": [*beside], "lr": rate, "base_lr": rate, "weight_decay": decay})
+    # Fused: hundreds of small tensors, whose updates one by one would cost as much as a layer.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)

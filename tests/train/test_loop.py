@@ -27,6 +27,7 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.families.shared.targets import Targets
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render_many
 from anydepth_deploy.train import loop
+from anydepth_deploy.train.clock import Recent
 from anydepth_deploy.train.config import Progress, TrainConfig
 from anydepth_deploy.train.data.order import epoch_order, step_generator
 from anydepth_deploy.train.data.shapes import TrainingPictures, augment
@@ -299,10 +300,10 @@ def test_losses_are_means_of_the_last_hundred_steps_wherever_a_run_is_cut() -> N
     for _ in range(20):
         losses = draw.uniform(0, 50, (int(draw.integers(1, 260)), 2))
         cuts = sorted(draw.integers(0, len(losses), 3).tolist())
-        recent = loop._Recent()
+        recent = Recent()
         for step, (one, other) in enumerate(losses.tolist()):
             if step in cuts:
-                recent = loop._Recent(recent.losses)
+                recent = Recent(recent.losses)
             recent.add(progress_of(step, one, other))
         found = (recent.super_loss, recent.base_loss)
         assert found == pytest.approx(tuple(losses[-100:].mean(axis=0)))

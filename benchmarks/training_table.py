@@ -1,13 +1,15 @@
-"""What each part of the recipe brings: one static tiny RT-DETR becomes any-depth with and without.
+"""What each part of the recipe brings: a tiny AnyDepth-DETR learns base anew, with and without.
 
     python benchmarks/training_table.py --out table
 
-All runs start from one file: a static network that is trained first, ``--start-steps`` from
-nothing, or ``--initial``. Each is one of ``train``'s on the same generated shapes, ``--steps``
-long, and differs from ``all`` in one thing; runs of one seed see the same pictures in the same
-order. Average precision is that of the averaged weights on ``--val`` held-out pictures, at super
-and at base. What is shown beside it is the mean of the differences to ``all`` at the same seed,
-and its standard error: below about four of them, three seeds say nothing.
+All runs start from one trained network, whose second norm sets are forgotten: they begin as copies
+of the first ones, as those of a static network that becomes any-depth do, so that super is what it
+was and base has lost much. Its other weights have served base before, as a static network's have
+not. Each run is one of ``train``'s on the same generated shapes, ``--steps`` long,
+and differs from ``all`` in one thing; runs of one seed see the same pictures in the same order.
+Average precision is that of the averaged weights on ``--val`` held-out pictures, at super and at
+base. What is shown beside it is the mean of the differences to ``all`` at the same seed, and its
+standard error: below about four of them, three seeds say nothing.
 
 What is done is kept in ``--out`` and not done again where all settings are the same, a run that
 was interrupted goes on: the table may be made in parts.
@@ -17,7 +19,7 @@ was interrupted goes on: the table may be made in parts.
 - ``authors' norm sets``: one set in shortcuts and in the decoder's projections.
 - ``one norm set``: one everywhere; both passes share all their norms.
 - ``FINE``: in the encoder's full branch, with weights of its own that begin at random within a
-  trained network; the others of its start are those of all.
+  trained network.
 - ``DSI``: super also learns from a frozen network, ``--teacher``: a trained checkpoint whose
   encoder's coarsest map stands for the tokens of a vision transformer. It saw the same kind of
   pictures for longer than any run here: a vision transformer is another matter.
@@ -51,13 +53,14 @@ from anydepth_deploy.train.config import TrainConfig
 from anydepth_deploy.train.data.shapes import TrainingPictures
 from anydepth_deploy.train.loop import train
 
-FAMILY, MODEL = "rt-detr", "tiny-r18"
+FAMILY = "anydepth-detr"
 
 NEW = ("downsample_skip", ".short.", "decoder.input_proj.")
 """In names of the second sets that the authors' networks have not."""
 
 ALL = "all"
 
+START = Path("tests/support/data/anydepth-detr-tiny-one-set.pth")
 TEACHER = Path("checkpoints/anydepth-detr-tiny-shapes.pth")
 
 
@@ -76,34 +79,49 @@ class EncoderTeacher(nn.Module):
         return encoded[-1]
 
 
-def share_norms(chosen: Callable[[str], bool]) -> Callable[[AnyDepthModel], None]:
+def norm_pairs(model: AnyDepthModel) -> dict[str, nn.Module]:
+    """The first norm of each second one, by the name of the second."""
+    modules = dict(model.named_modules())
+    pairs = {
+        second: module
+        for name, module in modules.items()
+        if (second := second_set_of(name)) in modules and is_second_set(second)
+    }
+    for name in modules:
+        if name.endswith("downsample_skip"):
+            chain = model.get_submodule(name.rpartition(".")[0]).get_submodule("downsample")
+            assert isinstance(chain, nn.Sequential)
+            pairs[name] = chain[-1]
+    return pairs
+
+
+def forget_base(model: AnyDepthModel) -> None:
+    """Let second norm sets begin as copies of the first ones."""
+    for second, first in norm_pairs(model).items():
+        model.get_submodule(second).load_state_dict(first.state_dict())
+
+
+def share_norms(model: AnyDepthModel, chosen: Callable[[str], bool]) -> None:
     """Let the second sets of these names be the first ones."""
-
-    def prepare(model: AnyDepthModel) -> None:
-        modules = dict(model.named_modules())
-        for name in modules:
-            second = second_set_of(name)
-            if second in modules and is_second_set(second) and chosen(second):
-                parent, _, attribute = second.rpartition(".")
-                setattr(model.get_submodule(parent), attribute, modules[name])
-        for name in modules:
-            if name.endswith("downsample_skip") and chosen(name):
-                block = model.get_submodule(name.rpartition(".")[0])
-                chain = block.get_submodule("downsample")
-                assert isinstance(chain, nn.Sequential)
-                block.downsample_skip = chain[-1]
-
-    return prepare
+    for second, first in norm_pairs(model).items():
+        if chosen(second):
+            parent, _, attribute = second.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, first)
 
 
-VARIANTS: dict[str, tuple[dict[str, Any], Callable[[AnyDepthModel], None] | None]] = {
-    ALL: ({}, None),
-    "no distillation": ({"ground_truth_share": 1.0}, None),
-    "authors' norm sets": ({}, share_norms(lambda name: any(part in name for part in NEW))),
-    "one norm set": ({}, share_norms(lambda name: True)),
-    "FINE": ({}, None),
-    "DSI": ({"semantic_weight": 1.0}, None),
+def nothing(name: str) -> bool:
+    return False
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Callable[[str], bool]]] = {
+    ALL: ({}, nothing),
+    "no distillation": ({"ground_truth_share": 1.0}, nothing),
+    "authors' norm sets": ({}, lambda name: any(part in name for part in NEW)),
+    "one norm set": ({}, lambda name: True),
+    "FINE": ({}, nothing),
+    "DSI": ({"semantic_weight": 1.0}, nothing),
 }
+"""Settings of each, and the second norm sets that are none."""
 
 
 class Table:
@@ -116,7 +134,7 @@ class Table:
         size = options.size
         val = self.folder / f"val-{options.val}-{size}" / "annotations.json"
         self.val = val if val.exists() else write_coco(val.parent, options.val, 1, "val", size=size)
-        self.start = Path(options.initial) if options.initial else self._static()
+        self.start = Path(options.initial)
 
     @property
     def pictures(self) -> TrainingPictures:
@@ -129,7 +147,12 @@ class Table:
 
     def run(self, name: str, seed: int) -> dict[str, Any]:
         """Average precision of one run by depth."""
-        settings, prepare = VARIANTS[name]
+        settings, shared = VARIANTS[name]
+
+        def prepare(model: AnyDepthModel) -> None:
+            forget_base(model)
+            share_norms(model, shared)
+
         config = self._config(
             f"{name.replace(' ', '-').replace(chr(39), '')}-{seed}",
             self.options.steps,
@@ -142,12 +165,6 @@ class Table:
         teacher = EncoderTeacher(self.options.teacher) if name == "DSI" else None
         found = self._done(config, f"{name}, seed {seed}", prepare, teacher)
         return {"variant": name, "seed": seed, **found}
-
-    def _static(self) -> Path:
-        """The network that runs start from, without gates."""
-        config = self._config("start", self.options.start_steps, model=MODEL, static=True)
-        self._done(config, "start", None, None)
-        return Path(config.output)
 
     def _config(self, name: str, steps: int, **settings: Any) -> TrainConfig:
         size = self.options.size
@@ -168,7 +185,7 @@ class Table:
         self,
         config: TrainConfig,
         label: str,
-        prepare: Callable[[AnyDepthModel], None] | None,
+        prepare: Callable[[AnyDepthModel], None],
         teacher: EncoderTeacher | None,
     ) -> dict[str, Any]:
         """Train, unless the same was done before; seconds and average precision."""
@@ -255,12 +272,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is done")
-    parser.add_argument("--steps", type=int, default=400, help="of each run")
+    parser.add_argument("--steps", type=int, default=300, help="of each run")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--initial", type=Path, help="a static RT-DETR to start from")
-    parser.add_argument("--start-steps", type=int, default=2000, help="of the one that is made")
-    parser.add_argument("--size", type=int, default=96, help="of the pictures, in pixels")
+    parser.add_argument("--initial", type=Path, default=START, help="an AnyDepth-DETR")
+    parser.add_argument("--size", type=int, default=160, help="of the pictures, in pixels")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=4000, help="to train on")
     parser.add_argument("--val", type=int, default=300, help="pictures to measure on")

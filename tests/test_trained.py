@@ -73,7 +73,7 @@ def test_parity_at_every_depth(trained: Bundle, checkpoint: Path, family: str) -
 def test_accuracy_of_every_rung(accuracy: list[Accuracy]) -> None:
     base, top = accuracy[0], accuracy[-1]
     assert top.ap >= 65 - NOISE
-    assert top.ap50 < 92
+    assert top.ap50 < 92 + NOISE
     assert top.ap - base.ap <= 5 + NOISE
     for row in accuracy:
         assert row.ap >= base.ap - 1 - NOISE

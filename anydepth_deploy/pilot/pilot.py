@@ -89,7 +89,9 @@ class Pilot(Controller):
         if watts is not None:
             if target is not None:
                 raise UsageError("a pilot has one of target_ms, fps, watts and target; found two")
-            target, sensor = watts, sensor or PowerSensor(session.on_device)
+            target = watts
+            if sensor is None and target_ms is None and fps is None:
+                sensor = _power(session)
         self.session = session
         found = _ladder(session, rungs, batch)
         table = session.table
@@ -125,6 +127,17 @@ class Pilot(Controller):
         """
         with self.call() as depth:
             return self.session.run(images, depth)
+
+
+def _power(session: Flown) -> PowerSensor:
+    """What tells the watts of a session's device."""
+    found = PowerSensor(session.on_device)
+    if not found.works:
+        raise UsageError(
+            f"nothing here tells what the {'GPU' if session.on_device else 'processor'} draws, so "
+            "that watts cannot be held: give a sensor that does, or hold target_ms or fps"
+        )
+    return found
 
 
 def _ladder(session: Flown, rungs: Any, batch: int) -> Sequence[Rung]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import anydepth_deploy as ad
+import anydepth_deploy.pilot.power as power
 from anydepth_deploy.bench.sensors.state import State
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.control.rungs import Rung
@@ -186,6 +187,19 @@ def test_joules_become_watts() -> None:
 def test_watts_are_what_they_are() -> None:
     meter = FakeMeter(counts=False)
     assert PowerSensor(True, find=lambda: [meter])() == 10
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_watts_need_something_that_tells_them(
+    monkeypatch: pytest.MonkeyPatch, counts: bool
+) -> None:
+    meter = FakeMeter(counts)
+    monkeypatch.setattr(power, "find_sensors", lambda device: [meter])
+    pilot_of(FakeSession(), watts=5)
+    monkeypatch.setattr(meter, "read", lambda seconds: State(seconds=seconds))
+    said = "nothing here tells what the processor draws, .*: give a sensor that does, or hold"
+    with pytest.raises(UsageError, match=said):
+        pilot_of(FakeSession(), watts=5)
 
 
 def test_watts_are_held_by_the_sensor_of_the_device() -> None:

@@ -26,6 +26,9 @@ from anydepth_deploy.verifying.graphs import verify
 NOISE = 2.5
 """AP points that 200 pictures can be off: the recorded run on 500 is the one to quote."""
 
+SOLVED = 95
+"""AP50 from which pictures tell depths and precisions apart no more; an easier set was at 96."""
+
 RECORDS = {"anydepth-detr": "accuracy-tiny", "anydepth-yolo": "accuracy-yolo-tiny"}
 DEPTHS = {"anydepth-detr": 96, "anydepth-yolo": 256}
 
@@ -73,7 +76,7 @@ def test_parity_at_every_depth(trained: Bundle, checkpoint: Path, family: str) -
 def test_accuracy_of_every_rung(accuracy: list[Accuracy]) -> None:
     base, top = accuracy[0], accuracy[-1]
     assert top.ap >= 65 - NOISE
-    assert top.ap50 < 92 + NOISE
+    assert top.ap50 < SOLVED
     assert top.ap - base.ap <= 5 + NOISE
     for row in accuracy:
         assert row.ap >= base.ap - 1 - NOISE
@@ -88,8 +91,8 @@ def test_recorded_accuracy_supports_the_default_ladder(trained: Bundle, family: 
     assert set(by_depth) == {str(depth) for depth in trained.table.rows}
     rungs = [by_depth[str(rung)] for rung in trained.table.ladder]
     assert rungs[-1]["ap"] >= 65
-    assert rungs[-1]["ap50"] < 92
-    assert rungs[-1]["ap"] - rungs[0]["ap"] <= 5
+    assert rungs[-1]["ap50"] < SOLVED
+    assert 1.5 <= rungs[-1]["ap"] - rungs[0]["ap"] <= 5
     for cheaper, dearer in itertools.pairwise(rungs):
         assert dearer["macs"] > cheaper["macs"]
         assert dearer["ap"] >= cheaper["ap"], (cheaper["depth"], dearer["depth"])

@@ -1,13 +1,15 @@
 """Any-depth object detectors in production.
 
-One trained network, its depth chosen at run time: open a bundle, start a session, run images at
-any depth. Opening and running bundles needs neither torch nor onnx::
+One trained network, its depth chosen at run time. Opening and running bundles needs neither torch
+nor onnx::
 
     import anydepth_deploy as ad
 
-    bundle = ad.open_bundle("engines/r50")
-    session = bundle.session()
-    found = session.run(images, depth="FTFT-T-5")
+    detector = ad.load("engines/r50")
+    for result in detector("street.jpg", depth="base"):
+        print(result.names, result.scores, result.boxes)
+
+A session runs arrays that are prepared already, see :meth:`Bundle.session`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from anydepth_deploy.bundle.session import Session
     from anydepth_deploy.depth import Depth, DepthSpace, DepthTable
     from anydepth_deploy.detections import Detections
+    from anydepth_deploy.detector.detector import Detector, load
+    from anydepth_deploy.detector.result import Result
     from anydepth_deploy.errors import AnyDepthError, CheckFailedError
     from anydepth_deploy.exporting.export import export_bundle
     from anydepth_deploy.pictures.images import load_image, prepare, prepare_batch
@@ -35,9 +39,12 @@ _PUBLIC = {
     "DepthSpace": "depth",
     "DepthTable": "depth",
     "Detections": "detections",
+    "Detector": "detector.detector",
     "Pilot": "pilot.pilot",
+    "Result": "detector.result",
     "Session": "bundle.session",
     "export_bundle": "exporting.export",
+    "load": "detector.detector",
     "load_image": "pictures.images",
     "open_bundle": "bundle.bundle",
     "prepare": "pictures.images",
@@ -52,10 +59,13 @@ __all__ = [
     "DepthSpace",
     "DepthTable",
     "Detections",
+    "Detector",
     "Pilot",
+    "Result",
     "Session",
     "__version__",
     "export_bundle",
+    "load",
     "load_image",
     "open_bundle",
     "prepare",

@@ -78,12 +78,12 @@ class AnyDepthError(Exception):
 
 
 class MissingExtraError(AnyDepthError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed. ``extra``: that brings it; None where none does."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = package if extra is None else f"'anydepth-deploy[{extra}]'"
         super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed: "
-            f"pip install 'anydepth-deploy[{extra}]'"
+            f"{purpose} needs the package '{package}', which is not installed: pip install {wanted}"
         )
 
 
@@ -240,7 +240,7 @@ def shown(text: str, most: int = PIECE) -> str:
     return "".join((*head, count, *tail))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of somebody else's says first; the name of its class where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -6,28 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import Any
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.documents import refusing, try_to_write, write_atomically, write_new
+from anydepth_deploy.detector.rows import detection_rows
+from anydepth_deploy.detector.sources import Skipped
+from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
+from anydepth_deploy.pictures.drawings import DRAWING, without_drawings, write_drawing
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of
 from anydepth_deploy.pictures.images import load_image, prepare
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 
 __all__ = ["Prediction", "Skipped", "predict"]
-
-DRAWING = ".pred.png"
-"""What the name of a drawing ends with, unless it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,6 @@ class Prediction:
     depth: str
     drawn: str
     detections: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A picture of a folder that could not be used, and why, in one line."""
-
-    image: str
-    error: str
 
 
 @usual_arithmetic()
@@ -88,7 +76,9 @@ def predict(
     contents = contents_of(source, partial=skipped is not None)
     if skipped is not None:
         skipped += [Skipped(str(folder), error) for folder, error in contents.closed]
-    paths = _pictures(Path(source), contents.pictures)
+    paths = contents.pictures
+    if Path(source).is_dir():
+        paths = without_drawings(Path(source), paths)
     targets: Sequence[Path | None] = [None] * len(paths)
     if draw:
         drawings = _targets(paths, Path(source), out)
@@ -114,51 +104,15 @@ def predict(
         inputs = session.run(session.padded(prepared[None]), chosen).image(0, threshold)
         boxes = geometry.to_picture(inputs.boxes)
         detections = Detections(inputs.labels, boxes, inputs.scores)
-        rows = _rows(detections, bundle)  # before anything is written: labels may have no name
+        # Before anything is written: labels may have no name.
+        rows = detection_rows(detections, bundle.class_name)
         drawn = ""
         if target is not None:
-            replace = out is not None
-            drawn = str(_draw(picture, detections, bundle.classes, target, replace=replace))
+            image = draw_detections(
+                picture, detections, bundle.classes, enlarge=enlargement(picture)
+            )
+            drawn = str(write_drawing(image, target, replace=out is not None))
         found.append(Prediction(str(path), str(chosen), drawn, rows))
-    return found
-
-
-def _draw(
-    picture: NDArray[np.uint8],
-    found: Detections,
-    classes: list[str],
-    target: Path,
-    *,
-    replace: bool,
-) -> Path:
-    """Draw into the file ``target``, or, where that is there and not to be replaced, into one with
-    a number; returns which."""
-    drawing = draw_detections(picture, found, classes, enlarge=enlargement(picture))
-    kind = Image.registered_extensions()[target.suffix.lower()]
-
-    def write(file: BinaryIO) -> None:
-        try:
-            drawing.save(file, format=kind)
-        except ValueError as error:
-            raise OSError(str(error)) from None
-
-    with refusing(target, "picture", ImageError):
-        if not replace:
-            return write_new(target, write)
-        write_atomically(target, write)
-    return target
-
-
-def _pictures(source: Path, paths: list[Path]) -> list[Path]:
-    """The picture named, or the pictures in a folder that are no earlier drawings."""
-    if not source.is_dir():
-        return paths
-    found = [path for path in paths if not path.name.lower().endswith(DRAWING)]
-    if not found:
-        raise ImageError(
-            f"folder {source} holds only drawings of earlier runs (*{DRAWING}): expected pictures; "
-            "name one of them to use it all the same"
-        )
     return found
 
 
@@ -210,15 +164,3 @@ def _folder(source: Path, out: str | Path | None) -> Path | None:
             f"--out {out} has the suffix {path.suffix}: expected a folder, or {pictures}"
         )
     return path
-
-
-def _rows(found: Detections, bundle: Bundle) -> list[dict[str, Any]]:
-    return [
-        {
-            "class": bundle.class_name(int(label)),
-            "label": int(label),
-            "score": round(float(score), 6),
-            "box": [round(float(side), 3) for side in box],
-        }
-        for label, box, score in zip(found.labels[0], found.boxes[0], found.scores[0], strict=True)
-    ]

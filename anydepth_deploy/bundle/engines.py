@@ -15,7 +15,7 @@ from anydepth_deploy.bundle.graphs import check_engine, graph_file
 from anydepth_deploy.bundle.measured import Measured
 from anydepth_deploy.bundle.session import Engines, Finish, Session, checked_predictions
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import BundleError, UsageError, shorten
+from anydepth_deploy.errors import BundleError, UsageError, shorten, shown
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.runtimes.engine import Compute, Engine, EngineOptions, Stages
 from anydepth_deploy.runtimes.registry import (
@@ -181,7 +181,8 @@ def open_artifacts(
     else:
         by_row = {item.row: item for item in artifacts if item.row is not None}
         engines = _Set(bundle, by_row, runtime, options, check)
-    rule = bundle.manifest.suppression
+    manifest, rule = bundle.manifest, bundle.manifest.suppression
+    precision = artifacts[0].precision if compute == "fp32" else compute
     return Session(
         bundle.table,
         bundle.size,
@@ -194,6 +195,8 @@ def open_artifacts(
         finite=not on_device(runtime),
         max_detections=bundle.manifest.max_detections,
         measured=measured,
+        title=f"{shown(f'{manifest.family} {manifest.config}')}, "
+        f"{runtime} {precision} {artifacts[0].layout}",
     )
 
 

@@ -75,10 +75,11 @@ class Session:
         finite: bool = True,
         max_detections: int | None = None,
         measured: Measured | None = None,
+        title: str = "",
     ) -> None:
         """``finite``: whether images are searched for values that are not finite.
         ``max_detections``: of an image; more are refused. ``measured``: ladders of these
-        artifacts."""
+        artifacts. ``title``: which network is run by what, for people."""
         self.table = table
         self.size = size
         self._finish = finish
@@ -98,7 +99,30 @@ class Session:
         with this runtime and precision; None where nobody did."""
         self.measured_elsewhere: tuple[MeasuredLadder, ...] = found.elsewhere
         """The same of other devices."""
+        self._title = title
         self._use = Use("this session")
+
+    def __repr__(self) -> str:
+        return f"<Session {self.described}>"
+
+    @property
+    def described(self) -> str:
+        """Network, runtime, precision and layout, size of the input, and the ladder in use, in one
+        line."""
+        rungs = self.ladder
+        ladder = f"ladder {rungs[0]} to {rungs[-1]} ({len(rungs)} rungs)"
+        if len(rungs) == 1:
+            ladder = f"depth {rungs[0]}"
+        words = [self._title, f"input {self.size[0]}x{self.size[1]}", ladder]
+        if self._use.closed:
+            words.append("closed")
+        return ", ".join(word for word in words if word)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def ladder(self) -> tuple[str, ...]:

@@ -14,16 +14,19 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from anydepth_deploy.pictures.formats import FORMATS
+from anydepth_deploy.errors import ImageError
+from anydepth_deploy.pictures.budget import check_picture
+from anydepth_deploy.pictures.formats import FORMATS, SUFFIXES
 
 __all__ = [
     "keep_orientation_alone",
     "marked_orientation",
     "open_picture",
+    "opened",
     "pillow_silent",
     "reason",
 ]
@@ -83,7 +86,33 @@ def pillow_silent() -> Iterator[None]:
         yield
 
 
-def open_picture(path: str | Path) -> Image.Image:
+@contextlib.contextmanager
+def opened(source: str | Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture in a file, or in the bytes of one, opened; what is wrong with it while it is open
+    is an :class:`ImageError`. ``name``: for messages, ``picture a.jpg``."""
+    try:
+        with pillow_silent(), open_picture(source) as image:
+            check_picture(image.height, image.width, max_pixels, name)
+            yield image
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name} is not a picture of a kind that is read; "
+            f"expected one of {', '.join(sorted(SUFFIXES))}"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name} cannot be read: {reason(error)} This limit is Pillow's own: raise "
+            "PIL.Image.MAX_IMAGE_PIXELS as well"
+        ) from None
+    except ImageError:
+        raise
+    except Exception as error:  # whatever a decoder raises
+        raise ImageError(f"{name} cannot be read: {reason(error)}") from None
+
+
+def open_picture(source: str | Path | BinaryIO) -> Image.Image:
     """A picture of one of :data:`FORMATS`, of which no more than the header is read; whatever its
     size, which is for the caller to judge.
 
@@ -91,15 +120,26 @@ def open_picture(path: str | Path) -> Image.Image:
     the format's own reader is asked.
     """
     try:
-        return Image.open(path, formats=tuple(FORMATS))
+        return Image.open(source, formats=tuple(FORMATS))
     except Image.DecompressionBombError:
-        with Path(path).open("rb") as file:
-            beginning = file.read(16)
+        beginning = _beginning(source)
+        path = source if isinstance(source, str | Path) else ""
         for name in FORMATS:
             reader, accept = Image.OPEN[name]
             if accept is not None and accept(beginning) is True:
-                return reader(path, path)  # type: ignore[arg-type]  # it opens files, too
+                return reader(source, path)  # type: ignore[arg-type]  # it opens files, too
         raise
+
+
+def _beginning(source: str | Path | BinaryIO) -> bytes:
+    """The first bytes; what is open stands at its begin afterwards."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return file.read(16)
+    source.seek(0)
+    found = source.read(16)
+    source.seek(0)
+    return found
 
 
 def keep_orientation_alone(image: Image.Image) -> None:

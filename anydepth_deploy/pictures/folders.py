@@ -22,6 +22,7 @@ __all__ = [
     "find_images",
     "is_file",
     "is_folder",
+    "is_picture",
     "look_into",
 ]
 
@@ -146,6 +147,14 @@ def is_folder(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return path.is_dir()
     return False
+
+
+def is_picture(path: Path) -> bool:
+    """Whether :func:`look_into` would take ``path`` for a picture."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return not is_folder(path)
+    return not suffix and not path.name.startswith(".") and is_file(path) and _begins_like_one(path)
 
 
 # Of entries, for most of which the listing has said what they are: a folder may be on a network.

@@ -6,15 +6,13 @@ it exactly.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from anydepth_deploy.errors import ImageError
@@ -25,7 +23,7 @@ from anydepth_deploy.pictures.budget import (
     check_resizing,
     sampling_pixels,
 )
-from anydepth_deploy.pictures.decoder import open_picture, pillow_silent, reason
+from anydepth_deploy.pictures.decoder import opened
 from anydepth_deploy.pictures.folders import find_images
 from anydepth_deploy.pictures.formats import SUFFIXES
 from anydepth_deploy.pictures.orientation import Header, decoded, header_of
@@ -36,6 +34,8 @@ __all__ = [
     "SUFFIXES",
     "Geometry",
     "Preprocess",
+    "check_bits",
+    "decode_image",
     "find_images",
     "load_image",
     "prepare",
@@ -170,49 +170,44 @@ def load_image(
 
     Raises :class:`ImageError`.
     """
-    with _opened(path, max_pixels) as image:
-        if image.mode.startswith(("I", "F")):  # Pillow would cut such values off at 255
-            raise ImageError(
-                f"picture {path} has more than 8 bits a channel (mode {image.mode}): convert "
-                "it to 8 bits first"
-            )
+    return decode_image(
+        path, f"picture {path}", upright=upright, max_pixels=max_pixels, recipe=recipe
+    )
+
+
+def decode_image(
+    source: str | Path | BinaryIO,
+    name: str,
+    *,
+    upright: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    recipe: Preprocess | None = None,
+) -> NDArray[np.uint8]:
+    """:func:`load_image` of a file, or of the bytes of one. ``name``: what it is called in
+    messages, ``picture a.jpg``."""
+    with opened(source, name, max_pixels) as image:
+        check_bits(image.mode, name)
         found = decoded(image, upright=upright)
     if recipe is not None:
-        recipe.check(found.shape[0], found.shape[1], max_pixels, f"picture {path}")
+        recipe.check(found.shape[0], found.shape[1], max_pixels, name)
     return found
+
+
+def check_bits(mode: str, name: str) -> None:
+    """Raise :class:`ImageError` for one of Pillow's modes of more than 8 bits, whose values it
+    would cut off at 255."""
+    if mode.startswith(("I", "F")):
+        raise ImageError(
+            f"{name} has more than 8 bits a channel (mode {mode}): convert it to 8 bits first"
+        )
 
 
 def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """The size and orientation of a picture, without decoding it (but for a PNG that is described
     behind its pixels); a picture of more than ``max_pixels`` is refused. Raises
     :class:`ImageError`."""
-    with _opened(path, max_pixels) as image:
+    with opened(path, f"picture {path}", max_pixels) as image:
         return header_of(image, path)
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture, opened; what is wrong with it while it is open is an :class:`ImageError`."""
-    try:
-        with pillow_silent(), open_picture(path) as image:
-            check_picture(image.height, image.width, max_pixels, f"picture {path}")
-            yield image
-    except FileNotFoundError:
-        raise ImageError(f"picture {path} does not exist") from None
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"picture {path} is not a picture of a kind that is read; "
-            f"expected one of {', '.join(sorted(SUFFIXES))}"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"picture {path} cannot be read: {reason(error)} This limit is Pillow's own: raise "
-            "PIL.Image.MAX_IMAGE_PIXELS as well"
-        ) from None
-    except ImageError:
-        raise
-    except Exception as error:  # whatever a decoder raises
-        raise ImageError(f"picture {path} cannot be read: {reason(error)}") from None
 
 
 def prepare(

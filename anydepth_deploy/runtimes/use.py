@@ -50,6 +50,10 @@ class Use:
                 del self._running[own]
                 self._idle.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def end(self) -> bool:
         """Let nobody begin any more, and wait for those who have begun; whether there is something
         to give back: once, and only in the process that opened it.

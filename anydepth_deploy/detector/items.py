@@ -1,0 +1,131 @@
+"""One picture of a source: how its pixels are had, and had again for a drawing.
+
+Files are read again; what came from elsewhere is kept, addresses as the bytes that were fetched.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anydepth_deploy.detector.arrays import array_pixels, pillow_pixels, tensor_pixels
+from anydepth_deploy.detector.urls import TIMEOUT, fetch
+from anydepth_deploy.pictures.images import MAX_PIXELS, Preprocess, decode_image, load_image
+
+__all__ = [
+    "FetchedPicture",
+    "FilePicture",
+    "HeldPicture",
+    "Item",
+    "MemoryPicture",
+    "Picture",
+    "Reading",
+    "UrlPicture",
+]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read. ``recipe``: what they are going to be prepared by. ``bgr``: of arrays
+    and tensors. ``timeout``: seconds for what is fetched."""
+
+    recipe: Preprocess
+    upright: bool = True
+    bgr: bool = False
+    max_pixels: int = MAX_PIXELS
+    timeout: float = TIMEOUT
+
+
+class Picture(Protocol):
+    """A picture whose pixels can be had as often as anybody asks."""
+
+    @property
+    def path(self) -> str | None:
+        """Of its file, or its address."""
+        ...
+
+    def pixels(self, how: Reading) -> NDArray[np.uint8]:
+        """RGB, uint8 [H, W, 3]. Raises :class:`ImageError`."""
+        ...
+
+
+class Item(Protocol):
+    """A picture that has still to be had."""
+
+    def had(self, how: Reading) -> Picture:
+        """It, with as little in memory as its pixels need. Raises :class:`ImageError`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FilePicture:
+    """``found``: in a folder or by a pattern, rather than named."""
+
+    path: str
+    found: bool = False
+
+    def had(self, how: Reading) -> FilePicture:
+        return self
+
+    def pixels(self, how: Reading) -> NDArray[np.uint8]:
+        return load_image(
+            self.path, upright=how.upright, max_pixels=how.max_pixels, recipe=how.recipe
+        )
+
+
+@dataclass(frozen=True)
+class UrlPicture:
+    url: str
+
+    def had(self, how: Reading) -> FetchedPicture:
+        return FetchedPicture(self.url, fetch(self.url, how.max_pixels, how.timeout))
+
+
+@dataclass(frozen=True)
+class FetchedPicture:
+    """The bytes of a file."""
+
+    path: str
+    content: bytes = field(repr=False)
+
+    def pixels(self, how: Reading) -> NDArray[np.uint8]:
+        return decode_image(
+            io.BytesIO(self.content),
+            f"picture {self.path}",
+            upright=how.upright,
+            max_pixels=how.max_pixels,
+            recipe=how.recipe,
+        )
+
+
+@dataclass(frozen=True)
+class MemoryPicture:
+    """A picture of Pillow, an array, a tensor, or the picture ``index`` of a tensor of several."""
+
+    item: Any = field(repr=False)
+    index: int | None = None
+
+    def had(self, how: Reading) -> HeldPicture:
+        if isinstance(self.item, Image.Image):
+            found = pillow_pixels(self.item, upright=how.upright, max_pixels=how.max_pixels)
+        elif isinstance(self.item, np.ndarray):
+            found = array_pixels(self.item, bgr=how.bgr)
+        else:
+            found = tensor_pixels(self.item, self.index, bgr=how.bgr)
+        return HeldPicture(found)
+
+
+@dataclass(frozen=True)
+class HeldPicture:
+    """Pixels: the memory of an array that somebody else has, or a copy."""
+
+    array: NDArray[np.uint8] = field(repr=False)
+    path: None = None
+
+    def pixels(self, how: Reading) -> NDArray[np.uint8]:
+        return self.array

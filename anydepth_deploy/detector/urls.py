@@ -48,8 +48,9 @@ def fetch(url: str, max_pixels: int, timeout: float = TIMEOUT) -> bytes:
         raise
     except urllib.error.HTTPError as error:
         with error:
+            words = f"{error.code} {error.reason}".splitlines()[0]
             raise ImageError(
-                f"picture {url} cannot be fetched: the server answers {error.code} {error.reason}"
+                f"picture {url} cannot be fetched: the server answers {words}"
             ) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):

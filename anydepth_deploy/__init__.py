@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from anydepth_deploy.exporting.export import export_bundle
     from anydepth_deploy.pictures.images import load_image, prepare, prepare_batch
     from anydepth_deploy.pilot.pilot import Pilot
+    from anydepth_deploy.verbs.benchmark import benchmark
+    from anydepth_deploy.verbs.build import build
+    from anydepth_deploy.verbs.evaluate import evaluate
+    from anydepth_deploy.verbs.export import export
+    from anydepth_deploy.verbs.verify import verify
 
 _PUBLIC = {
     "AnyDepthError": "errors",
@@ -43,12 +48,17 @@ _PUBLIC = {
     "Pilot": "pilot.pilot",
     "Result": "detector.result",
     "Session": "bundle.session",
+    "benchmark": "verbs.benchmark",
+    "build": "verbs.build",
+    "evaluate": "verbs.evaluate",
+    "export": "verbs.export",
     "export_bundle": "exporting.export",
     "load": "detector.detector",
     "load_image": "pictures.images",
     "open_bundle": "bundle.bundle",
     "prepare": "pictures.images",
     "prepare_batch": "pictures.images",
+    "verify": "verbs.verify",
 }
 
 __all__ = [
@@ -64,12 +74,17 @@ __all__ = [
     "Result",
     "Session",
     "__version__",
+    "benchmark",
+    "build",
+    "evaluate",
+    "export",
     "export_bundle",
     "load",
     "load_image",
     "open_bundle",
     "prepare",
     "prepare_batch",
+    "verify",
 ]
 
 

@@ -24,7 +24,7 @@ from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError
 from anydepth_deploy.pictures.draw import draw_detections
 
 CLASSES = ["circle", "square", "star"]
-FOUND = [
+FOUND: list[tuple[int, float, tuple[float, ...]]] = [
     (2, 0.9, (8.0, 16.0, 40.0, 48.0)),
     (0, 0.75, (-9.0, 2.0, 70.0, 20.0)),
     (2, 0.625, (0.0, 0.0, 64.0, 64.0)),
@@ -160,7 +160,8 @@ def test_drawings(result: Result, photo: Path, tmp_path: Path) -> None:
         enlarge=5,
     )
     assert np.array_equal(np.asarray(result.plot()), np.asarray(expected))
-    assert np.array_equal(pixels(result.save(tmp_path / "new" / "drawn.png")), expected)
+    saved = pixels(result.save(tmp_path / "new" / "drawn.png"))
+    assert np.array_equal(saved, np.asarray(expected))
     with Image.open(io.BytesIO(result._repr_png_())) as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), np.asarray(expected))
@@ -281,7 +282,7 @@ def test_as_coco(result: Result) -> None:
         assert item["bbox"] == [left, top, right - left, bottom - top]
 
 
-def annotations(path: Path, names: dict[int, str]) -> Path:
+def annotated(path: Path, names: dict[int, str]) -> Path:
     content = {
         "images": [{"id": 7, "file_name": "photo.png", "width": 128, "height": 32}],
         "annotations": [
@@ -294,7 +295,7 @@ def annotations(path: Path, names: dict[int, str]) -> Path:
 
 
 def test_ids_of_categories(result: Result, tmp_path: Path) -> None:
-    path = annotations(tmp_path / "a.json", {90: "circle", 1: "star", 5: "Square", 6: "other"})
+    path = annotated(tmp_path / "a.json", {90: "circle", 1: "star", 5: "Square", 6: "other"})
     for categories in (path, str(path), [90, 5, 1], {"star": 1, "circle": 90, "square": 5, "x": 2}):
         assert [item["category_id"] for item in result.to_coco(7, categories)] == [1, 90, 1, 5]
     with pytest.raises(UsageError, match="2 category ids for 3 classes: expected one for each"):
@@ -302,7 +303,7 @@ def test_ids_of_categories(result: Result, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="categories name no id of square"):
         result.to_coco(7, {"star": 1, "circle": 90})
     with pytest.raises(ImageError, match="which have no category of their name: circle, square"):
-        result.to_coco(7, annotations(tmp_path / "b.json", {1: "star"}))
+        result.to_coco(7, annotated(tmp_path / "b.json", {1: "star"}))
     with pytest.raises(ImageError, match="do not exist"):
         result.to_coco(7, tmp_path / "c.json")
 

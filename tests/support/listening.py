@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from anydepth_deploy.pictures.images import Preprocess
 
 __all__ = ["Finds", "ListeningSession", "listening_detector"]
 
-Finds = Callable[[NDArray[np.float32]], list[tuple[int, float, tuple[float, ...]]]]
+Finds = Callable[[NDArray[np.float32]], Sequence[tuple[int, float, tuple[float, ...]]]]
 """Of an input [3, H, W] the detections: label, score, and box in pixels of the input."""
 
 
-def nothing(_: NDArray[np.float32]) -> list[tuple[int, float, tuple[float, ...]]]:
-    return []
+def nothing(_: NDArray[np.float32]) -> Sequence[tuple[int, float, tuple[float, ...]]]:
+    return ()
 
 
 class ListeningSession:
@@ -73,7 +73,7 @@ def listening_detector(
     :class:`Detector`."""
     bundle = blind_bundle(folder / "blind") if not (folder / "blind").exists() else None
     if bundle is None or recipe is not None:
-        changes = {} if recipe is None else {"preprocess": recipe.model_dump()}
+        changes: dict[str, Any] = {} if recipe is None else {"preprocess": recipe.model_dump()}
         bundle = Bundle(folder / "blind", manifest(**changes))
     session = session or ListeningSession()
     return Detector(bundle, session, **options), session  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What commands do, as functions of Python: each returns what ``--json`` prints."""

@@ -1,0 +1,158 @@
+"""Functions that do what the commands do: the same answers, and the same words for bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Run
+
+import anydepth_deploy as ad
+from anydepth_deploy.bench.combinations import Request
+from anydepth_deploy.bench.options import Options
+from anydepth_deploy.building import build as building
+from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
+from anydepth_deploy.pictures.shapes import write_coco
+from anydepth_deploy.verbs import benchmark as benchmarking
+from anydepth_deploy.verbs import export as exporting
+
+
+def test_parity(bundle: Bundle, checkpoint: Path, run: Run) -> None:
+    """The command finds the same."""
+    report = ad.verify(bundle, checkpoint, depth="base", layout="set", threads=1, record=False)
+    assert report.passed
+    assert [row.depth for row in report.rows] == [str(bundle.table.space.base)]
+    words = ("--depth", "base", "--layout", "set", "--threads", 1, "--json")
+    told = run("verify", bundle.path, "--checkpoint", checkpoint, *words).json
+    assert told["passed"]
+    assert json.loads(json.dumps(report.to_json()["rows"])) == told["rows"]
+
+
+def test_average_precision(bundle_copy: Path, tmp_path: Path, run: Run) -> None:
+    data = write_coco(tmp_path / "shapes", 4, 0)
+    rows = ad.evaluate(bundle_copy, data, depth="base,super", layout="set", match_by_rank=True)
+    words = ("--depth", "base,super", "--layout", "set", "--match-by-rank", "--json")
+    told = run("eval", bundle_copy, "--data", data, *words).json
+    assert [dataclasses.asdict(row) for row in rows] == told["rows"]
+    opened = ad.open_bundle(bundle_copy)
+    before = opened.manifest.results["eval"]
+    moved = data.rename(tmp_path / "moved.json")
+    options: dict[str, Any] = {"depth": "base", "match_by_rank": True, "record": False}
+    (row,) = ad.evaluate(opened, moved, tmp_path / "shapes", precision="all", **options)
+    assert row.depth == rows[0].depth
+    assert ad.open_bundle(bundle_copy).manifest.results["eval"] == before
+    with pytest.raises(ImageError, match="do not exist"):
+        ad.evaluate(opened, data)
+
+
+def test_latency(bundle_copy: Path, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"duration": 0.0, "count": 3, "warmup": 0.0, "warmup_count": 1}
+    found = ad.benchmark(
+        ad.open_bundle(bundle_copy),
+        tmp_path / "out",
+        depth="base",
+        batch=[1, 2],
+        threads=1,
+        **quick,
+    )
+    assert [result.settings.batch for result in found] == [1, 2]
+    assert [result.settings.threads for result in found] == [1, 1]
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2
+
+
+def test_settings_of_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each goes where it belongs: one or several, of the request or of its options."""
+    asked: list[Request] = []
+
+    def bench_all(request: Request, *_: Any, **__: Any) -> list[Any]:
+        asked.append(request)
+        return []
+
+    monkeypatch.setattr(benchmarking, "bench_all", bench_all)
+    ad.benchmark("there", runtime="openvino", precision=["fp32", "int8"], threads=[1, None])
+    ad.benchmark("there", layout="set", scenario="poisson", rate=3.0, streams=2, pictures=5)
+    assert asked[0] == Request(
+        Path("there"), runtimes=("openvino",), precisions=["fp32", "int8"], threads=[1, None]
+    )
+    assert asked[1] == Request(
+        Path("there"),
+        layout="set",
+        streams=(2,),
+        pictures=5,
+        options=Options(scenario="poisson", rate=3.0),
+    )
+    with pytest.raises(TypeError, match="unexpected keyword argument 'durations'"):
+        ad.benchmark("there", durations=3)
+
+
+def test_exports(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
+    asked: list[Any] = []
+
+    def export_bundle(*words: Any, **options: Any) -> Bundle:
+        asked.append((words, options))
+        return bundle
+
+    monkeypatch.setattr(exporting, "export_bundle", export_bundle)
+    assert ad.export("c.pth", "out", depth="base", precision=["fp16"]) is bundle
+    assert asked == [(("c.pth", "out"), {"depth": "base", "precision": ["fp16"]})]
+
+
+def test_engines(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        building, "build_bundle", lambda path, **options: asked.append((path, options))
+    )
+    ad.build(bundle, "tensorrt", layouts=["set"])
+    ad.build("there", runtime="tensorrt-rtx", capabilities=["sm75"])
+    assert asked == [
+        (bundle.path, {"runtime": "tensorrt", "layouts": ["set"]}),
+        ("there", {"runtime": "tensorrt-rtx", "capabilities": ["sm75"]}),
+    ]
+    monkeypatch.setitem(sys.modules, "anydepth_deploy.building.build", None)
+    with pytest.raises(ModuleNotFoundError):  # of ours: no extra brings it
+        ad.build(bundle, "tensorrt")
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "anydepth_deploy.building.build")
+    monkeypatch.setattr("builtins.__import__", _without(__import__, "onnx_ir"), raising=True)
+    with pytest.raises(MissingExtraError, match=r"anydepth-deploy\[tensorrt\]"):
+        ad.build(bundle, "tensorrt")
+
+
+def _without(original: Any, package: str) -> Any:
+    def found(name: str, *rest: Any, **options: Any) -> Any:
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+        return original(name, *rest, **options)
+
+    return found
+
+
+def test_what_is_refused(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+    for error, told, call in (
+        (UsageError, "checkpoint is missing: name the file", lambda: ad.verify(bundle)),
+        (
+            UsageError,
+            "engines are compared with the graphs of their bundle: give no checkpoint",
+            lambda: ad.verify(bundle, checkpoint, runtime="tensorrt"),
+        ),
+        (UsageError, "unknown runtime", lambda: ad.verify(bundle, checkpoint, runtime="abacus")),
+        (
+            ImageError,
+            "neither a picture nor a folder",
+            lambda: ad.verify(bundle, checkpoint, images=tmp_path / "none.png"),
+        ),
+        (BundleError, "does not exist", lambda: ad.evaluate(tmp_path / "none", "val.json")),
+        (
+            BundleError,
+            "has no artifact 'int8",
+            lambda: ad.evaluate(bundle, "val.json", precision=["fp32", "int8"]),
+        ),
+    ):
+        with pytest.raises(error, match=told) as caught:
+            call()
+        assert "\n" not in str(caught.value)

@@ -235,6 +235,8 @@ def load(
     """
     if orientation not in ("upright", "stored"):
         raise UsageError(f"unknown orientation '{orientation}': expected upright or stored")
+    if not timeout > 0:
+        raise UsageError(f"timeout is {timeout}: expected more than 0 seconds")
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
     session = bundle.session(
         runtime=runtime,

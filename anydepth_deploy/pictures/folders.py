@@ -152,8 +152,10 @@ def is_folder(path: Path) -> bool:
 def is_picture(path: Path) -> bool:
     """Whether :func:`look_into` would take ``path`` for a picture."""
     suffix = path.suffix.lower()
+    if path.name.startswith(BESIDE):
+        return False
     if suffix in SUFFIXES:
-        return not is_folder(path)
+        return is_file(path) or (path.is_symlink() and _leads_nowhere(path))
     return not suffix and not path.name.startswith(".") and is_file(path) and _begins_like_one(path)
 
 

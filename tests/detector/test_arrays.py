@@ -228,6 +228,25 @@ def test_every_orientation(tmp_path: Path, kind: str, orientation: int | None) -
             )
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "tiff", "ppm"])
+def test_bytes_that_pillow_finds_too_large(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit is of the whole process; ours is the budget: of bytes as of files."""
+    path = tmp_path / "x"
+    Image.fromarray(noise(20, 30, 3)).save(path, format=kind)
+    content, expected = path.read_bytes(), load_image(path)
+    with pytest.raises(ImageError, match="picture x of 30 x 20 pixels is over the budget of 599"):
+        decode_image(io.BytesIO(content), "picture x", max_pixels=599)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    if kind in ("webp", "tiff"):  # whose decoders ask it again
+        for source in (path, io.BytesIO(content)):
+            with pytest.raises(ImageError, match="This limit is Pillow's own: raise PIL"):
+                decode_image(source, "picture x")
+    else:
+        assert np.array_equal(decode_image(io.BytesIO(content), "picture x"), expected)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "RGB", "YCbCr"])
 def test_modes_of_pillow(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(noise(9, 7, 3)).convert(mode)

@@ -268,6 +268,7 @@ def test_what_cannot_be_loaded(bundle: Bundle, checkpoint: Path, tmp_path: Path)
         (BundleError, "has no artifact 'stages fp32'", {"layout": "stages"}),
         (UsageError, "unknown orientation 'down': expected upright or", {"orientation": "down"}),
         (UsageError, "threads is 0", {"threads": 0}),
+        (UsageError, "timeout is 0: expected more than 0 seconds", {"timeout": 0}),
     ):
         with pytest.raises(error, match=told) as caught:
             ad.load(**{"path": bundle.path, **options})  # type: ignore[arg-type]

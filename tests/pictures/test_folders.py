@@ -14,7 +14,13 @@ from PIL import Image
 
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.pictures.choice import choose_pictures
-from anydepth_deploy.pictures.folders import SUFFIXES, contents_of, find_images, look_into
+from anydepth_deploy.pictures.folders import (
+    SUFFIXES,
+    contents_of,
+    find_images,
+    is_picture,
+    look_into,
+)
 
 
 def encoded(kind: str) -> bytes:
@@ -62,6 +68,22 @@ def test_other_files_without_a_suffix_are_none(tmp_path: Path, content: bytes) -
     assert look_into(tmp_path).note == (
         f"1 file is no picture by its name (without a suffix) in {tmp_path}: passed over"
     )
+
+
+def test_a_path_by_itself_is_judged_as_in_its_folder(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b", ".c.png", ".d", "._e.png", "f.txt", "g.PNG", "h.png.gz")
+    put(tmp_path, "i", "j.txt", content=b"x")
+    put(tmp_path, "k.png/l.png", "m/n.png")
+    (tmp_path / "o.png").symlink_to("nowhere")
+    (tmp_path / "p.png").symlink_to("a.png")
+    (tmp_path / "q.png").symlink_to("m")
+    (tmp_path / "r").symlink_to("nowhere")
+    (tmp_path / "s.png").symlink_to("s.png")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "t.png")
+    found = {path for path in look_into(tmp_path).pictures if path.parent == tmp_path}
+    assert {path.name for path in found} >= {"a.png", "b", ".c.png", "g.PNG", "o.png", "p.png"}
+    assert {path for path in tmp_path.iterdir() if is_picture(path)} == found
 
 
 def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:

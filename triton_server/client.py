@@ -112,9 +112,12 @@ class Detector:
                 self._region.close()
         self._client.close()
 
-    def detect(self, picture: NDArray[np.uint8], depth: str | None = None) -> Answer:
+    def detect(
+        self, picture: NDArray[np.uint8], depth: str | None = None, budget_ms: float | None = None
+    ) -> Answer:
         """Detect objects in ``picture``, uint8 [H, W, 3] in RGB, at ``depth``: ``super``, ``base``,
-        ``level:K``, text like ``FFTT-F-6``, a row, or None for the server's default."""
+        ``level:K``, text like ``FFTT-F-6``, a row, ``auto``, or None for the server's default.
+        ``budget_ms``: what a request at ``auto`` may take, None for the server's default."""
         image = np.ascontiguousarray(picture[None])
         inputs = [self._module.InferInput("image", image.shape, "UINT8")]
         with self._calling():
@@ -126,7 +129,10 @@ class Detector:
                 inputs.append(self._module.InferInput("depth", [1], "BYTES"))
                 inputs[1].set_data_from_numpy(np.array([depth.encode()], object))
             wanted = [self._module.InferRequestedOutput(name) for name in OUTPUTS]
-            options = {} if self._http else {"client_timeout": self._timeout}
+            options: dict[str, Any] = {} if self._http else {"client_timeout": self._timeout}
+            if budget_ms is not None:
+                # As text: not every protocol and version has parameters with fractions.
+                options["parameters"] = {"budget_ms": f"{budget_ms:.15g}"}
             began = time.perf_counter()
             result = self._client.infer(self.model, inputs, outputs=wanted, **options)
             took = 1e3 * (time.perf_counter() - began)
@@ -266,7 +272,8 @@ def run(options: argparse.Namespace) -> None:
         timeout=options.timeout,
     ) as detector:
         answers = [
-            (depth or "default", detector.detect(picture, depth)) for depth in depths or [None]
+            (depth or "default", detector.detect(picture, depth, options.budget_ms))
+            for depth in depths or [None]
         ]
         classes, model = detector.classes, detector.model
     if options.out is not None:
@@ -301,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("picture", type=Path, metavar="PICTURE")
     parser.add_argument("--depth", help="depths, joined by commas; default: the server's")
+    parser.add_argument("--budget-ms", type=float, help="what a request at depth auto may take")
     parser.add_argument(
         "--max-pixels",
         type=int,

@@ -63,6 +63,12 @@ def triton(
         str | None, ARTIFACTS.option("Engines: those for this compute capability, e.g. sm89.")
     ] = None,
     default_depth: Annotated[str, SERVER.option("Of requests that name none.")] = "super",
+    budget_ms: Annotated[
+        float | None,
+        SERVER.option(
+            "Milliseconds that requests at depth auto may take where they do not say.",
+        ),
+    ] = None,
     max_batch: Annotated[
         int,
         SERVER.option(
@@ -107,6 +113,7 @@ def triton(
         weights=weights,
         target=target,
         default_depth=default_depth,
+        budget_ms=budget_ms,
         max_batch=max_batch,
         max_pixels=max_pixels,
         max_queue=max_queue,

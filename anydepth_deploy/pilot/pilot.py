@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anydepth_deploy.bundle.measured import Measured, first_rungs, rungs_of
 from anydepth_deploy.control.controller import Controller, Policy, Sensor
-from anydepth_deploy.control.rungs import Rung, guessed_rungs
+from anydepth_deploy.control.rungs import Rung
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import UsageError, shorten
 from anydepth_deploy.manifest import MeasuredLadder
 from anydepth_deploy.pilot.power import PowerSensor
-from anydepth_deploy.runtimes.device_name import device_name
 
 __all__ = ["Flown", "Pilot"]
-
-log = logging.getLogger("anydepth_deploy")
 
 
 class Flown(Protocol):
@@ -142,62 +139,9 @@ def _power(session: Flown) -> PowerSensor:
 
 def _ladder(session: Flown, rungs: Any, batch: int) -> Sequence[Rung]:
     """The rungs that were given, measured, or guessed."""
-    measured = rungs
-    if measured is None:  # of this device, or else the newest of another
-        elsewhere = session.measured_elsewhere[-1:]
-        measured = session.measured_ladder or next(iter(elsewhere), None)
-    if measured is None:
-        depths = [str(depth) for depth in session.table.ladder]
-        if not all(session.macs.get(depth) for depth in depths):
-            raise UsageError(
-                "nothing is known of what the depths of this session cost: give rungs, or run "
-                "'anydepth-deploy ladder' on the bundle"
-            )
-        return guessed_rungs(depths, [session.macs[depth] for depth in depths])
-    _check_device(measured, batch)
-    return [_rung(item) for item in _items(measured)]
-
-
-def _items(measured: Any) -> Iterable[Any]:
-    found = getattr(measured, "rungs", measured)
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise UsageError(
-            f"rungs cannot be of type {type(measured).__name__}: expected Rungs from base to "
-            "super, or a measured ladder"
-        )
-    return found
-
-
-def _rung(item: Any) -> Rung:
-    """One of ours, or one of a measured ladder."""
-    if isinstance(item, Rung):
-        return item
-    depth, median = getattr(item, "depth", None), getattr(item, "milliseconds", None)
-    if depth is None or median is None:
-        raise UsageError(f"a rung cannot be of type {type(item).__name__}: expected a Rung")
-    return Rung(
-        str(depth),
-        float(median),
-        getattr(item, "p95", None),
-        getattr(item, "p99", None),
-        getattr(item, "score", None),
+    if rungs is not None:
+        return rungs_of(rungs, batch)
+    measured = Measured(session.measured_ladder, tuple(session.measured_elsewhere))
+    return first_rungs(
+        measured, [str(depth) for depth in session.table.ladder], session.macs, batch
     )
-
-
-def _check_device(measured: Any, batch: int) -> None:
-    """Warn of a ladder that is of another device, or of calls with other numbers of images."""
-    device, images = getattr(measured, "device", None), getattr(measured, "batch", None)
-    if device is not None:
-        here = device_name(getattr(measured, "runtime", "onnxruntime"))
-        if device != here:
-            log.warning(
-                "%s",
-                f"this ladder was measured on {device}, this is {here}: costs are learned from the "
-                "calls. Measure here: anydepth-deploy ladder BUNDLE",
-            )
-    if images is not None and images != batch:
-        log.warning(
-            "%s",
-            f"this ladder was measured with {images} image(s) a call, these have {batch}: costs "
-            "are learned from the calls. Measure here: anydepth-deploy ladder BUNDLE",
-        )

@@ -25,6 +25,7 @@ DETECTIONS = (
 DEPTH_ROW = Tensor("depth_row", "INT32", (1,))
 """The row of the depth table that was run."""
 
+ARRIVED = Tensor(names.ARRIVED, "INT64", (1,))
 DEPTH = Tensor("depth", "STRING", (1,))
 ROW = Tensor("row", "INT32", (1,))
 IMAGE = Tensor("image", "UINT8", (-1, -1, -1, 3))
@@ -67,7 +68,7 @@ def router(plan: Plan) -> Any:
     config = _python(plan, plan.names.router, 1)  # one, which keeps many requests on their way
     # Of any size here: the router says more about a wrong one than Triton, and counts it.
     _add(config.input, [Tensor("images", "FP32", (-1, 3, -1, -1))])
-    _add(config.input, [DEPTH, ROW], optional=True)
+    _add(config.input, [DEPTH, ROW, ARRIVED], optional=True)
     _add(config.output, [*DETECTIONS, DEPTH_ROW])
     levels = {str(row): model.name for row, model in plan.levels.items()}
     _parameters(
@@ -82,6 +83,8 @@ def router(plan: Plan) -> Any:
             names.MAX_BATCH: str(min((item.max_batch for item in plan.levels.values()), default=0)),
             names.DEFAULT_DEPTH: plan.options.default_depth,
             names.RAW_OUTPUT: plan.raw_output,
+            names.BUDGET_MS: _number(plan.options.budget_ms),
+            names.MEASURED: json.dumps(plan.measured),
         },
     )
     return config
@@ -91,7 +94,7 @@ def preprocess(plan: Plan) -> Any:
     """Of the Python model that makes a network's input of pictures."""
     config = _python(plan, plan.names.preprocess, plan.options.workers)
     _add(config.input, [IMAGE])
-    _add(config.output, [_images(plan), GEOMETRY])
+    _add(config.output, [_images(plan), GEOMETRY, ARRIVED])
     warm(
         config, "picture", [(Tensor(IMAGE.name, IMAGE.datatype, (1, 1, 1, 3)), None)]
     )  # within any limit
@@ -133,11 +136,11 @@ def ensemble(plan: Plan) -> Any:
     step(
         plan.names.preprocess,
         {"image": "image"},
-        {"images": "prepared", "geometry": "geometry"},
+        {"images": "prepared", "geometry": "geometry", names.ARRIVED: names.ARRIVED},
     )
     step(
         plan.names.router,
-        {"images": "prepared", "depth": "depth"},
+        {"images": "prepared", "depth": "depth", names.ARRIVED: names.ARRIVED},
         {"labels": "labels", "boxes": "input_boxes", "scores": "scores", "depth_row": "depth_row"},
     )
     step(
@@ -163,6 +166,10 @@ def _warm_served(config: Any, plan: Plan, model: Served) -> None:
     images, depth = Tensor("images", "FP32", (1, *sides)), Tensor("depth", "INT64", (1,))
     for row in plan.warm_rows:
         warm(config, row_file(row), [(images, None), (depth, row_file(row))])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.15g}"
 
 
 def _images(plan: Plan) -> Tensor:

@@ -7,6 +7,8 @@ import re
 from anydepth_deploy.errors import UsageError
 
 __all__ = [
+    "ARRIVED",
+    "BUDGET_MS",
     "CLASSES",
     "DEFAULT_DEPTH",
     "GATED",
@@ -20,6 +22,7 @@ __all__ = [
     "MAX_IMAGES",
     "MAX_PIXELS",
     "MAX_QUEUE",
+    "MEASURED",
     "NAME",
     "RAW_OUTPUT",
     "ROUTER",
@@ -56,6 +59,18 @@ LIMITS = (MAX_IMAGES, MAX_PIXELS, IN_FLIGHT, MAX_QUEUE)
 """Numbers that repositories written before do not have: the defaults hold then."""
 ROUTER = (GATED, LEVELS, MAX_BATCH, DEFAULT_DEPTH, RAW_OUTPUT)
 """What a router has."""
+
+BUDGET_MS = "budget_ms"
+"""What a request at depth ``auto`` may take, where it does not say; nothing where it has to. Also
+the name of the request's own parameter."""
+MEASURED = "measured"
+"""JSON: what a ladder has to be measured of, so that the router's costs begin with it: ``runtime``,
+``precision``, ``threads`` and the names of ``artifacts``. A router has these two; repositories
+written before do not, and neither do their routers know what depths take until they are run."""
+
+ARRIVED = "arrived"
+"""The tensor that tells the router when preprocessing took a request: nanoseconds of the system's
+monotonic clock."""
 
 CLASSES = "classes"
 LADDER = "ladder"

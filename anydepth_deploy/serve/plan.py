@@ -15,6 +15,7 @@ from anydepth_deploy.bundle.trust import check_trust
 from anydepth_deploy.errors import BundleError, UsageError, shorten
 from anydepth_deploy.manifest import PRECISIONS, PREDICTIONS, Artifact, made_for
 from anydepth_deploy.runtimes.registry import graph_targets
+from anydepth_deploy.serve.budgets import AUTO, budget_of, is_auto
 from anydepth_deploy.serve.limits import MAX_BATCH, MAX_PIXELS, in_flight, waiting
 from anydepth_deploy.serve.names import Names, check_name, safe_name
 from anydepth_deploy.serve.signature import Signature, read_signature
@@ -45,8 +46,9 @@ class ServeOptions:
     gated graph. ``target``: the compute capability (``sm89``) of the engines, where a bundle has
     them for several. ``default_depth``: of requests that name none. ``max_batch``: images that a
     model of one depth takes at once, and that one request may bring, to the gated graph as well.
-    ``max_pixels``: that the pictures of one request may have together. ``max_queue``: images that
-    wait in the router beside those that are under way, None for
+    ``budget_ms``: that requests at depth ``auto`` may take where they do not say, None where they
+    have to. ``max_pixels``: that the pictures of one request may have together. ``max_queue``:
+    images that wait in the router beside those that are under way, None for
     :func:`~anydepth_deploy.serve.limits.waiting`; it refuses more.
     ``queue_delay_us``: how long a model of one depth waits for more images, in microseconds.
     ``instances``: of each model with weights. ``workers``: of pre- and postprocessing, each a
@@ -60,6 +62,7 @@ class ServeOptions:
     weights: str | None = None
     target: str | None = None
     default_depth: str = "super"
+    budget_ms: float | None = None
     max_batch: int = MAX_BATCH
     max_pixels: int = MAX_PIXELS
     max_queue: int | None = None
@@ -121,6 +124,20 @@ class Plan:
         """Rows whose depths run every part of the gated graph between them, and skip it."""
         table = self.bundle.table
         return sorted({table.row(name) for name in ("base", "super")})
+
+    @property
+    def measured(self) -> dict[str, object]:
+        """What a ladder has to be measured of for the router to know costs by it. Nothing for ONNX
+        Runtime on a GPU: its ladders are of the processor."""
+        options, artifacts = self.options, [item.artifact.name for item in self.served]
+        if options.runtime == "onnxruntime" and self.device == "gpu":
+            artifacts = []
+        return {
+            "runtime": options.runtime,
+            "precision": options.precision,
+            "threads": options.threads,
+            "artifacts": artifacts,
+        }
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -189,6 +206,14 @@ def check_options(options: ServeOptions) -> Device:
         raise UsageError("--target is for engines: leave it out, or choose --runtime tensorrt")
     if options.threads is not None and engines:
         raise UsageError("--threads is for ONNX Runtime on CPUs: leave it out")
+    if options.budget_ms is not None and budget_of(options.budget_ms) is None:
+        raise UsageError(
+            f"--budget-ms is {options.budget_ms}: expected a positive number of milliseconds"
+        )
+    if is_auto(options.default_depth) and options.budget_ms is None:
+        raise UsageError(
+            f"--default-depth {AUTO} needs a budget: say with --budget-ms what a request may take"
+        )
     for option, value, least in (
         ("--max-batch", options.max_batch, 1),
         ("--max-pixels", options.max_pixels, 1),
@@ -293,6 +318,8 @@ def _raw_output(bundle: Bundle, chosen: dict[str, list[Artifact]]) -> str:
 
 
 def _check_default(found: Plan) -> None:
+    if is_auto(found.options.default_depth):
+        return
     row = found.bundle.table.row(found.options.default_depth)
     if found.gated is None and row not in found.levels:
         rows = found.bundle.table.rows

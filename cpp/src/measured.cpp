@@ -49,10 +49,6 @@ std::string machine() {
   return "unknown processor";
 }
 
-std::string device_of(const std::string& runtime) {
-  return runtime == "tensorrt" ? device_name(runtime) : processor_name();
-}
-
 }  // namespace
 
 std::string processor_name(const std::filesystem::path& root) {
@@ -66,15 +62,18 @@ std::string processor_name(const std::filesystem::path& root) {
   return name.empty() ? machine() : name;
 }
 
-std::optional<MeasuredLadder> find_measured(const Manifest& manifest,
-                                            const std::vector<Artifact>& artifacts,
-                                            const SessionOptions& options) {
+std::string device_of(const std::string& runtime) {
+  return runtime == "tensorrt" ? device_name(runtime) : processor_name();
+}
+
+Measured find_measured(const Manifest& manifest, const std::vector<Artifact>& artifacts,
+                       const SessionOptions& options) {
   std::set<std::string> hashes;
   for (const auto& item : artifacts) {
     hashes.insert(item.sha256);
   }
   std::string here;
-  const MeasuredLadder* chosen = nullptr;
+  Measured found;
   for (const auto& item : manifest.measured) {
     if (item.runtime != options.runtime || item.precision != options.precision ||
         !std::all_of(item.artifacts.begin(), item.artifacts.end(),
@@ -84,13 +83,14 @@ std::optional<MeasuredLadder> find_measured(const Manifest& manifest,
     if (here.empty()) {  // asking for the device takes time
       here = device_of(options.runtime);
     }
-    const bool alike = item.threads == options.threads;
-    if (item.device == here &&
-        (chosen == nullptr || alike || chosen->threads != options.threads)) {
-      chosen = &item;
+    if (item.device != here) {
+      found.elsewhere.push_back(item);
+    } else if (!found.here || item.threads == options.threads ||
+               found.here->threads != options.threads) {
+      found.here = item;
     }
   }
-  return chosen == nullptr ? std::nullopt : std::optional<MeasuredLadder>(*chosen);
+  return found;
 }
 
 }  // namespace anydepth

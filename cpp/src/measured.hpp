@@ -2,6 +2,7 @@
 /// Which of a bundle's measured ladders holds for a session.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,10 +17,20 @@ namespace anydepth {
 /// tests.
 std::string processor_name(const std::filesystem::path& root = "/");
 
-/// The newest ladder of these very artifacts, by their hashes, that was measured on this device
-/// with the runtime and precision of `options`; of several, one with as many threads first.
-std::optional<MeasuredLadder> find_measured(const Manifest& manifest,
-                                            const std::vector<Artifact>& artifacts,
-                                            const SessionOptions& options);
+/// The processor or the GPU that `runtime` computes on here, as a measured ladder names it.
+std::string device_of(const std::string& runtime);
+
+/// The ladders that were measured of a session's artifacts with its runtime and precision.
+struct Measured {
+  /// On this device, the newest one; of several, one with as many threads first.
+  std::optional<MeasuredLadder> here;
+  /// On other devices, newest last.
+  std::vector<MeasuredLadder> elsewhere;
+};
+
+/// The ladders of these very artifacts, by their hashes, with the runtime and precision of
+/// `options`.
+Measured find_measured(const Manifest& manifest, const std::vector<Artifact>& artifacts,
+                       const SessionOptions& options);
 
 }  // namespace anydepth

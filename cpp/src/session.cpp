@@ -302,7 +302,19 @@ class Session::Impl {
     }
   }
   const std::vector<Artifact>& artifacts() const { return artifacts_; }
-  const std::optional<MeasuredLadder>& measured() const { return measured_; }
+  const Measured& measured() const { return measured_; }
+  const std::vector<std::uint64_t>& macs() const { return manifest_.macs; }
+
+  void warm(const DepthName& depth, std::size_t batch) const {
+    const std::vector<float> zeros(batch * 3 * preprocess().height * preprocess().width);
+    const auto images = prepared(zeros.data(), batch);
+    if (detects()) {
+      run(images, depth);
+    } else {
+      run_raw(images, depth);
+    }
+  }
+
   const DepthTable& table() const { return manifest_.table; }
   const Preprocess& preprocess() const { return manifest_.preprocess; }
 
@@ -347,8 +359,12 @@ class Session::Impl {
            });
   }
 
+  bool detects() const {
+    return !manifest_.suppression || manifest_.suppression->where != Suppression::Where::kNone;
+  }
+
   void check_detects() const {
-    if (manifest_.suppression && manifest_.suppression->where == Suppression::Where::kNone) {
+    if (!detects()) {
       throw BundleError(
           "this bundle was exported with --nms none, so it gives predictions, not detections: use "
           "run_raw, or export with --nms graph or host");
@@ -405,7 +421,7 @@ class Session::Impl {
   std::vector<std::string> raw_outputs_;
   std::size_t smallest_batch_ = 1;
   bool on_host_ = false;
-  std::optional<MeasuredLadder> measured_;
+  Measured measured_;
 };
 
 Session Bundle::session(const SessionOptions& options) const {
@@ -448,9 +464,16 @@ std::vector<std::string> Session::ladder() const {
   return found;
 }
 
-const std::optional<MeasuredLadder>& Session::measured_ladder() const { return impl_->measured(); }
+const std::optional<MeasuredLadder>& Session::measured_ladder() const {
+  return impl_->measured().here;
+}
+const std::vector<MeasuredLadder>& Session::measured_elsewhere() const {
+  return impl_->measured().elsewhere;
+}
+const std::vector<std::uint64_t>& Session::macs() const { return impl_->macs(); }
 const DepthTable& Session::table() const { return impl_->table(); }
 const Preprocess& Session::preprocess() const { return impl_->preprocess(); }
 void Session::load(const DepthName& depth) const { impl_->load(depth); }
+void Session::warm(const DepthName& depth, std::size_t batch) const { impl_->warm(depth, batch); }
 
 }  // namespace anydepth

@@ -212,15 +212,20 @@ Json processor_name(const Json& given) {
   return anydepth::processor_name(given.at("root").get<std::string>());
 }
 
-/// The newest ladder that holds here for the artifacts of these names; null for none.
+/// The newest ladder that holds here for the artifacts of these names, null for none, and those of
+/// other devices.
 Json find_measured(const Json& given) {
   const Manifest found = anydepth::read_manifest(given.at("folder").get<std::string>());
   std::vector<anydepth::Artifact> chosen;
   for (const std::string name : given.at("artifacts")) {
     chosen.push_back(named(found, name));
   }
-  const auto ladder = anydepth::find_measured(found, chosen, session_options(given));
-  return ladder ? measured(*ladder) : Json(nullptr);
+  const auto ladders = anydepth::find_measured(found, chosen, session_options(given));
+  Json elsewhere = Json::array();
+  for (const auto& item : ladders.elsewhere) {
+    elsewhere.push_back(measured(item));
+  }
+  return {ladders.here ? measured(*ladders.here) : Json(nullptr), elsewhere};
 }
 
 /// Per options of `choices` the names of what is chosen, or class and text of what is wrong.

@@ -41,6 +41,13 @@ def test_a_repository_in_json(run: Run, made: Path, tmp_path: Path) -> None:
         "depth": "TT-1",
         "artifact": "static-0",
     }
+    found = run(
+        "triton",
+        *(made, "--out", tmp_path / "auto", "--json"),
+        *("--default-depth", "auto", "--budget-ms", "12.5"),
+    ).json
+    assert found["default_depth"] == "auto"
+    assert run("triton", tmp_path / "auto", "--check").code == 0
     text = (tmp_path / "models" / "street_level_0" / "config.pbtxt").read_text()
     assert "max_queue_delay_microseconds: 100" in text
     assert "count: 2" in text
@@ -84,6 +91,13 @@ def test_checking(run: Run, made: Path, tmp_path: Path) -> None:
         (["--out", "models", "--max-queue", "0"], "--max-queue"),
         (["--out", "models", "--name", "a b"], "cannot be a model's"),
         (["--out", "models", "--default-depth", "FF"], "unknown depth 'FF'"),
+        (
+            ["--out", "models", "--default-depth", "auto"],
+            "auto needs a budget: say with --budget-ms",
+        ),
+        (["--out", "models", "--budget-ms", "0"], "--budget-ms is 0.0: expected a positive number"),
+        (["--out", "models", "--budget-ms", "nan"], "--budget-ms is nan"),
+        (["--out", "models", "--budget-ms", "soon"], "--budget-ms"),
         (["--out", "models", "--precision", "fp16"], "has no artifact"),
     ],
 )

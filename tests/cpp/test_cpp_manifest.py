@@ -148,12 +148,16 @@ def test_the_same_measured_ladder_holds(
         bundle = open_bundle(tmp_path)
         chosen = [item for item in bundle.manifest.artifacts if item.name == "gated-fp32"]
         for threads in (None, 2, 3):
-            found = find_measured(bundle.manifest, chosen, "onnxruntime", "fp32", threads).here
-            assert found is not None
+            found = find_measured(bundle.manifest, chosen, "onnxruntime", "fp32", threads)
+            assert found.here is not None
             asked = {"folder": folder, "artifacts": ["gated-fp32"], "threads": threads}
-            assert probe.call("find_measured", **asked) == described_ladder(found)
-            assert probe.call("find_measured", **asked, precision="fp16") is None
-            assert probe.call("find_measured", **asked, runtime="openvino") is None
+            assert probe.call("find_measured", **asked) == [
+                described_ladder(found.here),
+                [described_ladder(item) for item in found.elsewhere],
+            ]
+            assert [item.when for item in found.elsewhere] == ["elsewhere"]
+            assert probe.call("find_measured", **asked, precision="fp16") == [None, []]
+            assert probe.call("find_measured", **asked, runtime="openvino") == [None, []]
 
 
 @pytest.mark.parametrize(

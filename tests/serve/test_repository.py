@@ -206,8 +206,36 @@ def test_options_reach_the_configurations(tmp_path: Path) -> None:
     assert router["name"] == "street-1"
     assert (router["max_images"], router["max_queue"]) == ("4", "9")
     assert router["in_flight"] == "32"
+    assert (router["budget_ms"], json.loads(router["measured"])["threads"]) == ("", 2)
     before = parameters(models / "street-1_preprocess")
     assert (before["max_images"], before["max_pixels"]) == ("4", "5000")
+
+
+def test_auto_is_written_where_the_router_reads_it(tmp_path: Path) -> None:
+    bundle = graphs(tmp_path / "b")
+    for name, options, served in (
+        ("cpu", ServeOptions(default_depth="auto", budget_ms=12.5, threads=3), 4),
+        ("gpu", ServeOptions(budget_ms=1e-3, device="gpu"), 0),  # its ladders are of the processor
+    ):
+        write_repository(bundle, tmp_path / "models", name=name, options=options)
+        router = parameters(tmp_path / "models" / f"{name}_router")
+        assert float(router["budget_ms"]) == options.budget_ms
+        assert router["default_depth"] == options.default_depth
+        measured = json.loads(router["measured"])
+        assert (measured["runtime"], measured["precision"]) == ("onnxruntime", "fp32")
+        assert measured["threads"] == options.threads
+        assert len(measured["artifacts"]) == served
+        assert set(measured["artifacts"]) <= {item.name for item in bundle.manifest.artifacts}
+        # Preprocessing tells the router when a picture came.
+        arrived = {"arrived": ("TYPE_INT64", [1])}
+        has = config(tmp_path / "models" / f"{name}_router")
+        assert arrived.items() <= tensors(has.input).items()
+        assert {item.name for item in has.input if item.optional} == {"depth", "row", "arrived"}
+        before = config(tmp_path / "models" / f"{name}_preprocess")
+        assert arrived.items() <= tensors(before.output).items()
+        first, second, _ = config(tmp_path / "models" / name).ensemble_scheduling.step
+        assert first.output_map["arrived"] == second.input_map["arrived"]
+    assert check_repository(tmp_path / "models") == []
 
 
 @pytest.mark.parametrize("layout", ["gated", "set"])
@@ -355,6 +383,8 @@ def test_predictions_that_nobody_suppresses(tmp_path: Path) -> None:
         ({"runtime": "tensorrt"}, BundleError, "no TensorRT engines 'set fp32'"),
         ({"default_depth": "level:9"}, DepthError, "levels 0 to 2"),
         ({"layouts": ("set",), "default_depth": "TF-1"}, UsageError, "would not be served"),
+        ({"default_depth": "auto"}, UsageError, "auto needs a budget: say with --budget-ms"),
+        ({"budget_ms": -2.5}, UsageError, "--budget-ms is -2.5: expected a positive number"),
     ],
 )
 def test_what_cannot_be_served(

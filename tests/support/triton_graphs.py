@@ -22,9 +22,14 @@ SHARES = np.linspace(1, 0.2, PLACES, dtype=np.float32)
 CORNERS = np.array([1, 2, 8, 16], np.float32)
 
 
-def graph(row: int | None) -> bytes:
+MATRIX = 256
+"""Sides of what is multiplied where graphs are to take time."""
+
+
+def graph(row: int | None, work: Sequence[int] | None = None) -> bytes:
     """The static graph of ``row``, or the gated graph: labels tell the row, scores and boxes the
-    largest pixel of each image, which does not depend on what else is in a batch."""
+    largest pixel of each image, which does not depend on what else is in a batch. ``work``: how
+    many matrices are multiplied on the way, by row; it changes no result."""
     inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])]
     nodes = []
     constants: dict[str, NDArray[Any]] = {
@@ -40,9 +45,14 @@ def graph(row: int | None) -> bytes:
         nodes.append(helper.make_node("Add", ["depth", "hundred"], ["label"]))
     else:
         constants["label"] = np.array(row, np.int64)
+    nodes.append(helper.make_node("ReduceMax", ["images", "axes"], ["largest"], keepdims=0))
+    if work is not None:
+        constants["trips"] = np.array(work if row is None else work[row], np.int64)
+        nodes += _working(constants, "depth" if row is None else None)
     nodes += [
-        helper.make_node("ReduceMax", ["images", "axes"], ["largest"], keepdims=0),
-        helper.make_node("Reshape", ["largest", "column"], ["each"]),
+        helper.make_node(
+            "Reshape", ["largest" if work is None else "worked for", "column"], ["each"]
+        ),
         helper.make_node("Mul", ["each", "shares"], ["scores"]),
         helper.make_node("Unsqueeze", ["scores", "last"], ["scaled"]),
         helper.make_node("Mul", ["scaled", "corners"], ["boxes"]),
@@ -63,6 +73,42 @@ def graph(row: int | None) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _working(constants: dict[str, NDArray[Any]], depth: str | None) -> list[Any]:
+    """Nodes that make ``worked for`` of ``largest``, the same numbers: as often as ``trips`` says,
+    at ``depth``, a mean is taken of what is the same everywhere."""
+    constants |= {
+        "mean": np.full((MATRIX, MATRIX), 1 / MATRIX, np.float32),
+        "sides": np.array([MATRIX, MATRIX], np.int64),
+        "nothing": np.zeros((), np.float32),
+    }
+    value = helper.make_tensor_value_info
+    square = [MATRIX, MATRIX]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("MatMul", ["before", "mean"], ["after"]),
+        ],
+        "body",
+        [
+            value("trip", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("before", TensorProto.FLOAT, square),
+        ],
+        [value("goes", TensorProto.BOOL, []), value("after", TensorProto.FLOAT, square)],
+    )
+    count = "trips" if depth is None else "own trips"
+    gathered = [helper.make_node("Gather", ["trips", str(depth)], [count])] if depth else []
+    return [
+        *gathered,
+        helper.make_node("ReduceMax", ["largest"], ["peak"], keepdims=0),
+        helper.make_node("Expand", ["peak", "sides"], ["start"]),
+        helper.make_node("Loop", [count, "", "start"], ["end"], body=body),
+        helper.make_node("ReduceMax", ["end"], ["top"], keepdims=0),
+        helper.make_node("Mul", ["top", "nothing"], ["zero"]),
+        helper.make_node("Add", ["largest", "zero"], ["worked for"]),
+    ]
+
+
 def answer(images: NDArray[np.float32], label: int) -> dict[str, NDArray[np.generic]]:
     """What the graphs compute."""
     scores = images.max((1, 2, 3))[:, None] * SHARES
@@ -73,16 +119,21 @@ def answer(images: NDArray[np.float32], label: int) -> dict[str, NDArray[np.gene
     }
 
 
-def bundle(path: Path, layouts: Sequence[str] = ("gated", "set")) -> Bundle:
-    """A gated graph and the static graphs of the ladder."""
+def bundle(
+    path: Path,
+    layouts: Sequence[str] = ("gated", "set"),
+    work: Sequence[int] | None = None,
+    **changes: Any,
+) -> Bundle:
+    """A gated graph and the static graphs of the ladder; ``changes`` to the manifest."""
     made: list[tuple[str, bytes, dict[str, Any]]] = []
     if "gated" in layouts:
-        made.append(("gated-fp32-shared", graph(None), {}))
+        made.append(("gated-fp32-shared", graph(None, work), {}))
     if "set" in layouts:
         for row, depth in enumerate(handmade.LADDER):
             what = {"layout": "set", "depth": depth, "row": row, "level": row}
-            made.append((f"static-{row}", graph(row), what))
-    return triton_bundle.bundle_of(path, made)
+            made.append((f"static-{row}", graph(row, work), what))
+    return triton_bundle.bundle_of(path, made, **changes)
 
 
 def raw_bundle(path: Path, anchors: int) -> Bundle:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anydepth_deploy.serve import names
+from anydepth_deploy.serve.budgets import budget_of
 from anydepth_deploy.serve.check.problem import BACKENDS, Loaded, Problem, dims_text
 from anydepth_deploy.serve.protocol import messages
 
@@ -184,6 +185,12 @@ def _parameters(model: Loaded) -> Iterator[Problem]:
             )
     if not model.is_router:
         return
+    text = model.parameter(names.BUDGET_MS)
+    if text and budget_of(text) is None:
+        yield model.problem(
+            f"parameter '{names.BUDGET_MS}' is {text[:40]!a}: expected a positive number of "
+            "milliseconds; write the repository again"
+        )
     for key in names.ROUTER:
         if model.parameter(key) is None:
             yield model.problem(f"the router has no parameter '{key}': write the repository again")

@@ -12,6 +12,7 @@ from anydepth_deploy.bundle.session import DETECTION_OUTPUTS
 from anydepth_deploy.errors import BundleError, DepthError
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve import manifests, names
+from anydepth_deploy.serve.budgets import is_auto
 from anydepth_deploy.serve.check.problem import Loaded, Problem, dims_text
 from anydepth_deploy.serve.signature import Tensor
 
@@ -142,6 +143,13 @@ def _rows(router: Loaded, gated: str, rows: set[int]) -> Iterator[Problem]:
             f"{len(table.rows) - 1}: write the repository again"
         )
     text = router.parameter(names.DEFAULT_DEPTH) or ""
+    if is_auto(text):
+        if not router.parameter(names.BUDGET_MS):
+            yield router.problem(
+                f"the default depth is '{text}', and parameter '{names.BUDGET_MS}' says nothing: "
+                "write the repository again with --budget-ms"
+            )
+        return
     try:
         row = table.row(text)
     except DepthError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ __all__ = ["TritonPythonModel"]
 
 class TritonPythonModel:
     """``image`` UINT8 [N, H, W, 3] in RGB -> ``images`` FP32 [N, 3, h, w] and ``geometry`` FP32
-    [N, 6], by which :mod:`anydepth_deploy.serve.models.postprocess` brings boxes back.
+    [N, 6], by which :mod:`anydepth_deploy.serve.models.postprocess` brings boxes back, and
+    ``arrived`` INT64 [1], when the picture came, in nanoseconds of the system's monotonic clock.
 
     Pictures of one request have one size. Errors of the caller are INVALID_ARG, and counted: more
     than a request may bring as ``limit``, everything else as ``input``.
@@ -44,6 +46,7 @@ class TritonPythonModel:
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Any) -> Any:
+        arrived = np.array([time.monotonic_ns()], np.int64)
         tensor = pb_utils.get_input_tensor_by_name(request, "image")
         try:
             # Before there is as much as a list of them: a million empty pictures take no bytes.
@@ -63,8 +66,13 @@ class TritonPythonModel:
             refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=refusal)
         ways = np.array([_row(geometry) for geometry in geometries], np.float32)
+        found = {"images": images, "geometry": ways, names.ARRIVED: arrived}
+        # Repositories written before have no place for the last one.
+        wanted = request.requested_output_names()
         return pb_utils.InferenceResponse(
-            output_tensors=[pb_utils.Tensor("images", images), pb_utils.Tensor("geometry", ways)]
+            output_tensors=[
+                pb_utils.Tensor(name, array) for name, array in found.items() if name in wanted
+            ]
         )
 
 

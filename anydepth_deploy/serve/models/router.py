@@ -8,17 +8,24 @@ response sender. So many images may be under way, and so many more may wait
 of all of them are in memory, which is bounded so however many a request brings: Triton's queue
 holds any number of requests, and its own limit for it makes a model in Triton 24.10 idle for half a
 second now and then.
+
+A request at depth ``auto`` gets the deepest rung that its budget allows
+(:mod:`anydepth_deploy.serve.models.autopilot`). That is chosen when a thread begins with it: what
+it has waited since preprocessing took it, or the router where it came straight here, is gone from
+its budget by then.
 """
 
 from __future__ import annotations
 
 import asyncio  # noqa: F401 - Triton asks for it after the first request, which others wait for
 import json
+import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +33,20 @@ import triton_python_backend_utils as pb_utils
 
 from anydepth_deploy.errors import AnyDepthError, DepthError, InputError
 from anydepth_deploy.serve import limits, names
-from anydepth_deploy.serve.models.asked import asked_row
+from anydepth_deploy.serve.budgets import AUTO
+from anydepth_deploy.serve.models.asked import Asked, asked_budget, asked_depth
+from anydepth_deploy.serve.models.autopilot import Call
+from anydepth_deploy.serve.models.first_costs import start_autopilot
 from anydepth_deploy.serve.models.metrics import RouterMetrics
 from anydepth_deploy.serve.models.places import Places
 from anydepth_deploy.serve.models.routes import Routes
-from anydepth_deploy.serve.models.settings import max_images, number, parameters, read_manifest
+from anydepth_deploy.serve.models.settings import (
+    budget,
+    max_images,
+    number,
+    parameters,
+    read_manifest,
+)
 from anydepth_deploy.suppression import suppress
 
 __all__ = ["TritonPythonModel"]
@@ -50,13 +66,25 @@ class _BusyError(Exception):
     """So many images wait that the next ones have no place."""
 
 
+@dataclass(frozen=True)
+class _Wish:
+    """What a request brings: ``depth`` as it is asked for; of ``auto``, when its budget is over, by
+    :func:`time.perf_counter`."""
+
+    images: Any
+    count: int
+    depth: Asked
+    deadline: float
+
+
 class TritonPythonModel:
     """Hands requests to the model of their depth; see the module.
 
-    Inputs ``images`` FP32 [N, 3, H, W], and optionally ``depth`` STRING [1] and ``row`` INT32 [1];
-    request parameters ``depth`` and ``row`` mean the same. Outputs ``labels`` INT64 [N, K],
-    ``boxes`` FP32 [N, K, 4] in input pixels, ``scores`` FP32 [N, K] and ``depth_row`` INT32 [1],
-    the row that was run. Errors of the caller are INVALID_ARG.
+    Inputs ``images`` FP32 [N, 3, H, W], and optionally ``depth`` STRING [1], ``row`` INT32 [1] and
+    ``arrived`` INT64 [1], when preprocessing took the request; request parameters ``depth`` and
+    ``row`` mean the same as the inputs, ``budget_ms`` is what a request at depth ``auto`` may take.
+    Outputs ``labels`` INT64 [N, K], ``boxes`` FP32 [N, K, 4] in input pixels, ``scores`` FP32
+    [N, K] and ``depth_row`` INT32 [1], the row that was run. Errors of the caller are INVALID_ARG.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -70,8 +98,12 @@ class TritonPythonModel:
         self._raw = given.get(names.RAW_OUTPUT, "")
         self._rule = manifest.suppression
         self._most = manifest.max_detections
+        self._budget = budget(given)
+        self._autopilot = start_autopilot(manifest, self._routes, given)
         self._metrics = RouterMetrics(
-            given.get(names.NAME) or args["model_name"], map(str, self._table.ladder)
+            given.get(names.NAME) or args["model_name"],
+            map(str, self._table.ladder),
+            [str(self._table.rows[row]) for row in self._autopilot.rows],
         )
         self._max_images = max_images(args, given)
         in_flight = number(given, names.IN_FLIGHT, limits.in_flight(self._max_images))
@@ -81,7 +113,7 @@ class TritonPythonModel:
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="router")
         self._starter = threading.Thread(target=self._start, name="router-start", daemon=True)
         self._starter.start()
-        asked_row(self._table, {"depth": "super"}, {}, self._routes.default)
+        asked_depth(self._table, {"depth": "super"}, {}, self._routes.default)
         if self._rule is not None:
             classes = len(manifest.classes)
             suppress(np.zeros((1, 4 + classes, 2), np.float32), self._rule, self._most)
@@ -124,10 +156,12 @@ class TritonPythonModel:
         soon as it has the answer must not find its own last one in the way.
         """
         sender = request.get_response_sender()
-        depth = reason = None
+        done = reason = None
         try:
             try:
-                response, depth = self._answer(request)
+                wish = self._read(request, began)
+                response, call = self._answer(request, wish)
+                done = wish, call, time.perf_counter()
             except Exception as error:  # also a bug of ours must not leave a client waiting
                 reason, response = _failure(error)
         finally:
@@ -136,11 +170,11 @@ class TritonPythonModel:
         sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         if reason is not None:
             self._metrics.failed(reason)
-        elif depth is not None:
-            self._metrics.answered(depth, time.perf_counter() - began)
+        elif done is not None:
+            self._count(began, *done)
 
-    def _answer(self, request: Any) -> tuple[Any, str]:
-        """The response to a request, and the depth that was run."""
+    def _read(self, request: Any, began: float) -> _Wish:
+        """What a request wants."""
         told = request.parameters() or "{}"
         limits.check_text("parameters", told)
         limits.check_text("request id", request.request_id())
@@ -151,15 +185,39 @@ class TritonPythonModel:
                 images = tensor
             else:
                 asked[name] = _only_value(tensor)
-        count = self._check(images)
-        row = asked_row(self._table, asked, json.loads(told), self._routes.default)
-        model = self._routes.model(row, count)
+        count, given = self._check(images), json.loads(told)
+        depth = asked_depth(self._table, asked, given, self._routes.default)
+        if depth != AUTO:
+            return _Wish(images, count, depth, math.inf)
+        allowed = asked_budget(given, self._budget) / 1e3
+        return _Wish(images, count, depth, _arrival(began, asked) + allowed)
+
+    def _answer(self, request: Any, wish: _Wish) -> tuple[Any, Call]:
+        """The response to a request, and what was run for it."""
+        autopilot = self._autopilot
+        if isinstance(wish.depth, int):
+            call = autopilot.start(wish.count, wish.depth)
+        else:
+            call = autopilot.choose(wish.count, 1e3 * (wish.deadline - time.perf_counter()))
+        answered = False
+        try:
+            outputs = self._run(request, wish.images, call)
+            answered = True
+        finally:
+            autopilot.end(call, answered=answered)
+        outputs.append(pb_utils.Tensor("depth_row", np.array([call.row], np.int32)))
+        wanted = request.requested_output_names()
+        chosen = [tensor for tensor in outputs if tensor.name() in wanted]
+        return pb_utils.InferenceResponse(output_tensors=chosen), call
+
+    def _run(self, request: Any, images: Any, call: Call) -> list[Any]:
+        """What the model of a call finds."""
         inputs = [images]
-        if model == self._routes.gated:
-            inputs.append(pb_utils.Tensor("depth", np.array([row], np.int64)))
+        if call.model == self._routes.gated:
+            inputs.append(pb_utils.Tensor("depth", np.array([call.row], np.int64)))
         # Without the request's trace, which Triton 24.10 may have let go of by now, and then dies.
         response = pb_utils.InferenceRequest(
-            model_name=model,
+            model_name=call.model,
             inputs=inputs,
             requested_output_names=[self._raw] if self._raw else list(DETECTIONS),
             request_id=request.request_id(),
@@ -170,11 +228,23 @@ class TritonPythonModel:
         if response.has_error():
             raise _ModelError(response.error())
         found = response.output_tensors()
-        outputs = self._suppressed(found[0]) if self._raw else [_wide(tensor) for tensor in found]
-        outputs.append(pb_utils.Tensor("depth_row", np.array([row], np.int32)))
-        wanted = request.requested_output_names()
-        chosen = [tensor for tensor in outputs if tensor.name() in wanted]
-        return pb_utils.InferenceResponse(output_tensors=chosen), str(self._table.rows[row])
+        return self._suppressed(found[0]) if self._raw else [_wide(tensor) for tensor in found]
+
+    def _count(self, began: float, wish: _Wish, call: Call, ended: float) -> None:
+        """Count a request that was answered."""
+        rows = self._table.rows
+        depth = str(rows[call.row])
+        self._metrics.answered(depth, ended - began)
+        if wish.depth != AUTO:
+            return
+        missed = {"chosen": not call.fits, "answered": ended > wish.deadline}
+        predicted = self._autopilot.predicted(wish.count)
+        self._metrics.chose(
+            depth,
+            [when for when, was in missed.items() if was],
+            wish.count,
+            {str(rows[row]): milliseconds / 1e3 for row, milliseconds in predicted.items()},
+        )
 
     def _check(self, images: Any) -> int:
         """The number of images. Raises :class:`InputError` for images of another shape, and
@@ -224,6 +294,16 @@ def _only_value(tensor: Any) -> object:
     if isinstance(value, bytes):
         limits.check_text(f"input '{tensor.name()}'", value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.item()
+
+
+def _arrival(began: float, asked: Mapping[str, object]) -> float:
+    """When a request came, by :func:`time.perf_counter`: to preprocessing, where that tells, or
+    else when the router ``began`` with it."""
+    arrived = asked.get(names.ARRIVED)
+    if not isinstance(arrived, int):
+        return began
+    earlier = (time.monotonic_ns() - arrived) / 1e9
+    return min(began, time.perf_counter() - earlier)
 
 
 def _wide(tensor: Any) -> Any:

@@ -9,6 +9,8 @@ from anydepth_deploy.depth import DepthTable
 from anydepth_deploy.errors import DepthError, InputError, shorten
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve import names
+from anydepth_deploy.serve.budgets import AUTO, is_auto
+from anydepth_deploy.serve.models.asked import Asked
 
 __all__ = ["Routes"]
 
@@ -26,7 +28,12 @@ class Routes:
         self.levels = {int(row): model for row, model in levels.items()}
         self.max_batch = int(given.get(names.MAX_BATCH) or 0)
         """The most images that one request to a level model may hold; 0: no level model."""
-        self.default = self.table.row(given.get(names.DEFAULT_DEPTH) or "super")
+        default = given.get(names.DEFAULT_DEPTH) or "super"
+        self.default: Asked = AUTO if is_auto(default) else self.table.row(default)
+
+    def serves(self, row: int) -> bool:
+        """Whether a model runs that depth, with one image at least."""
+        return bool(self.gated) or row in self.levels
 
     def model(self, row: int, count: int) -> str:
         """The model for ``count`` images at ``row``: its own, or else the gated one.

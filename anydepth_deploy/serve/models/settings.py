@@ -11,8 +11,9 @@ from typing import Any
 from anydepth_deploy.errors import BundleError
 from anydepth_deploy.manifest import Manifest
 from anydepth_deploy.serve import limits, manifests, names
+from anydepth_deploy.serve.budgets import budget_of
 
-__all__ = ["max_images", "number", "parameters", "read_manifest"]
+__all__ = ["budget", "max_images", "number", "parameters", "read_manifest"]
 
 OLD_MAX_BATCH = re.compile(
     rf'key:\s*"{names.MAX_BATCH}"\s*value:?\s*\{{\s*string_value:\s*"([1-9][0-9]{{0,17}})"'
@@ -40,6 +41,22 @@ def number(given: Mapping[str, str], key: str, default: int) -> int:
             "repository again with 'anydepth-deploy triton'"
         )
     return int(text)
+
+
+def budget(given: Mapping[str, str]) -> float | None:
+    """Milliseconds that a request at depth ``auto`` may take where it does not say; None where it
+    has to.
+
+    Raises :class:`BundleError` for what is no positive number.
+    """
+    text = given.get(names.BUDGET_MS)
+    found = budget_of(text)
+    if text and found is None:
+        raise BundleError(
+            f"parameter '{names.BUDGET_MS}' is {text[:40]!a}: expected a positive number of "
+            "milliseconds; write the repository again with 'anydepth-deploy triton'"
+        )
+    return found
 
 
 def max_images(arguments: Mapping[str, str], given: Mapping[str, str]) -> int:

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "anydepth/depth.hpp"
 #include "anydepth/detections.hpp"
 #include "anydepth/export.hpp"
 #include "anydepth/image.hpp"
@@ -19,6 +20,7 @@ namespace anydepth {
 
 class Session;
 struct Manifest;
+struct MeasuredLadder;
 
 /// A depth and what one call at it takes.
 struct Rung {
@@ -34,6 +36,18 @@ struct Rung {
 
 /// The rungs of a bundle's ladder, their costs guessed from multiply-adds.
 ANYDEPTH_EXPORT std::vector<Rung> guessed_rungs(const Manifest& manifest);
+/// The same of a table and multiply-adds by its rows.
+ANYDEPTH_EXPORT std::vector<Rung> guessed_rungs(const DepthTable& table,
+                                                const std::vector<std::uint64_t>& macs);
+
+/// The rungs of a measured ladder. One of another device, or of calls with other numbers of images
+/// than `batch`, is warned of.
+ANYDEPTH_EXPORT std::vector<Rung> rungs_of(const MeasuredLadder& ladder, std::size_t batch = 1);
+
+/// The rungs that a pilot of this session starts with: those of the ladder that was measured of its
+/// artifacts on this device, or of the newest of another device, which is warned of; where nobody
+/// measured one, those of the ladder in use, their costs guessed from multiply-adds.
+ANYDEPTH_EXPORT std::vector<Rung> rungs_of(const Session& session, std::size_t batch = 1);
 
 /// What to hold, and how.
 struct PilotOptions {
@@ -45,11 +59,16 @@ struct PilotOptions {
   /// `mean`: of calls. `deadline`: `percentile` of calls, 95 or 99, meet it.
   std::string policy = "mean";
   int percentile = 95;
-  /// Depths that are not left; by default the ends of the ladder.
+  /// Depths that are not left; by default the ends of the ladder. Of a pilot of a session any names
+  /// of rungs (`base`, `level:2`).
   std::optional<std::string> floor;
   std::optional<std::string> ceiling;
   /// Whether a target that no rung meets, or that every rung meets, is refused.
   bool strict = false;
+  /// Of a pilot of a session: images of a call, and whether each rung runs once when it is made, so
+  /// that no first call is a slow one.
+  std::size_t batch = 1;
+  bool warm = true;
 };
 
 /// Calls of one rung.
@@ -73,12 +92,19 @@ struct PilotCounters {
 ///
 ///     anydepth::PilotOptions options;
 ///     options.target_ms = 25;
-///     const anydepth::Pilot pilot(anydepth::guessed_rungs(bundle.manifest()), options);
-///     auto found = pilot.run(session, images);
+///     const anydepth::Pilot pilot(session, options);
+///     auto found = pilot.run(images);
 class ANYDEPTH_EXPORT Pilot {
  public:
   /// `rungs`: from base to super. Throws UsageError.
   Pilot(const std::vector<Rung>& rungs, const PilotOptions& options);
+
+  /// Of a session, with the rungs that rungs_of() finds for it. Throws UsageError, also for rungs
+  /// that the session cannot run, DepthError for a limit that is no depth, and what runs throw.
+  Pilot(const Session& session, const PilotOptions& options);
+
+  /// Of a session, with rungs of one's own.
+  Pilot(const Session& session, const std::vector<Rung>& rungs, const PilotOptions& options);
 
   /// The depth of the next call. `budget_ms`: what this call alone may take, whatever the target.
   std::string choose(std::optional<double> budget_ms = std::nullopt) const;
@@ -89,8 +115,12 @@ class ANYDEPTH_EXPORT Pilot {
   void report(double milliseconds, const std::string& depth,
               std::optional<double> budget_ms = std::nullopt) const;
 
-  /// Runs `images` at the depth that is chosen, and reports how long it took. Throws what
-  /// Session::run throws, and then reports nothing.
+  /// Runs `images` through the pilot's session at the depth that is chosen, and reports how long it
+  /// took. Throws what Session::run throws, and then reports nothing; UsageError without a session.
+  Detections run(const TensorView& images) const;
+  Detections run(const std::vector<ImageView>& images) const;
+
+  /// The same through another session.
   Detections run(const Session& session, const TensorView& images) const;
   Detections run(const Session& session, const std::vector<ImageView>& images) const;
 
@@ -106,8 +136,11 @@ class ANYDEPTH_EXPORT Pilot {
   PilotCounters counters() const;
 
  private:
+  const Session& session() const;
+
   class Impl;
   std::shared_ptr<Impl> impl_;
+  std::shared_ptr<const Session> session_;
 };
 
 }  // namespace anydepth

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -83,9 +84,15 @@ class ANYDEPTH_EXPORT Session {
   /// What these artifacts cost and give by depth, as `ladder` measured it on this device with this
   /// runtime and precision; none where nobody did.
   const std::optional<MeasuredLadder>& measured_ladder() const;
+  /// The same of other devices, newest last.
+  const std::vector<MeasuredLadder>& measured_elsewhere() const;
+  /// Multiply-adds of one image, by row of the table.
+  const std::vector<std::uint64_t>& macs() const;
   const Preprocess& preprocess() const;
   /// Opens what `depth` needs, instead of when it is needed.
   void load(const DepthName& depth) const;
+  /// The same, and runs it once on zeros: a first call takes longer than others.
+  void warm(const DepthName& depth = "super", std::size_t batch = 1) const;
 
  private:
   std::shared_ptr<Impl> impl_;

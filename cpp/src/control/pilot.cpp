@@ -53,11 +53,15 @@ double timed(const Work& work) {
 }  // namespace
 
 std::vector<Rung> guessed_rungs(const Manifest& manifest) {
+  return guessed_rungs(manifest.table, manifest.macs);
+}
+
+std::vector<Rung> guessed_rungs(const DepthTable& table, const std::vector<std::uint64_t>& macs) {
   std::vector<Rung> rungs;
-  for (const std::size_t row : manifest.table.ladder()) {
+  for (const std::size_t row : table.ladder()) {
     Rung rung;
-    rung.depth = manifest.table.rows()[row].text;
-    rung.milliseconds = static_cast<double>(manifest.macs[row]);
+    rung.depth = table.rows()[row].text;
+    rung.milliseconds = static_cast<double>(macs[row]);
     rung.guessed = true;
     rungs.push_back(std::move(rung));
   }

@@ -371,6 +371,13 @@ MISTAKES = [
         "larger batches", ROUTER, parameter("max_batch", "16"), "parameter 'max_batch' is '16'"
     ),
     Mistake("no number", ROUTER, parameter("max_batch", "many"), "'max_batch' is 'many'"),
+    Mistake("no budget", ROUTER, parameter("budget_ms", "soon"), "parameter 'budget_ms' is 'soon'"),
+    Mistake(
+        "a default of auto that nobody gives a budget",
+        ROUTER,
+        parameter("default_depth", "auto"),
+        "the default depth is 'auto', and parameter 'budget_ms' says nothing",
+    ),
     *(
         Mistake(f"no {key}", ROUTER, parameter(key, None), f"the router has no parameter '{key}'")
         for key in ("gated", "levels", "max_batch", "default_depth", "raw_output")

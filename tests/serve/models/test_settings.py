@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anydepth_deploy.errors import BundleError
-from anydepth_deploy.serve.models.settings import max_images, number, parameters
+from anydepth_deploy.serve.models.settings import budget, max_images, number, parameters
 from anydepth_deploy.serve.names import Names
 from anydepth_deploy.serve.protocol import messages, to_text
 
@@ -51,3 +51,12 @@ def test_both_ends_of_an_old_repository_take_the_same(
     assert max_images(at[names.preprocess], {}) == 8
     (tmp_path / names.router / "config.pbtxt").unlink()
     assert max_images(at[names.preprocess], {}) == 8
+
+
+def test_a_budget_or_none() -> None:
+    assert budget({"budget_ms": "12.5"}) == 12.5
+    assert budget({"budget_ms": ""}) is None
+    assert budget({}) is None  # of a repository from before there was one
+    for text in ("0", "-3", "soon", "nan"):
+        with pytest.raises(BundleError, match=rf"parameter 'budget_ms' is '{text}': expected"):
+            budget({"budget_ms": text})

@@ -96,8 +96,8 @@ class Mixtures:
                 change = (right * (share + later) - lost) / item.objects.sum()
                 found += np.bincount(item.cell, change, len(found))
         found *= 100 * self.pictures / (len(self._classes) * len(OVERLAPS))
-        found = found.reshape(self.pictures, self.rungs)
-        return found - found[:, :1]
+        gains = found.reshape(self.pictures, self.rungs)
+        return np.asarray(gains - gains[:, :1])
 
 
 def _area(weight: Floats, total: Floats, objects: float) -> float:

@@ -82,10 +82,9 @@ def perceptron(features: Floats, gains: Floats) -> Predict:
     inputs = torch.from_numpy((features - centre) / scale).float()
     wanted = torch.from_numpy((gains - mean) / spread).float()
     apart = torch.arange(len(inputs)) % 5 == 0
-    network = nn.Sequential(
-        nn.Linear(inputs.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, wanted.shape[1])
-    )
-    nn.init.zeros_(network[2].weight)
+    first, last = nn.Linear(inputs.shape[1], HIDDEN), nn.Linear(HIDDEN, wanted.shape[1])
+    network = nn.Sequential(first, nn.ReLU(), last)
+    nn.init.zeros_(last.weight)
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.1)
     best, kept, since = np.inf, network.state_dict(), 0
     for _ in range(STEPS):
@@ -97,7 +96,7 @@ def perceptron(features: Floats, gains: Floats) -> Predict:
             kept = {name: value.clone() for name, value in network.state_dict().items()}
         if since > PATIENCE:
             break
-        for part in torch.randperm(len(inputs)).split(256):
+        for part in torch.split(torch.randperm(len(inputs)), 256):
             part = part[~apart[part]]
             optimiser.zero_grad()
             ((network(inputs[part]) - wanted[part]) ** 2).mean().backward()

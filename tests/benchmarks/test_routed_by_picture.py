@@ -37,7 +37,9 @@ def by_coco(
     truth: list[Objects], found: list[list[Found]], choice: NDArray[np.int64], times: list[int]
 ) -> float:
     """The same pictures, each as often as ``times`` says, in COCO's evaluation."""
-    rows, images, boxes = [], [], []
+    rows: list[NDArray[np.float64]] = []
+    images: list[dict[str, int]] = []
+    boxes: list[dict[str, object]] = []
     for place, count in enumerate(times):
         for _ in range(count):
             images.append({"id": len(images)})
@@ -146,7 +148,7 @@ def test_routers_learn_what_features_tell_and_nothing_else(router: str) -> None:
     rng = np.random.default_rng(4)
     features = rng.normal(size=(600, 5))
     told = np.column_stack([np.zeros(600), features[:, 0] + 1, 2 * features[:, 1]])
-    noisy = told + rng.normal(0, 1, told.shape) * [0, 1, 1]
+    noisy = told + rng.normal(0, 1, told.shape) * np.array([0.0, 1, 1])
     predicted = cross_validated(ROUTERS[router], features, noisy)
     assert ((predicted - told) ** 2).mean() < 0.1 * told.var(axis=0).mean()
     chance = rng.normal(0, 1, (600, 2))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trained_networks import CHECKPOINTS
 
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
@@ -74,6 +74,10 @@ def _yolo(state: dict[str, Tensor]) -> dict[str, Tensor]:
     assert isinstance(block, C3k2)
     assert isinstance(behind, Conv)
     last, norm = (conv.get_submodule("bn_skip") for conv in (block.cv2, behind))
+    assert isinstance(last, nn.BatchNorm2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     images = torch.from_numpy(render_many(PICTURES, 0).images).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anydepth_deploy.families.registry import names
 
-__all__ = ["TRAINED", "checkpoint_of"]
+__all__ = ["CHECKPOINTS", "TRAINED", "checkpoint_of"]
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 

@@ -161,8 +161,12 @@ def find_cliffs(
     explained: Mapping[Depth, float],
     tolerance: float,
 ) -> list[Cliff]:
-    """The depths that fall short by more than ``tolerance``, the worst first."""
-    found = []
+    """The depths that fall short by more than ``tolerance``, the worst first.
+
+    Where the depths beside one were not scored, several gates may have given its score back
+    together: those of them are named that did so alone elsewhere, if there are any.
+    """
+    fallen: list[tuple[Depth, float, Depth | None, list[str]]] = []
     for depth, score in known.items():
         lesser = [other for other in known if other != depth and _does_less(table, other, depth)]
         best = max(lesser, key=lambda other: known[other], default=None)
@@ -171,8 +175,12 @@ def find_cliffs(
             falls[best] = known[best] - score
         below = max(falls, key=lambda key: falls[key])
         if falls[below] > tolerance:
-            stage = _cause(table, depth, known, explained)
-            found.append(Cliff(depth, falls[below], below, stage))
+            fallen.append((depth, falls[below], below, _causes(table, depth, known, falls[below])))
+    alone = {stages[0] for *_, stages in fallen if len(stages) == 1}
+    found = []
+    for depth, fall, below, stages in fallen:
+        guilty = [name for name in stages if name in alone] or stages
+        found.append(Cliff(depth, fall, below, " and ".join(guilty)))
     return sorted(found, key=lambda cliff: -cliff.fall)
 
 
@@ -184,22 +192,17 @@ def _does_less(table: DepthTable, one: Depth, other: Depth) -> bool:
     )
 
 
-def _cause(
-    table: DepthTable,
-    depth: Depth,
-    known: Mapping[Depth, float],
-    explained: Mapping[Depth, float],
-) -> str:
-    """The gate that, set otherwise, gives most of the score back: of the depths that were measured,
-    those that differ least from ``depth``, and of their gates, the one by which scores change most
-    beyond what was to be expected."""
-    space = table.space
-    gates = range(len(space.gates))
+def _causes(
+    table: DepthTable, depth: Depth, known: Mapping[Depth, float], fall: float
+) -> list[str]:
+    """The gates that, set otherwise, give the score back: of the depths that have half of ``fall``
+    back, those that differ least from ``depth``, and of them the best."""
+    gates = range(len(table.space.gates))
 
     def changed(other: Depth) -> list[int]:
         return [place for place in gates if other.settings[place] != depth.settings[place]]
 
-    near = sorted((other for other in known if other != depth), key=lambda d: len(changed(d)))
-    least = [other for other in near if len(changed(other)) == len(changed(near[0]))]
-    best = max(least, key=lambda other: known[other])
-    return " and ".join(space.gates[place].name for place in changed(best))
+    others = [other for other in known if other != depth]
+    back = [other for other in others if known[other] - known[depth] >= fall / 2] or others
+    best = min(back, key=lambda other: (len(changed(other)), -known[other]))
+    return [table.space.gates[place].name for place in changed(best)]

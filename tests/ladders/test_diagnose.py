@@ -92,6 +92,28 @@ def test_stages_that_fail_together_only() -> None:
     assert {cliff.stage for cliff in found} <= {"layer1", "layer3", "layer4"}
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_few_scored_depths_of_many_name_the_same_stages(seed: int) -> None:
+    """Of 256 depths a tenth is scored, so that most have no neighbour among them, or one that is as
+    bad."""
+    space = DepthSpace(tuple(Gate(f"layer{n}", 0) for n in range(8)), (1,) * 8)
+    table = DepthTable(space, (space.base, space.super))
+    rng = np.random.default_rng(seed)
+    one, other = rng.choice(8, 2, replace=False)
+    known = {}
+    for depth in depths_between(table, space.every, most=26, seed=seed):
+        apart = depth.settings[one] != depth.settings[other]
+        known[depth] = 75 - 0.4 * sum(depth.settings) + rng.uniform(-0.3, 0.3) - 30 * apart
+    losses = losses_of(table, known)
+    explained = {depth: explained_by(table, losses, known, depth) for depth in known}
+    found = find_cliffs(table, known, explained, 3.0)
+    assert {cliff.depth for cliff in found} == {
+        depth for depth in known if depth.settings[one] != depth.settings[other]
+    }
+    named = {name for cliff in found for name in cliff.stage.split(" and ")}
+    assert named == {f"layer{one}", f"layer{other}"}
+
+
 def test_a_sample_begins_with_what_adding_up_needs() -> None:
     chosen = depths_between(TABLE, SPACE.every, most=20)
     assert len(chosen) == len(set(chosen)) == 20

@@ -92,7 +92,7 @@ def ladder(
         float | None,
         DIAGNOSIS.option(
             "Percent of score that a depth may fall short; default: half of what lies between "
-            "base and super, 3 at least.",
+            "base and super, 3 at least and 15 at most.",
             min=0,
         ),
     ] = None,

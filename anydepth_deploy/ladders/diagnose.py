@@ -25,15 +25,16 @@ from anydepth_deploy.progress import Progress
 
 __all__ = ["Cliff", "Diagnosis", "diagnose", "usual_tolerance"]
 
-LEAST = 3.0
+LEAST, MOST = 3.0, 15.0
 SHARE = 0.5
 
 
 def usual_tolerance(base: float, top: float) -> float:
     """Percent of score by which a depth may fall short: half of what lies between base and super,
-    and 3 at least. Sound networks fall short by a fifth of it; a hundred pictures tell no less
-    apart; and of agreement, which the distance from super makes large, more is usual."""
-    return max(LEAST, SHARE * (top - base))
+    3 at least and 15 at most. Sound networks fall short by a fifth of it; a hundred pictures tell
+    no less apart; of agreement, which the distance from super makes large, more is usual; but a
+    base that finds nothing excuses nothing."""
+    return min(MOST, max(LEAST, SHARE * (top - base)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from anydepth_deploy.ladders.diagnose import (
     explained_by,
     find_cliffs,
     losses_of,
+    usual_tolerance,
 )
 from anydepth_deploy.ladders.features import stage_distance
 from anydepth_deploy.ladders.terms import Term, between
@@ -174,3 +175,8 @@ def test_distances_of_features_are_those_of_vectors() -> None:
         batches,
     )
     assert (same.own, same.behind, same.growth) == ((), (), 0)
+
+
+@pytest.mark.parametrize(("base", "expected"), [(69.0, 3.0), (60.0, 5.0), (3.0, 15.0), (80.0, 3.0)])
+def test_a_base_that_finds_nothing_excuses_nothing(base: float, expected: float) -> None:
+    assert usual_tolerance(base, 70.0) == expected

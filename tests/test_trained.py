@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from processors import refuses_int8
-from trained_networks import CHECKPOINTS, ONE_SET, lowered_bundle
+from trained_networks import COMMITTED, ONE_SET, lowered_bundle
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.checkpoints.checkpoint import load_model, read_checkpoint
@@ -40,7 +40,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def checkpoint(family: str) -> Path:
-    return CHECKPOINTS[family]
+    return COMMITTED[family]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_round_with_second_norm_sets(tmp_path: Path) -> None:
     """Base gains two points and super one over what it began with, on the same pictures."""
     data = CocoData(write_coco(tmp_path, 200, HELD_OUT_SEED, "val"))
     scores = []
-    both = CHECKPOINTS["anydepth-detr"]
+    both = COMMITTED["anydepth-detr"]
     for file in (ONE_SET, both):
         bundle = export_bundle(file, tmp_path / file.stem)
         table = bundle.table
@@ -160,15 +160,15 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
 
 @pytest.fixture(scope="module")
 def lowered(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return lowered_bundle(family, tmp_path_factory)[0]
+    return lowered_bundle(family, tmp_path_factory, COMMITTED[family])[0]
 
 
 @pytest.fixture(scope="module")
 def for_openvino(family: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """What OpenVINO takes before all else: of the same ranges, in a bundle of its own."""
-    table = lowered_bundle(family, tmp_path_factory)[1]
+    table = lowered_bundle(family, tmp_path_factory, COMMITTED[family])[1]
     return export_bundle(
-        CHECKPOINTS[family],
+        COMMITTED[family],
         tmp_path_factory.mktemp("openvino") / "bundle",
         precision=["int8"],
         targets=["openvino"],

@@ -202,7 +202,7 @@ def test_calibrate_without_what_it_needs(run: Run, tmp_path: Path) -> None:
     fails(run(*command, "empty", "--out", "empty"), 2, "is a folder")
     fails(run(*command, "empty", "--method", "magic"), 2, "--method")
     fails(run("calibrate", "none.pth", "--images", "empty"), 2, "none.pth does not exist")
-    assert not (Path("calib") / "anydepth-detr-tiny-shapes.json").exists()
+    assert not (Path("calib") / f"{CHECKPOINT.stem}.json").exists()
 
 
 # --- verify ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from anydepth_deploy.exporting.lower import Lowered, Recipe, lower
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.manifest import Precision, Target
-from anydepth_deploy.pictures.images import Preprocess, prepare_batch
+from anydepth_deploy.pictures.images import Preprocess
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import render
 from anydepth_deploy.torch_runtime.session import TorchSession
@@ -92,20 +92,11 @@ class Network:
     def oracle(self) -> TorchSession:
         return TorchSession(self.model)
 
-    @functools.cached_property
-    def many(self) -> NDArray[np.float32]:
-        """More of them, for errors that two pictures might hit by chance."""
-        pictures = [render(index, 3, "val").image for index in range(16)]
-        return prepare_batch(pictures, Preprocess.of(self.model.resize, self.pieces.size))[0]
-
-    def errors(
-        self, raw: Mapping[str, Array], depth: Depth, images: NDArray[np.float32] | None = None
-    ) -> dict[str, float]:
-        """Relative L2 of each quantity of the raw outputs (of :attr:`images`) from torch, which
-        follows the artifact's choice of queries."""
-        images = self.images if images is None else images
+    def errors(self, raw: Mapping[str, Array], depth: Depth) -> dict[str, float]:
+        """Relative L2 of each quantity of the raw outputs from torch, which follows the
+        artifact's choice of queries."""
         found = {name.removeprefix("raw_"): array for name, array in raw.items()}
-        expected, _, _ = self.oracle.compare(images, depth, found)
+        expected, _, _ = self.oracle.compare(self.images, depth, found)
         mine = self.oracle.outputs.quantities(found)
         return {
             name: relative(mine[name], array)

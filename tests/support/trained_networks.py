@@ -20,17 +20,21 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco
 
-CHECKPOINTS = {
+COMMITTED = {
     name: path
     for name in BUILT_IN
     if (path := ROOT / "checkpoints" / f"{name}-tiny-shapes.pth").exists()
 }
-FAMILIES = tuple(CHECKPOINTS)
+FAMILIES = tuple(COMMITTED)
 """Those of which a trained network is in the repository."""
 
 ONE_SET = Path(__file__).parent / "data" / "anydepth-detr-tiny-one-set.pth"
 """The AnyDepth-DETR before its last round of training: shortcuts and the decoder's projections have
 norms with the blended statistics of both modes, as the authors' files do."""
+
+CHECKPOINTS = {**COMMITTED, "anydepth-detr": ONE_SET}
+"""What limits of rounding, and lists of the layers that show when they break, were found on. What
+is in `checkpoints/` is judged by its accuracy, in `test_trained.py`."""
 
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},
@@ -77,17 +81,20 @@ def trained_pieces(family: str) -> tuple[AnyDepthModel, Pieces]:
     return model, export_pieces(model, SIZES[family])
 
 
-def lowered_bundle(family: str, folders: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+def lowered_bundle(
+    family: str, folders: pytest.TempPathFactory, checkpoint: Path | None = None
+) -> tuple[Bundle, Path]:
     """The trained network in all precisions, gated and static, and its range table. Read only."""
+    source = checkpoint or CHECKPOINTS[family]
 
     def make(folder: Path) -> None:
         folder.mkdir()
         count, seed = CALIBRATION
         write_coco(folder / "pictures", count, seed, "train")
         table = folder / "table.json"
-        calibrate(CHECKPOINTS[family], folder / "pictures", table, probe=0, batch=8, threads=1)
+        calibrate(source, folder / "pictures", table, probe=0, batch=8, threads=1)
         export_bundle(
-            CHECKPOINTS[family],
+            source,
             folder / "bundle",
             layouts=["gated", "set"],
             precision=["fp32", "fp16", "int8"],
@@ -95,5 +102,5 @@ def lowered_bundle(family: str, folders: pytest.TempPathFactory) -> tuple[Bundle
             ranges=table,
         )
 
-    folder = once(folders, f"lowered-{family}", make)
+    folder = once(folders, f"lowered-{source.stem}", make)
     return open_bundle(folder / "bundle"), folder / "table.json"

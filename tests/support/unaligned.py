@@ -40,6 +40,20 @@ def write_unaligned(family: str, file: Path) -> Path:
 
 
 def _detr(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Shortcuts and the decoder's projections get a second set where they have none, which is the
+    # first one still: files have both or neither.
+    copies = {
+        f"backbone.layer{stage}.0.downsample.{1 if stage == 1 else 2}": (
+            f"backbone.layer{stage}.0.downsample_skip"
+        )
+        for stage in range(1, 5)
+    }
+    for level in range(3):
+        first = f"decoder.input_proj.{level}.norm"
+        copies[first] = f"{first}_skippable"
+    for one, other in copies.items():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            state.setdefault(f"{other}.{name}", state[f"{one}.{name}"].clone())
     for path in ("bn3_skip", "downsample_skip"):  # relu(a x) = a relu(x)
         for name in ("weight", "bias"):
             key = f"backbone.layer1.0.{path}.{name}"

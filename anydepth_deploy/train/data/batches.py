@@ -148,7 +148,7 @@ class Batches:
             source = iter(loader)
         try:
             while True:
-                loaded = Loaded(*next(source))
+                loaded = Loaded(*_next(source))
                 self._count(loaded)
                 images = loaded.images.to(self.device, non_blocking=on_gpu)
                 labels = loaded.labels.to(self.device, non_blocking=on_gpu)
@@ -202,6 +202,17 @@ class _Keys:
             for part in range(self._batches.parts):
                 yield self._batches.keys(step, part)
             step += 1
+
+
+def _next(source: Iterator[Any]) -> Any:
+    """The next batch. A process that is killed while it hands one over breaks the connection before
+    torch notices its end: that is said as torch would."""
+    try:
+        return next(source)
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(
+            f"DataLoader worker has broken its connection: {first_line(error)}"
+        ) from error
 
 
 def _ended(error: BaseException | None) -> UsageError | None:

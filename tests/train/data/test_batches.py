@@ -21,6 +21,7 @@ import pytest
 import torch
 from data_sets import write_coco_set
 
+import anydepth_deploy.train.data.batches as batches_module
 from anydepth_deploy.errors import ImageError, UsageError
 from anydepth_deploy.families.shared.augmentation import DETR, PLAIN, YOLO
 from anydepth_deploy.pictures.images import Preprocess, prepare
@@ -235,13 +236,32 @@ def check_processes(tmp_path: Path) -> None:
     assert list(batches.unreadable) == [0]
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_connection_that_breaks_is_a_process_that_ended(
+    pictures: DetectionSet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """One that is killed while it hands a batch over."""
+
+    def broken(_: object) -> object:
+        raise error
+
+    monkeypatch.setattr(batches_module, "DataLoader", lambda *_, **__: map(broken, [None]))
+    with (
+        pytest.raises(UsageError, match="a process that loads pictures ended"),
+        loader(pictures) as batches,
+    ):
+        next(batches.batches())
+
+
 SCRIPT = """
-import itertools, multiprocessing, sys, time
+import itertools, multiprocessing, signal, sys, time
 from anydepth_deploy.families.shared.augmentation import DETR
 from anydepth_deploy.train.data.batches import Batches
 from anydepth_deploy.train.data.read import read_data_set
 
 if __name__ == "__main__":
+    # Whoever starts the tests in the background may have them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pictures = read_data_set(sys.argv[1])
     with Batches(
         pictures, DETR, size=(64, 64), resize="stretch", batch=4, seed=0, workers=2

@@ -96,18 +96,8 @@ class Detector:
         """
         return list(self.stream(source, depth, threshold, batch, bgr=bgr, skipped=skipped))
 
-    def predict(
-        self,
-        source: Any,
-        depth: AnyDepth | Depths = "super",
-        threshold: float = 0.5,
-        batch: int = 1,
-        *,
-        bgr: bool = False,
-        skipped: list[Skipped] | None = None,
-    ) -> list[Result]:
-        """The same as calling the detector."""
-        return self(source, depth, threshold, batch, bgr=bgr, skipped=skipped)
+    predict = __call__
+    """The same as calling the detector."""
 
     def stream(
         self,

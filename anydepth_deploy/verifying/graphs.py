@@ -74,17 +74,20 @@ def verify(
     reference = TorchSession(model)
     found = bundle.artifacts(layout, stored, format="onnx")
     table = bundle.table
+    able = [item for item in found if runs_on(item, runtime)]
+    wrong = {item.name: reason for item in able if (reason := why_not_here(item, runtime))}
+    usable = {item.name for item in able} - wrong.keys()
     plan = [
-        (chain, depths_of(first, table, depths, table.ladder) if usable else ())
+        (
+            chain,
+            depths_of(chain[0], table, depths, table.ladder) if chain[0].name in usable else (),
+        )
         for chain in chains(found)
-        for first in chain[:1]
-        for usable in (runs_on(first, runtime) and not why_not_here(first, runtime),)
     ]
     total = sum(len(tried) for _, tried in plan)
     if not total:
-        for item in found:
-            if runs_on(item, runtime) and (reason := why_not_here(item, runtime)):
-                raise UsageError(reason)
+        if wrong:
+            raise UsageError(next(iter(wrong.values())))
         wanted = "" if precision is None else f" in {precision}"
         raise BundleError(
             f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "

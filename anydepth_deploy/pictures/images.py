@@ -34,6 +34,7 @@ __all__ = [
     "SUFFIXES",
     "Geometry",
     "Preprocess",
+    "Resize",
     "check_bits",
     "decode_image",
     "find_images",
@@ -62,10 +63,16 @@ def _offset(value: float) -> float:
     return value
 
 
+Resize = Literal["stretch", "letterbox"]
+"""How a picture meets the input: filling it whatever its shape, or keeping its own."""
+
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 Factor = Annotated[float, AfterValidator(_factor)]
 Offset = Annotated[float, AfterValidator(_offset)]
 
+
+GREY = 114
+"""Around letterboxed pictures, unless said otherwise."""
 
 VALUES_AT_ONCE = 2**17
 """About how many values of a channel are normalised at once."""
@@ -86,11 +93,11 @@ class Preprocess(BaseModel):
 
     size: Annotated[tuple[Side, Side], Field(strict=False)]
     """Height and width in pixels."""
-    resize: Literal["stretch", "letterbox"] = "stretch"
+    resize: Resize = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
     """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
-    padding: int = Field(default=114, ge=0, le=255)
+    padding: int = Field(default=GREY, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
     scale: Factor = 1.0 / 255.0
     mean: Annotated[tuple[Offset, Offset, Offset], Field(strict=False)] = (0.0, 0.0, 0.0)
@@ -107,10 +114,19 @@ class Preprocess(BaseModel):
         return size
 
     @classmethod
-    def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:
-        """The recipe of networks trained with this kind of resizing: those that letterbox did so
-        with OpenCV."""
-        return cls(size=size, resize=resize, antialias=resize == "stretch")
+    def of(cls, usual: Resize, size: tuple[int, int], resize: Resize | None = None) -> Preprocess:
+        """The recipe of networks trained with the ``usual`` kind of resizing: those that letterbox
+        did so with OpenCV.
+
+        ``resize``: another kind that was chosen. Pixels are then resampled as in training all the
+        same, and a letterbox is filled with what lay around pictures there: grey 114 in YOLOs,
+        black in DETRs, which RT-DETR's recipe zooms out of on black.
+        """
+        chosen = resize or usual
+        black = usual == "stretch" and chosen == "letterbox"
+        return cls(
+            size=size, resize=chosen, antialias=usual == "stretch", padding=0 if black else GREY
+        )
 
     def placed(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Where in the input a picture of this size lies: top, left, height and width."""

@@ -216,6 +216,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "checkpoint": manifest.source.sha256,
         "network": f"{manifest.family} {manifest.config}",
         "input size": "x".join(map(str, manifest.preprocess.size)),
+        "resizing": manifest.preprocess.resize,
         # The one that rows begin with: that in use may be written anew, and changes no artifact.
         "ladder": ",".join(map(str, manifest.table().exported)),
         "depths by row": ",".join(row.depth for row in manifest.depths),

@@ -26,6 +26,7 @@ from anydepth_deploy.manifest import (
     Weights,
 )
 from anydepth_deploy.pictures.budget import MAX_PIXELS
+from anydepth_deploy.pictures.images import Resize
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.engine import Compute
 
@@ -55,6 +56,7 @@ __all__ = [
     "OrientationOption",
     "Panel",
     "PrecisionOption",
+    "ResizeOption",
     "Runtime",
     "SamplingOption",
     "SizeOption",
@@ -210,6 +212,14 @@ LadderOption = Annotated[
     str | None, NETWORK.option("Rungs from base to super, joined by commas, or a file with them.")
 ]
 SizeOption = Annotated[str | None, NETWORK.option("Input size, HEIGHTxWIDTH.")]
+ResizeOption = Annotated[
+    Resize | None,
+    NETWORK.one_of(
+        get_args(Resize),
+        "How pictures meet the input: stretched to it, or whole with bars around them; default: "
+        "as in the family's training.",
+    ),
+]
 DeformableOption = Annotated[
     Deformable,
     ARTIFACTS.one_of(

@@ -15,7 +15,7 @@ from anydepth_deploy.errors import DepthError, UsageError, shorten
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
@@ -98,10 +98,14 @@ class Kept:
             return stored
         return self.previous.classes
 
-    def preprocess(self, model: AnyDepthModel, size: tuple[int, int]) -> Preprocess:
-        """How pictures become inputs of ``size``."""
-        resize = model.resize if self.previous is None else self.previous.preprocess.resize
-        return Preprocess.of(resize, size)
+    def preprocess(
+        self, model: AnyDepthModel, size: tuple[int, int], named: Resize | None = None
+    ) -> Preprocess:
+        """How pictures become inputs of ``size``; ``named``: how they meet it, if that was."""
+        before = None if self.previous is None else self.previous.preprocess
+        if before is not None and named in (None, before.resize):
+            return before.model_copy(update={"size": size})
+        return Preprocess.of(model.resize, size, named)
 
     def suppression(self, model: AnyDepthModel, named: Suppression | None) -> Suppression | None:
         """The rule of suppression, in which the fields that were given to ``named`` are named.

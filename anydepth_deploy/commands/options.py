@@ -74,6 +74,10 @@ __all__ = [
 ]
 
 
+LONGEST = 24
+"""Letters of the words of an option that are shown in place of its type."""
+
+
 def one_of(words: Sequence[str], **settings: Any) -> Any:
     """An option that takes one of ``words``; ``settings``: as for ``typer.Option``, with a
     ``metavar`` where the words are too many to be shown as one."""
@@ -86,7 +90,12 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
-    settings = {"metavar": f"<{'|'.join(words)}>", **settings}
+    shown = f"<{'|'.join(words)}>"
+    if len(shown) > LONGEST and "metavar" not in settings:  # there would be no room beside it
+        shown = "<word>"
+        if not all(f"{word}" in settings["help"] for word in words):
+            settings["help"] = f"{', '.join(words)}. {settings['help']}"
+    settings = {"metavar": shown, **settings}
     return typer.Option(parser=read, autocompletion=complete, **settings)
 
 

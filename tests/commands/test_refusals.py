@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from command_line import strict_json
 from PIL import Image
 from triton_bundle import graphs
 
@@ -292,7 +293,10 @@ def test_refused_by_the_text_alone(
     outcomes: dict[tuple[str, str], Outcome], name: str, words: str, told: str
 ) -> None:
     found = outcomes[name, words]
-    assert (found.code, found.out, found.heavy) == (2, "", [])
+    assert (found.code, found.heavy) == (2, [])
+    document = strict_json(found.out) if "--json" in words.split() else {}
+    assert [*document] == (["schema_version", "error"] if "--json" in words.split() else [])
+    assert bool(found.out) == bool(document)
     assert found.err.startswith("error: ")
     assert found.err.count("\n") == 1
     assert told in found.err

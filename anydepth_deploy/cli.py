@@ -16,7 +16,6 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from anydepth_deploy.output.answers import answering, wants_json
 from anydepth_deploy.errors import (
     AnyDepthError,
     CheckFailedError,
@@ -26,6 +25,7 @@ from anydepth_deploy.errors import (
     missing_extra,
     shorten,
 )
+from anydepth_deploy.output.answers import answering, wants_json
 from anydepth_deploy.streams import usable_streams
 from anydepth_deploy.version import __version__
 
@@ -100,6 +100,11 @@ COMMANDS = (
         "triton",
         "triton",
         "Write a model repository for the Triton Inference Server, or check one.",
+    ),
+    Row(
+        "doctor",
+        "doctor",
+        "Show what is on this machine, what works, and what to type for the rest.",
     ),
     Row(
         "demo",

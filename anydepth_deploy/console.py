@@ -80,7 +80,8 @@ def print_note(text: str) -> None:
 
 def print_json(content: Mapping[str, Any]) -> None:
     """The JSON document of a command on standard output, and nothing else: an object that begins
-    with its ``schema_version``. An error of what follows is put into it, see :mod:`~anydepth_deploy.output.answers`."""
+    with its ``schema_version``. An error of what follows is put into it, see
+    :mod:`~anydepth_deploy.output.answers`."""
     answers.put(content)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from anydepth_deploy.building.plan import engine_graphs
+from anydepth_deploy.building.targets import capabilities
 from anydepth_deploy.calibration.rules import KeepingRules
 from anydepth_deploy.checkpoints.class_names import read_names
 from anydepth_deploy.checkpoints.present import check_present
@@ -78,7 +79,7 @@ def export(
         str | None,
         ARTIFACTS.option(
             "INT8 made for onnxruntime (CPUs, also OpenVINO; default), tensorrt, or both; "
-            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89."
+            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89 or t4,l4."
         ),
     ] = None,
     raw: Annotated[bool, ARTIFACTS.option("Add the heads' raw outputs.", "--raw")] = False,
@@ -147,6 +148,7 @@ def export(
     }
     if format != "onnx":
         graphs = engine_graphs(words, depth, precisions)
+        capabilities(words_of(target or ""))  # refuses what no engine is built for
     if weights is not None:
         graphs["weights"] = words_of(weights)
     rules = _rules(keep, quantise, max_ratio, max_error)
@@ -190,7 +192,7 @@ def export(
         build_engines(
             bundle.path,
             runtime=format,
-            capabilities=words_of(target or ""),
+            capabilities=capabilities(words_of(target or "")),
             depth=depth,
             layouts=words,
             precision=precisions,

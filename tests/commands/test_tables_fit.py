@@ -14,7 +14,9 @@ QUICK = ("--duration", 0, "--count", 9, "--warmup", 0, "--threads", 1, "--pictur
 
 
 @pytest.fixture
-def given(bundle_copy: Path, checkpoint: Path, picture: Path, tmp_path: Path, run: Run) -> dict[str, str]:  # fmt: skip
+def given(
+    bundle_copy: Path, checkpoint: Path, picture: Path, tmp_path: Path, run: Run
+) -> dict[str, str]:
     """What the commands are of; results of ``bench`` among it."""
     data = write_coco(tmp_path / "shapes", 3, seed=3, size=160)
     names = []

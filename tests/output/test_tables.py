@@ -60,7 +60,7 @@ def test_parts_repeat_the_names_of_rows() -> None:
     parts = text.split("\n\n")
     assert len(parts) > 1
     for part in parts:
-        head, rule, *body = part.splitlines()
+        head, _, *body = part.splitlines()
         assert head.split()[:2] == ["artifact", "depth"]
         assert [line.split()[:2] for line in body] == [["gated", "FFFF-F-3"], ["gated", "TTTT-T-6"]]
     for number in range(12):

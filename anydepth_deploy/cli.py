@@ -115,6 +115,9 @@ COMMANDS = (
 """In the order in which they are listed; the help is the first line of the function's own."""
 
 
+ALSO = {"evaluate": "eval", "benchmark": "bench"}
+"""Commands by the names of their functions in Python."""
+
 ADDRESS = re.compile(r"(?:--[a-z-]+=)?([a-z][a-z0-9+.-]+://.*)", re.IGNORECASE | re.DOTALL)
 """A word that is an address (https, s3, file), or an option with one."""
 
@@ -195,6 +198,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        args = [ALSO.get(args[0], args[0]), *args[1:]]
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(args[0]), rest
 

@@ -97,6 +97,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "build": {
         "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx: see",
         "BUNDLE --runtime onnx": NO_CHOICE,
+        "BUNDLE --runtime tensorrt-rtx --target orin": "'orin' is a Jetson",
         "BUNDLE --runtime tensorrt --batch 1,2,3,4": "is not one to three sizes",
         "BUNDLE --runtime tensorrt --workspace 0": "'0' is not an amount of memory",
         "BUNDLE --runtime tensorrt --layout heap": "unknown layout 'heap'",
@@ -238,6 +239,11 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --out m --runtime tensorrt --device cpu": "run on no CPU",
         "BUNDLE --out m --name a/b": "cannot be a model's",
         "BUNDLE --out m --max-batch 0": "'--max-batch'",
+    },
+    "doctor": {
+        "none": NO_BUNDLE,
+        "folder": "is not a bundle",
+        "--seconds 0": "'--seconds'",
     },
     "demo": {
         "--family alexnet": NO_CHOICE,

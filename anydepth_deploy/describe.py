@@ -158,6 +158,7 @@ def show(
             ]
             for row in rows
         ],
+        keys=3 if moved else 2,
     )
     for ladder in found.get("measured", []):
         console.print_line(_measured(ladder))

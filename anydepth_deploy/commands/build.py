@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anydepth_deploy.building.plan import engine_layouts
+from anydepth_deploy.building.targets import capabilities
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     BatchOption,
@@ -42,8 +43,8 @@ def build(
     target: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt-rtx, ahead of time: compute capabilities, e.g. sm75,sm89, served by one "
-            "engine. Default: the device at hand."
+            help="tensorrt-rtx, ahead of time: compute capabilities or devices, e.g. sm75,sm89 or "
+            "t4,l4, served by one engine. Default: the device at hand."
         ),
     ] = None,
     depth: Depths = "all",
@@ -67,6 +68,7 @@ def build(
 ) -> None:
     """Build TensorRT engines from a bundle's graphs; makes only what is missing."""
     profile, most = batch_profile(batch), memory(workspace)
+    targets = capabilities(words_of(target or ""))
     layouts = None if layout is None else words_of(layout)
     precisions = None if precision is None else words_of(precision)
 
@@ -80,7 +82,7 @@ def build(
     report = build_engines(
         bundle,
         runtime=runtime,
-        capabilities=words_of(target or ""),
+        capabilities=targets,
         depth=depth,
         layouts=layouts,
         precision=precisions,

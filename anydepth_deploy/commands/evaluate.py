@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ from anydepth_deploy.runtimes.registry import format_of
 if TYPE_CHECKING:
     from anydepth_deploy.evaluation import Accuracy
 
-__all__ = ["accuracy_table", "evaluate", "precision_table"]
+__all__ = ["accuracy_table", "as_data", "evaluate", "precision_table"]
 
 
 def evaluate(
@@ -120,7 +120,7 @@ def evaluate(
             "mapped_by": matching.mapped_by,
             "matched": matching.record(),
             "findings": [asdict(item) for item in findings],
-            "rows": [asdict(row) for row in rows],
+            "rows": [as_data(row) for row in rows],
         }
         console.print_json(content)
         return
@@ -134,6 +134,14 @@ def evaluate(
         console.print_line(line)
     for note in coco.annotated.notes:
         console.print_note(note)
+
+
+def as_data(row: Accuracy) -> dict[str, Any]:
+    """``row`` as plain data for JSON: null where the data has no such objects."""
+    return {
+        key: None if key.startswith("ap") and value < 0 else value
+        for key, value in asdict(row).items()
+    }
 
 
 def accuracy_table(found: Sequence[Accuracy]) -> Table:

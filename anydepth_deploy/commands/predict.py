@@ -88,11 +88,12 @@ def predict(
             draw=not no_draw,
             progress=progress,
         )
-    if note is not None:  # in JSON, too: a list has no place for it
+    if note is not None:
         console.print_note(note)
     if json:
         drawn = [{**asdict(item), "drawn": item.drawn or None} for item in found]
-        console.print_json([*drawn, *(asdict(failure) for failure in skipped)])
+        failures = [asdict(failure) for failure in skipped]
+        console.print_json({"predictions": drawn, "skipped": failures})
     else:
         _show(found, skipped)
     if skipped:

@@ -133,7 +133,7 @@ def _verify(
         console.print_json(_content(report, notes))
     else:
         title = f"parity with {checkpoint.name} ({report.runtime})"
-        console.print_table(title, *parity_table(report))
+        console.print_table(title, *parity_table(report), keys=2)
     if not report.passed:
         raise CheckFailedError(failure(report, str(checkpoint)))
     if not json:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from command_line import strict_json
 from PIL import Image
 from triton_bundle import graphs
 
@@ -96,6 +97,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "build": {
         "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx: see",
         "BUNDLE --runtime onnx": NO_CHOICE,
+        "BUNDLE --runtime tensorrt-rtx --target orin": "'orin' is a Jetson",
         "BUNDLE --runtime tensorrt --batch 1,2,3,4": "is not one to three sizes",
         "BUNDLE --runtime tensorrt --workspace 0": "'0' is not an amount of memory",
         "BUNDLE --runtime tensorrt --layout heap": "unknown layout 'heap'",
@@ -238,6 +240,11 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --out m --name a/b": "cannot be a model's",
         "BUNDLE --out m --max-batch 0": "'--max-batch'",
     },
+    "doctor": {
+        "none": NO_BUNDLE,
+        "folder": "is not a bundle",
+        "--seconds 0": "'--seconds'",
+    },
     "demo": {
         "--family alexnet": NO_CHOICE,
         "--pictures 1": "'--pictures'",
@@ -292,7 +299,10 @@ def test_refused_by_the_text_alone(
     outcomes: dict[tuple[str, str], Outcome], name: str, words: str, told: str
 ) -> None:
     found = outcomes[name, words]
-    assert (found.code, found.out, found.heavy) == (2, "", [])
+    assert (found.code, found.heavy) == (2, [])
+    document = strict_json(found.out) if "--json" in words.split() else {}
+    assert [*document] == (["schema_version", "error"] if "--json" in words.split() else [])
+    assert bool(found.out) == bool(document)
     assert found.err.startswith("error: ")
     assert found.err.count("\n") == 1
     assert told in found.err

@@ -125,8 +125,10 @@ def golden_tolerances(name: str, size: Size, precision: str) -> EngineTolerances
     """Of an artifact, graph or engine, against golden outputs. Raises as :func:`tolerances`."""
     from anydepth_deploy.families.shared.tolerances import golden
 
-    engine = find_outputs(name).engine_tolerances(size, precision)
-    return golden(tolerances(name, size, precision), engine, size)
+    outputs = find_outputs(name)
+    engine = outputs.engine_tolerances(size, precision)
+    chooses = outputs.choice is not None
+    return golden(tolerances(name, size, precision), engine, size, chooses=chooses)
 
 
 def is_known(shapes: Shapes) -> bool:

@@ -67,10 +67,6 @@ def verify(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if checkpoint is not None:
         check_present(Path(checkpoint))
-    lacking = _lacking(opened) if engines else None
-    golden = checkpoint is None and (not engines or lacking is not None)
-    if engines and opened.manifest.golden is None:
-        golden = False  # what is lacking is named
     options: dict[str, Any] = {
         "depths": None if depth is None else opened.table.select(depth),
         "layout": layout,
@@ -80,6 +76,10 @@ def verify(
         "record": record,
         "progress": progress,
     }
+    lacking = _lacking(opened) if engines else None
+    golden = checkpoint is None and (not engines or lacking is not None)
+    if engines and opened.manifest.golden is None:
+        golden = False  # what is lacking is named
     if golden and images is not None:
         raise UsageError(
             "golden outputs are of pictures of their own: leave the pictures out, or name the "

@@ -69,8 +69,8 @@ def evaluate(
 
     from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
-    from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
-    from anydepth_deploy.evaluation import evaluate as run
+    from anydepth_deploy.evaluation import pareto_ladder, write_ladder
+    from anydepth_deploy.verbs.evaluate import evaluate_all
 
     opened = open_bundle(bundle)
     depths = opened.table.select(depth)
@@ -79,34 +79,26 @@ def evaluate(
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
     if ladder_out is not None:
         try_to_write(ladder_out, "ladder file", UsageError)
-    chosen = check_precisions(
+    found = evaluate_all(
         opened,
-        words_of(precision),
+        data,
+        images,
+        depths=depths,
         layout=layout,
         weights=weights,
-        runtime=runtime,
+        precisions=words_of(precision),
         target=target,
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        orientation=orientation,
+        max_pixels=max_pixels,
+        match_by_rank=match_by_rank,
+        watched=lambda name: console.bar(f"eval {name}", quiet=json),
     )
-    coco = CocoData(data, images, orientation, max_pixels=max_pixels)
+    coco, rows = found.data, found.rows
     matching = coco.mapping(opened.classes, by_rank=match_by_rank)
     findings = [*coco.findings, *matching.findings]
-    rows: list[Accuracy] = []
-    for name in chosen:
-        with console.bar(f"eval {name}", quiet=json) as progress:
-            rows += run(
-                opened,
-                coco,
-                depths,
-                layout=layout,
-                weights=weights,
-                precision=name,
-                target=target,
-                runtime=runtime,
-                batch=batch,
-                threads=threads,
-                progress=progress,
-                match_by_rank=match_by_rank,
-            )
     if ladder_out is not None:
         first = [row for row in rows if row.precision == rows[0].precision]
         write_ladder(ladder_out, pareto_ladder(opened, first))
@@ -124,10 +116,10 @@ def evaluate(
         }
         console.print_json(content)
         return
-    table = precision_table if len(chosen) > 1 else accuracy_table
+    table = precision_table if len(found.precisions) > 1 else accuracy_table
     console.print_table(
         f"average precision on {data.name} ({len(coco.images)} pictures, {runtime}, "
-        f"{', '.join(chosen)})",
+        f"{', '.join(found.precisions)})",
         *table(rows),
     )
     for line in (*matching.lines(), *(item.text for item in findings)):

@@ -21,6 +21,7 @@ from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
+from anydepth_deploy.exporting.golden import golden_depths, golden_writer
 from anydepth_deploy.exporting.kept import (
     find_previous,
     gone,
@@ -29,6 +30,7 @@ from anydepth_deploy.exporting.kept import (
     kept_said,
     kept_words,
     with_artifacts,
+    with_names,
 )
 from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.lower import Recipe, lower
@@ -168,7 +170,7 @@ def export_bundle(
     manifest = _manifest(loaded, plan, names, kept.preprocess(model, size, resize), digest)
     if ladder is not None:
         _check_rising(manifest)
-    manifest = with_artifacts(manifest, kept.previous)
+    manifest = with_artifacts(with_names(manifest, kept.previous), kept.previous)
     if scales is not None:
         check_scales(scales, manifest, jobs)
         if reasons := known_doubts(scales.table):
@@ -178,6 +180,12 @@ def export_bundle(
         if missing:
             writer.try_to_write()
             _build(writer, plan, missing, progress)
+        if writer.find_golden() is None:
+            writer.try_to_write()
+            if progress is not None:
+                progress("golden outputs", 0, 1)
+            depths = golden_depths(table.space, table.ladder)
+            writer.add_golden(golden_writer(model, depths, manifest.preprocess))
     bundle = open_bundle(out)
     for line in (kept_from, gone(previous, bundle.manifest), other_size(loaded, size)):
         if note is not None and line:

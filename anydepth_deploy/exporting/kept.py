@@ -27,6 +27,7 @@ __all__ = [
     "kept_said",
     "kept_words",
     "with_artifacts",
+    "with_names",
 ]
 
 APART = {
@@ -38,6 +39,9 @@ APART = {
     "results",
     "ladder",
     "measured",
+    "name",
+    "exported_classes",
+    "golden",
 }
 """Fields of a manifest that no graph depends on; of ``source``, the digest is compared."""
 
@@ -165,8 +169,19 @@ def with_artifacts(manifest: Manifest, previous: Manifest | None) -> Manifest:
         "artifacts": previous.with_ladder(manifest.table().ladder).artifacts,
         "results": results,
         "measured": previous.measured,
+        "golden": previous.golden,
     }
     return manifest.model_copy(update=kept)
+
+
+def with_names(manifest: Manifest, previous: Manifest | None) -> Manifest:
+    """``manifest`` with the name that ``previous`` has, and the class names of its export where
+    those that it was given since stay."""
+    if previous is None:
+        return manifest
+    same = manifest.classes == previous.classes
+    exported = previous.exported_classes if same else None
+    return manifest.model_copy(update={"name": previous.name, "exported_classes": exported})
 
 
 def in_use(table: DepthTable, there: Manifest | None, sha256: str) -> DepthTable:

@@ -29,6 +29,7 @@ __all__ = [
     "find_family",
     "find_outputs",
     "find_training",
+    "golden_tolerances",
     "is_known",
     "names",
     "recognise",
@@ -118,6 +119,16 @@ def engine_tolerances(name: str, size: Size, precision: str) -> EngineTolerances
             "verified; verify its graphs instead"
         )
     return found
+
+
+def golden_tolerances(name: str, size: Size, precision: str) -> EngineTolerances:
+    """Of an artifact, graph or engine, against golden outputs. Raises as :func:`tolerances`."""
+    from anydepth_deploy.families.shared.tolerances import golden
+
+    outputs = find_outputs(name)
+    engine = outputs.engine_tolerances(size, precision)
+    chooses = outputs.choice is not None
+    return golden(tolerances(name, size, precision), engine, size, chooses=chooses)
 
 
 def is_known(shapes: Shapes) -> bool:

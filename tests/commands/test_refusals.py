@@ -108,9 +108,10 @@ REFUSED: dict[str, dict[str, str]] = {
         "none --runtime tensorrt": NO_BUNDLE,
     },
     "verify": {
-        "BUNDLE": "--checkpoint is missing",
+        "BUNDLE": "has no golden outputs to compare with: export it again as it was exported",
+        "BUNDLE --images folder": "leave the pictures out, or name the checkpoint",
         "BUNDLE --checkpoint none.pth": NO_CHECKPOINT,
-        "BUNDLE --checkpoint c.pth --runtime tensorrt": "leave --checkpoint out",
+        "BUNDLE --checkpoint c.pth --runtime tensorrt": "leave the checkpoint out",
         "BUNDLE --checkpoint c.pth --runtime caffe": "unknown runtime 'caffe'",
         "BUNDLE --checkpoint c.pth --precision int4": NO_CHOICE,
         "BUNDLE --checkpoint c.pth --layout heap": NO_CHOICE,

@@ -144,10 +144,14 @@ def _without(original: Any, package: str) -> Any:
 
 def test_what_is_refused(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     for error, told, call in (
-        (UsageError, "checkpoint is missing: name the file", lambda: ad.verify(bundle)),
         (
             UsageError,
-            "engines are compared with the graphs of their bundle: give no checkpoint",
+            "golden outputs are of pictures of their own: leave the pictures out",
+            lambda: ad.verify(bundle, images=tmp_path),
+        ),
+        (
+            UsageError,
+            "engines are compared with the graphs of their bundle, or its golden outputs: leave",
             lambda: ad.verify(bundle, checkpoint, runtime="tensorrt"),
         ),
         (UsageError, "unknown runtime", lambda: ad.verify(bundle, checkpoint, runtime="abacus")),

@@ -19,6 +19,7 @@ __all__ = [
     "approximate",
     "approximate_engine",
     "exact_engine",
+    "golden",
 ]
 
 Size = tuple[int, int]
@@ -138,4 +139,34 @@ def approximate_engine(
         unmatched=UNMATCHED,
         typical=found.typical,
         bias=found.bias,
+    )
+
+
+def golden(
+    base: Tolerances, engine: EngineTolerances | None, size: Size, *, chooses: bool
+) -> EngineTolerances:
+    """Of an artifact against golden outputs, which are the checkpoint's in FP32. ``base``: against
+    the checkpoint, whose queries are the artifact's then. ``engine``: of an engine of that
+    precision against its graph, where the family says it. ``chooses``: whether there are queries.
+
+    Golden outputs have queries of their own choice, as an engine's graph has: what another choice
+    does to the queries that both have is in ``engine``, so the relative errors of both are added.
+    FP32 has to be equal, as golden pictures are chosen so that a choice is clear.
+    """
+    if not base.approximate:
+        return exact_engine(base)
+    beside = base.raw if engine is None else engine.raw
+    raw = {
+        name: limit + (beside[name] if chooses else 0.0)
+        for name, limit in base.raw.items()
+        if limit
+    }
+    return EngineTolerances(
+        raw,
+        selection=base.selection,
+        score=FOLLOWS_SCORE,
+        pixels=FOLLOWS_CORNER * max(size),
+        approximate=True,
+        confident=base.confident,
+        unmatched=base.unmatched,
     )

@@ -43,7 +43,8 @@ class Result:
     ``boxes`` float32 [K, 4] (x1, y1, x2, y2 in pixels of the picture, upright as its EXIF data say,
     clipped to it), ``scores`` float32 [K] in 0..1, ``labels`` int64 [K]: the arrays are read only.
     ``class_names``: of all classes, by label. ``depth``: that was run. ``size``: height and width
-    of the picture. ``path``: of its file or its address; None of what came from memory.
+    of the picture. ``path``: of its file or its address; None of what came from memory. Frames of
+    videos have a path with their number (``clip.mp4#12``), a ``frame`` and a ``time``.
 
     ``len(result)`` is K, iteration gives a :class:`Found` for each, ``result[3]`` one of them, and
     ``result[mask]``, with booleans [K], indices or a slice, a result of those.
@@ -108,11 +109,21 @@ class Result:
         return self.picture.path
 
     @property
+    def frame(self) -> int | None:
+        """The number of the frame in its video, from 0; None of what is no frame."""
+        return self.picture.frame
+
+    @property
+    def time(self) -> float | None:
+        """Seconds from the first frame of its video to this one; None of what is no frame."""
+        return self.picture.time
+
+    @property
     def image(self) -> NDArray[np.uint8]:
         """The picture, RGB uint8 [H, W, 3], an array of the caller's own.
 
-        A file is read again each time, so that results keep no pixels; what came from elsewhere is
-        kept. Raises :class:`ImageError` where the file is gone, or another one by now.
+        A file is read again each time, so that results keep no pixels, and so is the frame of a
+        video once the next result was asked for; what came from elsewhere is kept. Raises :class:`ImageError` where the file is gone, or another one by now.
         """
         found = self.picture.pixels(self.reading)
         if found.shape[:2] != self.size:
@@ -184,6 +195,8 @@ class Result:
         """Plain data, with the fields that ``predict --json`` prints of a picture."""
         return {
             "image": self.path,
+            "frame": self.frame,
+            "time": None if self.time is None else round(self.time, 6),
             "depth": self.depth,
             "drawn": None,
             "detections": detection_rows(self._detections(), self.class_names.__getitem__),

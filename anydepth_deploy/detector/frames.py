@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,20 @@ class VideoItem:
         if self.source.live and how.latest:
             with contextlib.closing(Newest(lambda: _read(self.source, how))) as newest:
                 for frame in newest:
-                    yield LiveFrame(self.source, frame.number, frame.time, frame.pixels)
+                    yield LiveFrame(self.source, frame.number, frame.time, frame.rate, frame.pixels)
             return
         for frame in _read(self.source, how):
             if self.source.live:
-                yield LiveFrame(self.source, frame.number, frame.time, frame.pixels)
+                yield LiveFrame(self.source, frame.number, frame.time, frame.rate, frame.pixels)
             else:
                 yield FramePicture(
-                    self.source, frame.number, frame.time, frame.stamp, frame.pixels
+                    self.source,
+                    frame.number,
+                    frame.time,
+                    frame.rate,
+                    frame.pixels,
+                    frame.stamp,
+                    frame.expected,
                 )
 
 
@@ -71,8 +78,10 @@ class LiveFrame:
     video: VideoSource
     frame: int
     time: float
+    rate: Fraction | None
     array: NDArray[np.uint8] = field(repr=False)
     found: bool = False
+    expected: None = None
 
     @property
     def path(self) -> str:
@@ -95,8 +104,10 @@ class FramePicture:
     video: VideoSource
     frame: int
     time: float
-    stamp: int | None
+    rate: Fraction | None
     array: NDArray[np.uint8] | None = field(repr=False)
+    stamp: int | None = None
+    expected: int | None = None
     found: bool = False
 
     @property

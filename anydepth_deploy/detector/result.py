@@ -17,10 +17,12 @@ from anydepth_deploy.annotations.categories import match_classes
 from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.detector.items import Picture, Reading
+from anydepth_deploy.detector.named import labels_of
 from anydepth_deploy.detector.rows import coco_results, detection_rows
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten, shown
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.drawings import write_drawing
+from anydepth_deploy.pictures.fonts import check_font
 from anydepth_deploy.pictures.formats import SUFFIXES
 
 __all__ = ["Found", "Result"]
@@ -145,25 +147,28 @@ class Result:
             kept &= self.scores >= threshold
         if names is not None:
             wanted = [names] if isinstance(names, str) else list(names)
-            unknown = [name for name in wanted if name not in self.class_names]
-            if unknown:
-                raise UsageError(
-                    f"unknown classes: {shorten(unknown)}; this network has "
-                    f"{shorten(self.class_names, 12)}"
-                )
-            known = [place for place, name in enumerate(self.class_names) if name in wanted]
-            kept &= np.isin(self.labels, known)
+            kept &= np.isin(self.labels, labels_of(wanted, self.class_names))
         return self[kept]
 
-    def plot(self) -> Image.Image:
+    def of_labels(self, labels: Sequence[int]) -> Result:
+        """The detections of these classes."""
+        return self[np.isin(self.labels, labels)]
+
+    def plot(self, *, font: str | Path | None = None) -> Image.Image:
         """The picture with boxes, names and scores on it, as ``predict`` draws it: small pictures
-        are enlarged. Raises as :attr:`image` does."""
+        are enlarged. ``font``: the file of a font that has the letters of the names; by default one
+        is looked for. Raises as :attr:`image` does, and :class:`UsageError` for what is no font."""
+        check_font(font)
         picture = self.image
         return draw_detections(
-            picture, self._detections(), self.class_names, enlarge=enlargement(picture)
+            picture,
+            self._detections(),
+            self.class_names,
+            enlarge=enlargement(picture),
+            font=None if font is None else str(font),
         )
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, font: str | Path | None = None) -> Path:
         """Write :meth:`plot` into the picture ``path``, whole or not at all; returns its path.
 
         What is there is replaced, but for the picture itself. Raises :class:`UsageError` for that
@@ -179,7 +184,7 @@ class Result:
             raise UsageError(
                 f"the drawing {target} would replace the picture itself: choose another name"
             )
-        return write_drawing(self.plot(), target, replace=True)
+        return write_drawing(self.plot(font=font), target, replace=True)
 
     def show(self) -> None:
         """Show :meth:`plot` in the viewer of this machine; in a notebook, name the result alone."""

@@ -65,12 +65,15 @@ class VideoSource:
 @dataclass(frozen=True)
 class Frame:
     """``pixels``: RGB, uint8 [H, W, 3]. ``number``: from 0. ``time``: seconds since the first
-    frame. ``stamp``: its time in the units of the file, where it has one."""
+    frame. ``stamp``: its time in the units of the file, where it has one. ``rate`` and
+    ``expected``: of the video, see :class:`Video`."""
 
     number: int
     time: float
     stamp: int | None
     pixels: NDArray[np.uint8] = field(repr=False)
+    rate: Fraction | None = None
+    expected: int | None = None
 
 
 @dataclass
@@ -172,7 +175,7 @@ class Video:
         turn = getattr(image, "rotation", 0) if self.upright else 0
         if turn and turn % 90 == 0:
             pixels = np.ascontiguousarray(np.rot90(pixels, turn // 90))
-        return Frame(number, moment, stamp, pixels)
+        return Frame(number, moment, stamp, pixels, self.rate, self.expected)
 
     def _is_short(self, progress: _Progress) -> bool:
         kinds = {*self.container.format.name.split(",")}

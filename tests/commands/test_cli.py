@@ -288,7 +288,7 @@ def test_shapes(run: Run, tmp_path: Path) -> None:
 def test_predict(run: Run, bundle: Bundle, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawn.png"
     command = ["predict", bundle.path, picture, "--depth", "level:1", "--out", out]
-    (found,) = run(*command, "--threshold", "0.3", "--json").json
+    (found,) = run(*command, "--threshold", "0.3", "--json").json["predictions"]
     assert found["depth"] == RUNGS[1]
     assert found["drawn"] == str(out)
     assert set(found["detections"][0]) == {"class", "label", "score", "box"}

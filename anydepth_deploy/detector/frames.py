@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anydepth_deploy.detector.items import Item, Reading
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.videos.live import Newest
-from anydepth_deploy.videos.reader import Frame, VideoSource, open_video
+from anydepth_deploy.videos.reader import Frame, Video, VideoSource, open_video
 
 __all__ = ["AnyItem", "FramePicture", "LiveFrame", "VideoItem", "is_live"]
 
@@ -66,9 +66,14 @@ def is_live(item: AnyItem) -> bool:
 
 
 def _read(source: VideoSource, how: Reading) -> Iterator[Frame]:
-    options = {"upright": how.upright, "max_pixels": how.max_pixels, "timeout": how.timeout}
-    with open_video(source, **options) as video:  # type: ignore[arg-type]
+    with _opened(source, how) as video:
         yield from video.frames()
+
+
+def _opened(source: VideoSource, how: Reading) -> Video:
+    return open_video(
+        source, upright=how.upright, max_pixels=how.max_pixels, timeout=how.timeout
+    )
 
 
 @dataclass(eq=False)
@@ -127,15 +132,15 @@ class FramePicture:
         return self._again(how) if held is None else held
 
     def _again(self, how: Reading) -> NDArray[np.uint8]:
-        options = {"upright": how.upright, "max_pixels": how.max_pixels, "timeout": how.timeout}
-        with open_video(self.video, **options) as video:  # type: ignore[arg-type]
-            found = video.frame_at(self.frame, self.stamp)
-        if found is None:
-            raise ImageError(
-                f"{self.video.what} has changed since it was looked at: it has no frame "
-                f"{self.frame} any more"
-            )
-        return found
+        for seek in (True, False):
+            with _opened(self.video, how) as video:
+                found = video.frame_at(self.frame, self.stamp, seek=seek)
+            if found is not None:
+                return found
+        raise ImageError(
+            f"{self.video.what} has changed since it was looked at: it has no frame {self.frame} "
+            "any more"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "array": None}

@@ -124,14 +124,16 @@ class Video:
         if not progress.count:
             raise ImageError(f"{self.source.what} holds no frame")
 
-    def frame_at(self, number: int, stamp: int | None) -> NDArray[np.uint8] | None:
-        """The pixels of frame ``number``, whose time in the file is ``stamp``; None where there is
-        none. Looks from the last key frame before it, or from the begin where the file has no
-        times. Raises as :meth:`frames` does."""
-        if stamp is not None:
-            with contextlib.suppress(Exception):  # not every container can be entered in the middle
+    def frame_at(
+        self, number: int, stamp: int | None, *, seek: bool
+    ) -> NDArray[np.uint8] | None:
+        """The pixels of frame ``number``, whose time in the file is ``stamp``; None where it is not
+        found. ``seek``: from a key frame before it, which not every container finds, rather than
+        from the begin."""
+        with contextlib.suppress(Exception):
+            if seek and stamp is not None:
                 self.container.seek(stamp, stream=self.stream)
-        with contextlib.suppress(VideoEndsError):
+        with contextlib.suppress(ImageError):
             for frame in self.frames():
                 if stamp is None:
                     if frame.number == number:

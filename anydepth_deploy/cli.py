@@ -80,7 +80,11 @@ COMMANDS = (
         "ladder",
         "Measure which depths are worth having on this device, and write them as the ladder.",
     ),
-    Row("predict", "predict", "Detect objects at a chosen depth and draw them."),
+    Row(
+        "predict",
+        "predict",
+        "Detect objects at a chosen depth and draw them, in pictures, videos and cameras.",
+    ),
     Row(
         "train",
         "train",
@@ -173,14 +177,22 @@ class Command(TyperCommand):
                 yield from indented(told, 6)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words, sources = [*args], {*self._sources(ctx, args)}
         if not ctx.resilient_parsing:
-            _check_addresses(args)
+            _check_addresses([word for word in words if word not in sources])
         rest = super().parse_args(ctx, args)
         for name, value in ctx.params.items():
             if isinstance(value, float) and math.isnan(value):  # which no range refuses
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is nan: expected a number, see '{ctx.command_path} -h'")
         return rest
+
+    def _sources(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that may be addresses: those of an argument ``source``."""
+        if not any(item.name == "source" for item in self.params):
+            return []
+        found, _, _ = self.make_parser(ctx).parse_args([*args])
+        return list(found.get("source") or ())
 
 
 class Commands(TyperGroup):

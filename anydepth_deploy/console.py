@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.text import Text
 
 from anydepth_deploy import streams
 from anydepth_deploy.errors import in_one_line, shown
@@ -86,22 +87,27 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def bar(label: str, *, quiet: bool = False, still: bool = False) -> Iterator[Progress]:
+def bar(
+    label: str, *, quiet: bool = False, still: bool = False, rate: bool = False
+) -> Iterator[Progress]:
     """A progress bar on standard error, as a function ``progress(what, done, total)``.
 
     Silent with ``quiet`` and where standard error is no terminal. ``still``: drawn by the calls of
-    that function only, not by a thread that would compete with what is being timed.
+    that function only, not by a thread that would compete with what is being timed. ``rate``: with
+    the number of steps a second. A total of 0 is one that nobody knows.
     """
     if quiet or not streams.errors().isatty():
         yield lambda what, done, total: None
         return
-    columns = (
+    columns: list[rich_progress.ProgressColumn] = [
         rich_progress.TextColumn("{task.fields[label]}:", markup=False),
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
-    )
+    ]
+    if rate:
+        columns.append(_RateColumn())
     with rich_progress.Progress(
         *columns, console=_console(stderr=True), transient=True, auto_refresh=not still
     ) as progress:
@@ -109,10 +115,17 @@ def bar(label: str, *, quiet: bool = False, still: bool = False) -> Iterator[Pro
 
         def update(what: str, done: int, total: int) -> None:
             progress.update(
-                task, description=shown(what), completed=done, total=total, refresh=still
+                task, description=shown(what), completed=done, total=total or None, refresh=still
             )
 
         yield update
+
+
+class _RateColumn(rich_progress.ProgressColumn):
+    """``3.1/s``: of the steps of the last half a minute."""
+
+    def render(self, task: rich_progress.Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
 def giga(macs: int) -> str:

@@ -88,6 +88,7 @@ class MissingExtraError(AnyDepthError):
 
 
 EXTRAS = {
+    "av": "video",
     "cuda": "tensorrt",
     "faster_coco_eval": "eval",
     "google": "triton",

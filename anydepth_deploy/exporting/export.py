@@ -22,6 +22,7 @@ from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
 from anydepth_deploy.exporting.golden import golden_depths, golden_writer
+from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.kept import (
     find_previous,
     gone,
@@ -32,7 +33,6 @@ from anydepth_deploy.exporting.kept import (
     with_artifacts,
     with_names,
 )
-from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.exporting.plan import (
     Job,

@@ -71,8 +71,8 @@ def test_graphs_in_such_a_folder(
 ) -> None:
     shutil.copytree(bundle.path, odd / "b")
     command = ["predict", picture, "--depth", "base", "--runtime", runtime, "--no-draw", "--json"]
-    expected = run(command[0], bundle.path, *command[1:]).json
-    assert run(command[0], odd / "b", *command[1:]).json == expected
+    expected = run(command[0], bundle.path, *command[1:]).json["predictions"]
+    assert run(command[0], odd / "b", *command[1:]).json["predictions"] == expected
 
 
 def test_safetensors_of_such_a_name(run: Run, model: AnyDepthDETR, odd: Path) -> None:
@@ -194,8 +194,7 @@ def test_json_needs_no_writable_folder(
 
 
 def test_a_drawing_by_default(run: Run, bundle: Bundle, picture: Path) -> None:
-    command = ["predict", bundle.path, picture, "--depth", "base", "--json"]
-    (found,) = run(*command).json["predictions"]
+    (found,) = run("predict", bundle.path, picture, "--depth", "base", "--json").json["predictions"]
     assert found["drawn"] == "picture.pred.png"
     assert Path("picture.pred.png").is_file()
 

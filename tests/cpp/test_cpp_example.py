@@ -18,7 +18,7 @@ from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.pictures.draw import class_colour
 from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.pictures.shapes import render
-from anydepth_deploy.predict import predict
+from anydepth_deploy.predict.run import predict
 
 pytestmark = PATIENT
 

@@ -546,8 +546,8 @@ def test_commands(
         x1, y1, x2, y2 = one["box"]
         assert 0 <= x1 <= x2 <= 120
         assert 0 <= y1 <= y2 <= 90
-    (none,) = run("predict", out, picture, "--threshold", "0.9", "--json").json["predictions"]
-    assert none["detections"] == []
+    (found,) = run("predict", out, picture, "--threshold", "0.9", "--json").json["predictions"]
+    assert found["detections"] == []
 
     export = ("export", yolo_checkpoint, "--out", out)
     fails(run(*export, "--nms", "none"), 2, "another export: suppression")

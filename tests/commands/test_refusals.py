@@ -94,7 +94,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "none.pth --out b": NO_CHECKPOINT,
     },
     "build": {
-        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx: see",
+        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx, onnxruntime: ",
+        "BUNDLE --runtime onnxruntime --precision fp16 --batch 1": "--batch is of engines, and",
+        "BUNDLE --runtime onnxruntime --precision fp16 --target sm75": "--target is of engines",
         "BUNDLE --runtime onnx": NO_CHOICE,
         "BUNDLE --runtime tensorrt --batch 1,2,3,4": "is not one to three sizes",
         "BUNDLE --runtime tensorrt --workspace 0": "'0' is not an amount of memory",

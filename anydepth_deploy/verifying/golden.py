@@ -1,8 +1,9 @@
 """Proof without the checkpoint: graphs and engines against the golden outputs of their bundle.
 
 Neither torch nor another runtime is needed, so any device can ask whether what it runs computes
-what the checkpoint does: from the pictures on, which are prepared here. What is judged, at each
-depth that there are golden outputs of:
+what the checkpoint does: from the pictures on, which are prepared here, as it is run there (an FP16
+graph is not rounded where a runtime does not). What is judged, at each depth that there are golden
+outputs of:
 
 - queries by their encoder tokens: what an artifact took instead of what the network takes must tie
   with it, by the network's own scores;
@@ -32,7 +33,7 @@ from anydepth_deploy.families.registry import find_outputs, golden_tolerances
 from anydepth_deploy.families.shared.items import Items
 from anydepth_deploy.families.shared.tolerances import EngineTolerances, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
-from anydepth_deploy.manifest import Verification, rounds_to_half
+from anydepth_deploy.manifest import Verification
 from anydepth_deploy.pictures.images import prepare_batch
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import format_of
@@ -114,7 +115,6 @@ def verify_golden(
             threads=None if engines else threads,
             raw=True,
             compute=compute,
-            rounded=rounds_to_half(first) and not engines,
         )
         trial = _Trial(bundle, golden, session, limits, images, sorted({*sizes}))
         blank = EngineParity(

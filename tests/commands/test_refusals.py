@@ -121,6 +121,15 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --runtime tensorrt --depth deep": NO_DEPTH,
         "none --checkpoint c.pth": NO_BUNDLE,
     },
+    "bundle": {
+        "edit": "Missing argument 'BUNDLE'",
+        "paint BUNDLE": NO_CHOICE,
+        "edit BUNDLE": "nothing to change is named: give class names, a ladder or a name",
+        "edit BUNDLE --classes a,a": "class names occur twice: a",
+        "edit BUNDLE --classes a": "1 class names are given, the network of BUNDLE has",
+        "edit BUNDLE --default-ladder deep": NO_DEPTH,
+        "edit none --name x": NO_BUNDLE,
+    },
     "eval": {
         "BUNDLE": "'--data'",
         "BUNDLE --data none.json": "annotations none.json do not exist",

@@ -57,7 +57,8 @@ COMMANDS = (
     Row(
         "verify",
         "verify",
-        "Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.",
+        "Compare every artifact with what it should compute, depth by depth; exit 1 on a "
+        "difference.",
     ),
     Row("eval", "evaluate", "COCO average precision of the artifact, per depth and precision."),
     Row(
@@ -79,6 +80,11 @@ COMMANDS = (
         "ladder",
         "ladder",
         "Measure which depths are worth having on this device, and write them as the ladder.",
+    ),
+    Row(
+        "bundle",
+        "bundle",
+        "Change class names, the ladder in use or the name of a bundle, without a new export.",
     ),
     Row(
         "predict",

@@ -103,7 +103,7 @@ EXTRAS = {
     "polygraphy": "tensorrt",
     "pynvml": "nvidia",
     "safetensors": "export",
-    "scipy": "export",
+    "scipy": "train",
     "tensorboard": "train",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",

@@ -36,11 +36,11 @@ __all__ = [
     "PICTURES",
     "ActivationOption",
     "BatchOption",
+    "BuildRuntime",
     "BundlePath",
     "CheckpointPath",
     "DeformableOption",
     "Depths",
-    "EngineRuntime",
     "FamilyOption",
     "FineCosformerOption",
     "FinePositionOption",
@@ -207,11 +207,11 @@ TargetOption = Annotated[
 FamilyOption = Annotated[
     str, one_of(family_names(), metavar="<name>", help=f"One of {', '.join(family_names())}.")
 ]
-EngineRuntime = Annotated[
+BuildRuntime = Annotated[
     str,
     one_of(
-        [name for name in get_args(Format) if name != "onnx"],
-        help="What builds and runs the engines.",
+        [*(name for name in get_args(Format) if name != "onnx"), "onnxruntime"],
+        help="What builds and runs the engines; onnxruntime: graphs in FP16 (--precision fp16).",
     ),
 ]
 LadderOption = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import platform
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.edit import check_rising
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.calibration.doubts import known_doubts, warning
 from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
@@ -20,7 +20,7 @@ from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import utc_now
-from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
+from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.exporting.golden import golden_depths, golden_writer
 from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.kept import (
@@ -169,7 +169,7 @@ def export_bundle(
     names = class_names(loaded.config.classes, file=classes, stored=kept.names(loaded))
     manifest = _manifest(loaded, plan, names, kept.preprocess(model, size, resize), digest)
     if ladder is not None:
-        _check_rising(manifest)
+        check_rising(manifest)
     manifest = with_artifacts(with_names(manifest, kept.previous), kept.previous)
     if scales is not None:
         check_scales(scales, manifest, jobs)
@@ -191,17 +191,6 @@ def export_bundle(
         if note is not None and line:
             note(line)
     return bundle
-
-
-def _check_rising(manifest: Manifest) -> None:
-    """A ladder costs more with every rung; a controller counts on it."""
-    for below, above in itertools.pairwise(manifest.depths[: len(manifest.ladder)]):
-        if above.macs["total"] <= below.macs["total"]:
-            raise DepthError(
-                f"the ladder does not rise: {above.depth} ({above.macs['total'] / 1e6:.1f} M "
-                f"multiply-adds) comes after {below.depth} ({below.macs['total'] / 1e6:.1f} M): "
-                "put the rungs in rising order"
-            )
 
 
 def _build(

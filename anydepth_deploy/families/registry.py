@@ -12,6 +12,7 @@ commands count on. None of this imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -121,14 +122,21 @@ def engine_tolerances(name: str, size: Size, precision: str) -> EngineTolerances
     return found
 
 
-def golden_tolerances(name: str, size: Size, precision: str) -> EngineTolerances:
-    """Of an artifact, graph or engine, against golden outputs. Raises as :func:`tolerances`."""
+def golden_tolerances(
+    name: str, size: Size, precision: str
+) -> tuple[EngineTolerances, EngineTolerances]:
+    """Of an artifact, graph or engine, against golden outputs: where both have chosen the same
+    queries, or nothing is chosen, and where some were chosen otherwise, at a tie. The latter are as
+    far apart as two executions of one INT8 graph may be, which choose otherwise, too, beside the
+    error of the precision (of FP32: that of FP16). Raises as :func:`tolerances`."""
     from anydepth_deploy.families.shared.tolerances import golden
 
-    outputs = find_outputs(name)
-    engine = outputs.engine_tolerances(size, precision)
-    chooses = outputs.choice is not None
-    return golden(tolerances(name, size, precision), engine, size, chooses=chooses)
+    own = tolerances(name, size, precision)
+    same, other = golden(own, size, None), own
+    if not own.approximate:
+        other = dataclasses.replace(tolerances(name, size, "fp16"), selection=own.selection)
+    beside = find_outputs(name).engine_tolerances(size, "int8")
+    return same, golden(other, size, {} if beside is None else beside.raw)
 
 
 def is_known(shapes: Shapes) -> bool:

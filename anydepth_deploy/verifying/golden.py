@@ -1,8 +1,9 @@
 """Proof without the checkpoint: graphs and engines against the golden outputs of their bundle.
 
 Neither torch nor another runtime is needed, so any device can ask whether what it runs computes
-what the checkpoint does: from the pictures on, which are prepared here. What is judged, at each
-depth that there are golden outputs of:
+what the checkpoint does: from the pictures on, which are prepared here, as it is run there (an FP16
+graph is not rounded where a runtime does not). What is judged, at each depth that there are golden
+outputs of:
 
 - queries by their encoder tokens: what an artifact took instead of what the network takes must tie
   with it, by the network's own scores;
@@ -32,7 +33,7 @@ from anydepth_deploy.families.registry import find_outputs, golden_tolerances
 from anydepth_deploy.families.shared.items import Items
 from anydepth_deploy.families.shared.tolerances import EngineTolerances, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
-from anydepth_deploy.manifest import Verification, rounds_to_half
+from anydepth_deploy.manifest import Verification
 from anydepth_deploy.pictures.images import prepare_batch
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.runtimes.registry import format_of
@@ -53,10 +54,18 @@ ABSENT = -1
 
 
 @dataclass(frozen=True)
+class GoldenParity(EngineParity):
+    """How far an artifact is from the golden outputs at one depth. ``exchanged``: queries that it
+    chose otherwise, at a tie; the others are held against wider limits then."""
+
+    exchanged: int = 0
+
+
+@dataclass(frozen=True)
 class GoldenReport(Report):
     """What :func:`verify_golden` found; ``notes``: what limits the result."""
 
-    rows: Sequence[EngineParity]
+    rows: Sequence[GoldenParity]
     compared_with: str = GOLDEN
     notes: list[str] = field(default_factory=list)
 
@@ -92,7 +101,7 @@ def verify_golden(
     plan = find(bundle, runtime, layout, precision, tried, tried)
     images = prepare_batch(list(golden.pictures), bundle.manifest.preprocess)[0]
     steps = Steps(progress, plan.steps)
-    rows: list[EngineParity] = []
+    rows: list[GoldenParity] = []
     notes: list[str] = []
     tolerances: dict[str, Tolerances] = {}
     marks: dict[tuple[str, str], Verification] = {}
@@ -102,7 +111,7 @@ def verify_golden(
         first, sizes = chain[0], [1, len(images)]
         computed = "bf16" if compute == "bf16" else first.precision
         limits = golden_tolerances(bundle.manifest.family, bundle.size, computed)
-        tolerances[computed] = limits
+        tolerances[computed] = limits[0]
         if first.engine is not None:
             sizes = batch_sizes(first.engine.batch, sizes)
             if len(sizes) == 1:
@@ -114,10 +123,9 @@ def verify_golden(
             threads=None if engines else threads,
             raw=True,
             compute=compute,
-            rounded=rounds_to_half(first) and not engines,
         )
         trial = _Trial(bundle, golden, session, limits, images, sorted({*sizes}))
-        blank = EngineParity(
+        blank = GoldenParity(
             artifact=name_of(chain),
             precision=computed,
             depth="",
@@ -197,7 +205,7 @@ class _Trial:
         bundle: Bundle,
         golden: Golden,
         session: Session,
-        limits: EngineTolerances,
+        limits: tuple[EngineTolerances, EngineTolerances],
         images: Images,
         sizes: Sequence[int],
     ) -> None:
@@ -206,19 +214,25 @@ class _Trial:
         self.outputs = find_outputs(bundle.manifest.family)
         self._given: dict[str, Items] = {}
 
-    def row(self, blank: EngineParity, depth: Depth, step: Steps, engines: bool) -> EngineParity:
+    def row(self, blank: GoldenParity, depth: Depth, step: Steps, engines: bool) -> GoldenParity:
         """What is found at one depth, but for its resemblance to others: the worst of all batch
         sizes. An engine that does not run has failed; a graph's error is raised."""
         step(f"{blank.artifact} at {depth}")
-        total = Found()
         problem: str | None = None
-        for size in self.sizes:
-            try:
-                total.worse(self._at(depth, size))
-            except AnyDepthError as error:
-                if not engines:
-                    raise
-                problem = f"batches of {size}: {error}"
+        exchanged = 0
+        for limits in self.limits:
+            total = Found()
+            for size in self.sizes:
+                try:
+                    found, other = self._at(depth, size, limits)
+                except AnyDepthError as error:
+                    if not engines:
+                        raise
+                    problem = f"batches of {size}: {error}"
+                    break
+                total.worse(found)
+                exchanged = max(exchanged, other)
+            if not exchanged:
                 break
         return replace(
             blank,
@@ -228,37 +242,45 @@ class _Trial:
             selection=total.gap,
             detections=total.detections,
             unmatched=total.unmatched,
-            passed=problem is None and total.within(self.limits),
+            passed=problem is None and total.within(limits),
+            exchanged=exchanged,
             typical=total.typical,
             bias=total.bias,
             problem=problem,
         )
 
-    def _at(self, depth: Depth, size: int) -> Found:
-        found = Found()
+    def _at(self, depth: Depth, size: int, limits: EngineTolerances) -> tuple[Found, int]:
+        """What is found with batches of one size, and how many queries are others."""
+        found, exchanged = Found(), 0
         raw, images_of = found.run(
             self.session,
             self.images,
             depth,
             size,
             lambda given: follows(self.bundle, given),
-            self.limits,
+            limits,
         )
         given, text = self.outputs.items(raw), str(depth)
         wanted = self.golden.depths[text].items.images(images_of)
         if not self._is_whole(given, wanted):
             found.differences = dict.fromkeys(wanted.values, math.inf)
-            return found
+            return found, 0
         if given.tokens is not None:
-            choice = self.golden.choice(text)
-            if choice is not None:
+            choice, best = self.golden.choice(text), self.golden.depths[text].best_tokens
+            if choice is not None and best is not None:
                 found.gap = choice_gap(given.tokens, choice[images_of])
+                exchanged = sum(
+                    len(np.setdiff1d(taken, wanted_of))
+                    for taken, wanted_of in zip(
+                        given.tokens, best[images_of, : self.golden.items], strict=True
+                    )
+                )
         own = self._selected(given, wanted, images_of)
         gap = found.gap
-        found.compare(own, wanted, None, self.limits, self.outputs.coordinates)
+        found.compare(own, wanted, None, limits, self.outputs.coordinates)
         found.gap = max(found.gap, gap)
         self._given[text] = own.images(np.arange(len(self.images)))
-        return found
+        return found, exchanged
 
     def _is_whole(self, given: Items, wanted: Items) -> bool:
         """Whether there are as many items as there should be, of the same quantities."""
@@ -291,9 +313,9 @@ class _Trial:
             values[name] = taken if there is None else np.where(there[..., None], taken, 0)
         return Items(values, tokens)
 
-    def resemblances(self, rows: Sequence[EngineParity]) -> list[EngineParity]:
+    def resemblances(self, rows: Sequence[GoldenParity]) -> list[GoldenParity]:
         """Ask of each depth whether the artifact looks like another of the golden depths."""
-        judged: list[EngineParity] = []
+        judged: list[GoldenParity] = []
         for row in rows:
             given, own = self._given.get(row.depth), self.golden.depths[row.depth].items
             if given is None or not same_shape(given, own):

@@ -95,7 +95,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "none.pth --out b": NO_CHECKPOINT,
     },
     "build": {
-        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx: see",
+        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx, onnxruntime: ",
+        "BUNDLE --runtime onnxruntime --precision fp16 --batch 1": "--batch is of engines, and",
+        "BUNDLE --runtime onnxruntime --precision fp16 --target sm75": "--target is of engines",
         "BUNDLE --runtime onnx": NO_CHOICE,
         "BUNDLE --runtime tensorrt-rtx --target orin": "'orin' is a Jetson",
         "BUNDLE --runtime tensorrt --batch 1,2,3,4": "is not one to three sizes",
@@ -120,6 +122,15 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --checkpoint c.pth --threads 0": "'--threads'",
         "BUNDLE --runtime tensorrt --depth deep": NO_DEPTH,
         "none --checkpoint c.pth": NO_BUNDLE,
+    },
+    "bundle": {
+        "edit": "Missing argument 'BUNDLE'",
+        "paint BUNDLE": NO_CHOICE,
+        "edit BUNDLE": "nothing to change is named: give class names, a ladder or a name",
+        "edit BUNDLE --classes a,a": "class names occur twice: a",
+        "edit BUNDLE --classes a": "1 class names are given, the network of BUNDLE has",
+        "edit BUNDLE --default-ladder deep": NO_DEPTH,
+        "edit none --name x": NO_BUNDLE,
     },
     "eval": {
         "BUNDLE": "'--data'",

@@ -142,22 +142,18 @@ def approximate_engine(
     )
 
 
-def golden(
-    base: Tolerances, engine: EngineTolerances | None, size: Size, *, chooses: bool
-) -> EngineTolerances:
+def golden(base: Tolerances, size: Size, beside: Mapping[str, float] | None) -> EngineTolerances:
     """Of an artifact against golden outputs, which are the checkpoint's in FP32. ``base``: against
-    the checkpoint, whose queries are the artifact's then. ``engine``: of an engine of that
-    precision against its graph, where the family says it. ``chooses``: whether there are queries.
+    the checkpoint, whose queries are the artifact's then.
 
-    Golden outputs have queries of their own choice, as an engine's graph has: what another choice
-    does to the queries that both have is in ``engine``, so the relative errors of both are added.
-    FP32 has to be equal, as golden pictures are chosen so that a choice is clear.
+    ``beside``: None where both have chosen the same queries, or there are none. Else how far
+    queries that both have may be apart because others were chosen otherwise, at a tie (relative
+    errors by quantity), which is added.
     """
     if not base.approximate:
         return exact_engine(base)
-    beside = base.raw if engine is None else engine.raw
     raw = {
-        name: limit + (beside[name] if chooses else 0.0)
+        name: limit + (0.0 if beside is None else beside.get(name, limit))
         for name, limit in base.raw.items()
         if limit
     }

@@ -59,7 +59,7 @@ def _start(name: str) -> subprocess.Popen[bytes] | str:
     source = str(Path(__file__).parents[2])
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", CHILD.format(folder=source), name],
+            [sys.executable or "python3", "-c", CHILD.format(folder=source), name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -86,8 +86,9 @@ def _end(child: subprocess.Popen[bytes] | str, end: float, seconds: float) -> An
 def _kill(child: subprocess.Popen[bytes]) -> None:
     """End what was started, and what that started."""
     if child.poll() is None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no groups
             os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
         child.wait()
     if child.stdout is not None:
         child.stdout.close()

@@ -135,7 +135,6 @@ class Command(TyperCommand):
                 raise UsageError(f"{option} is nan: expected a number, see '{ctx.command_path} -h'")
         return rest
 
-
     def _sources(self, ctx: Any, args: list[str]) -> list[str]:
         """The words that may be addresses: those of an argument ``source``."""
         if not any(item.name == "source" for item in self.params):

@@ -71,9 +71,7 @@ def _read(source: VideoSource, how: Reading) -> Iterator[Frame]:
 
 
 def _opened(source: VideoSource, how: Reading) -> Video:
-    return open_video(
-        source, upright=how.upright, max_pixels=how.max_pixels, timeout=how.timeout
-    )
+    return open_video(source, upright=how.upright, max_pixels=how.max_pixels, timeout=how.timeout)
 
 
 @dataclass(eq=False)

@@ -74,7 +74,9 @@ def places_of(
 
 def _check_replaced(items: Sequence[AnyItem], targets: Sequence[Path | str]) -> None:
     read = {
-        Path(item.name).resolve() for item in items if "://" not in item.name and "\0" not in item.name
+        Path(item.name).resolve()
+        for item in items
+        if "://" not in item.name and "\0" not in item.name
     }
     for target in map(Path, targets):
         if target.resolve() in read:

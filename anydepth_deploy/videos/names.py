@@ -6,7 +6,14 @@ import re
 import urllib.parse
 from pathlib import PurePosixPath
 
-__all__ = ["STREAMS", "VIDEOS", "camera_number", "is_live_address", "is_video_name", "without_login"]
+__all__ = [
+    "STREAMS",
+    "VIDEOS",
+    "camera_number",
+    "is_live_address",
+    "is_video_name",
+    "without_login",
+]
 
 VIDEOS = frozenset({".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg"})
 VIDEOS |= {".3gp", ".asf", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from anydepth_deploy.errors import ImageError, missing_extra
 from anydepth_deploy.pictures.budget import MAX_PIXELS, check_picture
 
-__all__ = ["READING", "Frame", "Video", "VideoEndsError", "VideoSource", "camera_device", "open_video", "require_video"]
+__all__ = [
+    "READING",
+    "Frame",
+    "Video",
+    "VideoEndsError",
+    "VideoSource",
+    "camera_device",
+    "open_video",
+    "require_video",
+]
 
 FORMATS = (
     "asf,avi,flv,h264,hevc,matroska,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,ogg,webm"
@@ -124,9 +133,7 @@ class Video:
         if not progress.count:
             raise ImageError(f"{self.source.what} holds no frame")
 
-    def frame_at(
-        self, number: int, stamp: int | None, *, seek: bool
-    ) -> NDArray[np.uint8] | None:
+    def frame_at(self, number: int, stamp: int | None, *, seek: bool) -> NDArray[np.uint8] | None:
         """The pixels of frame ``number``, whose time in the file is ``stamp``; None where it is not
         found. ``seek``: from a key frame before it, which not every container finds, rather than
         from the begin."""
@@ -256,7 +263,11 @@ def open_video(
     begin = time.monotonic()
     try:
         container = av.open(
-            address, format=kind, options=options, timeout=(timeout, timeout), metadata_errors="replace"
+            address,
+            format=kind,
+            options=options,
+            timeout=(timeout, timeout),
+            metadata_errors="replace",
         )
     except Exception as error:  # FFmpeg's errors have many classes
         late = "://" in address and time.monotonic() - begin >= timeout
@@ -315,7 +326,9 @@ def camera_device(source: VideoSource) -> tuple[str, str]:
 
 def _refused(source: VideoSource, late: float | None, error: Exception) -> ImageError:
     if late is not None:
-        return ImageError(f"{source.what} did not answer in {late:g} s; try again, or raise timeout")
+        return ImageError(
+            f"{source.what} did not answer in {late:g} s; try again, or raise timeout"
+        )
     words = _words(error, 0)
     if source.camera is not None:
         return ImageError(f"{source.what} cannot be opened: {words}")

@@ -68,9 +68,7 @@ def predict(
     ] = False,
     format: Annotated[
         str,
-        one_of(
-            get_args(Form), help="What is printed; yolo: a label file for each picture in --out."
-        ),
+        one_of(get_args(Form), help="What is printed; yolo: a label file a picture, in --out."),
     ] = "table",
     data: Annotated[
         Path | None,
@@ -165,8 +163,8 @@ def _depths(depth: str | None, compare: str | None, form: str) -> list[str]:
     depths = words_of(compare)
     if len(depths) < 2:
         raise UsageError(
-            f"--compare '{compare}' names {len(depths)} depth: expected two or more, as base,super; "
-            "--depth takes one"
+            f"--compare '{compare}' names {len(depths)} depth: expected two or more, as "
+            "base,super; --depth takes one"
         )
     if len({*depths}) < len(depths):
         raise UsageError(f"--compare '{compare}' names a depth twice")

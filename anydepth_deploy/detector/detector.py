@@ -261,8 +261,8 @@ def _paired(
     items: Sequence[AnyItem] | Iterator[AnyItem],
     depths: tuple[Depth, ...] | list[tuple[Depth, ...]],
 ) -> Iterator[tuple[AnyItem, tuple[Depth, ...]]]:
-    """Each picture with its depths: the same for all, or a list of them; of an iterator, it shows on the way where there are more of one
-    than of the other."""
+    """Each picture with its depths: the same for all, or a list of them; of an iterator, it shows
+    on the way where there are more of one than of the other."""
     if isinstance(depths, tuple):
         return zip(items, repeat(depths))  # repeated without an end
     if isinstance(items, Sequence) and len(items) != len(depths):

@@ -1,8 +1,8 @@
 """One picture of a source: how its pixels are had, and had again for a drawing.
 
 Files are read again; what came from elsewhere is kept, addresses as the bytes that were fetched.
-Every item says whether it was ``found``, in a folder or by a pattern, rather than named, and is then
-left out where it cannot be used.
+Every item says whether it was ``found``, in a folder or by a pattern, rather than named, and is
+then left out where it cannot be used.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ class Result:
         """The picture, RGB uint8 [H, W, 3], an array of the caller's own.
 
         A file is read again each time, so that results keep no pixels, and so is the frame of a
-        video once the next result was asked for; what came from elsewhere is kept. Raises :class:`ImageError` where the file is gone, or another one by now.
+        video once the next result was asked for; what came from elsewhere is kept. Raises
+        :class:`ImageError` where the file is gone, or another one by now.
         """
         found = self.picture.pixels(self.reading)
         if found.shape[:2] != self.size:

@@ -42,8 +42,8 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 PATTERN = frozenset("*?[")
 
 EXPECTED = (
-    "a path, a folder, a pattern, an address, the number of a camera, a picture of Pillow, an array, "
-    "a tensor, or a list or an iterator of these"
+    "a path, a folder, a pattern, an address, the number of a camera, a picture of Pillow, an "
+    "array, a tensor, or a list or an iterator of these"
 )
 
 
@@ -69,8 +69,8 @@ class Skips:
 
 
 def items_of(source: Any, skips: Skips) -> Sequence[AnyItem] | Iterator[AnyItem]:
-    """The pictures and videos of ``source``, in order: a sequence, or an iterator where ``source`` is one, or
-    anything else whose end is not known.
+    """The pictures and videos of ``source``, in order: a sequence, or an iterator where ``source``
+    is one, or anything else whose end is not known.
 
     Folders and patterns are looked through now, pictures are read when they are asked for. Raises
     :class:`ImageError` for a source without a picture, and :class:`UsageError` for what is none.
@@ -120,8 +120,8 @@ def _named(text: str, skips: Skips) -> Sequence[AnyItem]:
             return [_frames_of(VideoSource(text, without_login(text)))]
         return [UrlPicture(text)]
     raise UsageError(
-        f"{shorten([text])} is an address of the kind {word}: expected http, https, rtsp or another "
-        "kind of stream, or a path"
+        f"{shorten([text])} is an address of the kind {word}: expected http, https, rtsp or "
+        "another kind of stream, or a path"
     )
 
 

@@ -83,8 +83,9 @@ def _overlap(
     top = np.maximum(places[:, None, 1], placed[None, :, 1])
     right = np.minimum(places[:, None, 0] + wide, placed[None, :, 2])
     bottom = np.minimum(places[:, None, 1] + high, placed[None, :, 3])
-    found: NDArray[np.int64] = np.clip(right - left, 0, None) * np.clip(bottom - top, 0, None)
-    return found.sum(axis=1)
+    hidden = np.clip(right - left, 0, None) * np.clip(bottom - top, 0, None)
+    found: NDArray[np.int64] = hidden.sum(axis=1)
+    return found
 
 
 def _distance(places: NDArray[np.int64], wide: int, high: int, box: Box) -> NDArray[np.float64]:

@@ -49,8 +49,8 @@ def draw_detections(
     detection are left out.
 
     Captions lie inside the picture and, where there is room, not over each other; those of better
-    scores are nearer to their boxes. ``font``: a file, asked before others for the letters of names;
-    a class whose letters no font has is captioned without accents, or by its number.
+    scores are nearer to their boxes. ``font``: a file, asked before others for the letters of
+    names; a class whose letters no font has is captioned without accents, or by its number.
     """
     image = Image.fromarray(picture)
     if enlarge > 1:

@@ -1,7 +1,7 @@
 """A font that has the letters of a name: Pillow's own, one that was named, or one of this machine.
 
 Pillow's own font has the letters of western Europe. For all others fonts of the system are looked
-through: fontconfig says which have the letters, and where it is not there, files that systems bring.
+through: fontconfig says which have the letters; where it is not there, files that systems bring.
 """
 
 from __future__ import annotations

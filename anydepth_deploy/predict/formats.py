@@ -122,7 +122,7 @@ def _annotated(items: Sequence[AnyItem], data: Path) -> dict[str, int]:
     if videos:
         raise UsageError(f"--data has ids of pictures, and {shorten(videos, 3)} is a video")
     by_name: dict[str, list[int]] = {}
-    for image in read_coco(data)["images"]:
+    for image in read_coco(data, annotated=False)["images"]:
         by_name.setdefault(Path(image["file_name"].replace("\\", "/")).name, []).append(image["id"])
     missing = [item.name for item in items if len(by_name.get(Path(item.name).name, [])) != 1]
     if missing:
@@ -137,7 +137,10 @@ def category_ids(data: Path | None, class_names: Sequence[str]) -> Sequence[int]
     """The id of each class: of an annotation file, matched by name, or 1, 2, 3."""
     if data is None:
         return range(1, len(class_names) + 1)
-    return [int(number) for number in match_classes(data, read_coco(data), class_names).ids]
+    return [
+        int(number)
+        for number in match_classes(data, read_coco(data, annotated=False), class_names).ids
+    ]
 
 
 class YoloLabels:

@@ -44,8 +44,8 @@ BEHIND = 4
 @dataclass(frozen=True)
 class Prediction:
     """Detections of one picture at one depth, in its own pixels, and where they were drawn: empty
-    where they were not. ``frame`` and ``time`` (seconds): of a frame of a video, whose ``source`` is
-    the video. ``size``: height and width of the picture."""
+    where they were not. ``frame`` and ``time`` (seconds): of a frame of a video, whose ``source``
+    is the video. ``size``: height and width of the picture."""
 
     image: str
     depth: str
@@ -161,7 +161,9 @@ class Run:
         """Whether it goes on until somebody ends it."""
         return any(map(is_live, self.items))
 
-    def predictions(self, progress: Progress | None = None) -> Iterator[Prediction]:
+    def predictions(
+        self, progress: Progress | None = None, *, detector: Detector | None = None
+    ) -> Iterator[Prediction]:
         """One for each picture or frame and depth, as soon as its drawing is written.
 
         ``progress``: told each picture, how many were done, and how many there are (0 where nobody
@@ -170,20 +172,7 @@ class Run:
         Raises :class:`ImageError` for what was named and cannot be used, and what sessions raise.
         """
         options = self.options
-        session = self.bundle.session(
-            runtime=options.runtime,
-            artifact=options.layout,
-            precision=options.precision,
-            weights=options.weights,
-            threads=options.threads,
-        )
-        detector = Detector(
-            self.bundle,
-            session,
-            orientation=options.orientation,
-            max_pixels=options.max_pixels,
-            timeout=options.timeout,
-        )
+        detector = detector or self._detector()
         font = None if options.font is None else str(options.font)
         drawings = Drawings(self.places, self._titles, font)
         begin = time.monotonic()
@@ -216,6 +205,23 @@ class Run:
             self.seconds = time.monotonic() - begin
 
     _expected = 0
+
+    def _detector(self) -> Detector:
+        options = self.options
+        session = self.bundle.session(
+            runtime=options.runtime,
+            artifact=options.layout,
+            precision=options.precision,
+            weights=options.weights,
+            threads=options.threads,
+        )
+        return Detector(
+            self.bundle,
+            session,
+            orientation=options.orientation,
+            max_pixels=options.max_pixels,
+            timeout=options.timeout,
+        )
 
     def _checked(
         self, rows: Iterator[tuple[Result, ...]]

@@ -32,7 +32,13 @@ def test_order_is_kept(ahead: int, workers: int) -> None:
 
 def test_without_ahead_nothing_is_taken_early() -> None:
     taken: list[int] = []
-    found = mapped(str, (taken.append(n) or n for n in range(9)), 0)
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            taken.append(number)
+            yield number
+
+    found = mapped(str, items(), 0)
     assert taken == []
     assert next(found) == "0"
     assert taken == [0]

@@ -74,7 +74,7 @@ def test_results_of_a_video_hold_no_pixels(detector: Detector, clip: Path) -> No
     again = pickle.loads(pickle.dumps(second))
     assert np.array_equal(again.image, second.image)
     clip.unlink()
-    with pytest.raises(ImageError, match="video clip.mp4 cannot be read: No such file"):
+    with pytest.raises(ImageError, match=r"video clip\.mp4 cannot be read: No such file"):
         _ = first.image
 
 
@@ -137,7 +137,7 @@ def test_a_video_that_is_cut(
 
 def test_what_is_no_video(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "t.mp4").write_text("no video")
-    with pytest.raises(ImageError, match="t.mp4 is not a video of a kind that is read"):
+    with pytest.raises(ImageError, match=r"t\.mp4 is not a video of a kind that is read"):
         detector(tmp_path / "t.mp4")
     make_clip(tmp_path / "u.mp4", 2)
     skipped: list[Skipped] = []

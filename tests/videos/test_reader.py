@@ -82,10 +82,9 @@ def test_videos_of_phones_are_upright(tmp_path: Path, quarter: int) -> None:
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_a_video_that_is_cut_ends_there(tmp_path: Path, name: str, share: float) -> None:
     path = cut(make_clip(tmp_path / name, 40, noise=True), share)
-    found = []
+    found: list[Frame] = []
     with open_video(of(path)) as video, pytest.raises(VideoEndsError) as caught:
-        for frame in video.frames():
-            found.append(frame)
+        found.extend(video.frames())
     assert [level_of(frame.pixels) for frame in found] == [n % 25 for n in range(len(found))]
     assert 10 < len(found) < 38
     last = found[-1].time
@@ -178,7 +177,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
 
 def test_a_video_over_the_budget(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", 2, (48, 64))
-    with pytest.raises(ImageError, match="video a.mp4 of 64 x 48 pixels is over the budget"):
+    with pytest.raises(ImageError, match=r"video a\.mp4 of 64 x 48 pixels is over the budget"):
         open_video(of(path), max_pixels=48 * 64 - 1)
 
 
@@ -248,13 +247,12 @@ def test_a_stream_that_falls_silent(tmp_path: Path) -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        found = []
+        found: list[Frame] = []
         with (
             open_video(VideoSource(url, url, live=True), timeout=1.0) as video,
             pytest.raises(VideoEndsError, match=r"ends at frame \d+ .*: nothing came in 1 s"),
         ):
-            for frame in video.frames():
-                found.append(frame)
+            found.extend(video.frames())
         released.set()
         thread.join()
     assert len(found) > 20

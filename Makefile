@@ -48,7 +48,7 @@ cpp: $(STAMP)
 
 cpp-demo: cpp
 	@test -f $(DEMO)/manifest.json || \
-	  $(BIN)/anydepth-deploy export checkpoints/anydepth-detr-tiny-shapes.pth --out $(DEMO)
+	  $(BIN)/anydepth-deploy export anydepth_deploy/trained/anydepth-detr-tiny-shapes.pth --out $(DEMO)
 	@$(BIN)/python cpp/examples/picture.py $(DEMO)/cpp-picture.ppm
 	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth base --out $(DEMO)/cpp-base
 	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth super --out $(DEMO)/cpp-super

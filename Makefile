@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
+.PHONY: help docs release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-quick   the quickest part of it; make test-all: the slow rest as well"
 	@echo "make fuzz    random inputs, for as long as you like"
 	@echo "make lint    ruff and mypy --strict"
+	@echo "make docs    the site of the documentation, in build/site"
 	@echo "make release   build what is released, and try it in environments of its own"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
@@ -85,6 +86,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site: every link and anchor is there. make docs ARGS=serve shows it while one writes.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
 
 # The source distribution and the wheel, in dist/, tried where nothing else is.
 release: $(STAMP)

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
+.PHONY: help docs release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
@@ -24,6 +24,8 @@ help:
 	@echo "make test-quick   the quickest part of it; make test-all: the slow rest as well"
 	@echo "make fuzz    random inputs, for as long as you like"
 	@echo "make lint    ruff and mypy --strict"
+	@echo "make docs    the site of the documentation, in build/site"
+	@echo "make release   build what is released, and try it in environments of its own"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
 	@echo "make gpu     what needs an NVIDIA GPU, with what is installed (STEP=name FORCE=1 OUT=folder WITHIN=seconds)"
@@ -48,7 +50,7 @@ cpp: $(STAMP)
 
 cpp-demo: cpp
 	@test -f $(DEMO)/manifest.json || \
-	  $(BIN)/anydepth-deploy export checkpoints/anydepth-detr-tiny-shapes.pth --out $(DEMO)
+	  $(BIN)/anydepth-deploy export anydepth_deploy/trained/anydepth-detr-tiny-shapes.pth --out $(DEMO)
 	@$(BIN)/python cpp/examples/picture.py $(DEMO)/cpp-picture.ppm
 	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth base --out $(DEMO)/cpp-base
 	$(CPP)/examples/anydepth-detect $(DEMO) $(DEMO)/cpp-picture.ppm --depth super --out $(DEMO)/cpp-super
@@ -84,6 +86,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site: every link and anchor is there. make docs ARGS=serve shows it while one writes.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
+
+# The source distribution and the wheel, in dist/, tried where nothing else is.
+release: $(STAMP)
+	$(BIN)/python -m release $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

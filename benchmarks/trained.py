@@ -8,7 +8,7 @@ from anydepth_deploy.families.registry import names
 
 __all__ = ["CHECKPOINTS", "TRAINED", "checkpoint_of"]
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "anydepth_deploy" / "trained"
 
 
 def checkpoint_of(family: str) -> Path:

@@ -61,7 +61,7 @@ NEW = ("downsample_skip", ".short.", "decoder.input_proj.")
 ALL = "all"
 
 START = Path("tests/support/data/anydepth-detr-tiny-one-set.pth")
-TEACHER = Path("checkpoints/anydepth-detr-tiny-shapes.pth")
+TEACHER = Path("anydepth_deploy/trained/anydepth-detr-tiny-shapes.pth")
 
 
 class EncoderTeacher(nn.Module):

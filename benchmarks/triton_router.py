@@ -44,7 +44,7 @@ from triton_server.client import Detector  # noqa: E402
 from triton_server.environment import Environment, ensure  # noqa: E402
 from triton_server.server import LocalServer  # noqa: E402
 
-CHECKPOINT = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
+CHECKPOINT = ROOT / "anydepth_deploy" / "trained" / "anydepth-detr-tiny-shapes.pth"
 SIZES = (160, 640)
 TARGET_MS = 2.0
 NAME = "net"

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNGS = CONFIGS["tiny"].ladder
 """The default ladder of the tiny network, from base to super."""
 
-TRAINED = ROOT / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
+TRAINED = ROOT / "anydepth_deploy" / "trained" / "anydepth-detr-tiny-shapes.pth"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -33,7 +33,7 @@ from triton_server.environment import SetupError, ensure  # noqa: E402
 from triton_server.prometheus import total  # noqa: E402
 from triton_server.server import LocalServer, ServerError  # noqa: E402
 
-CHECKPOINTS = ROOT / "checkpoints"
+CHECKPOINTS = ROOT / "anydepth_deploy" / "trained"
 DEPTHS = ("base", "super")
 NAME = "shapes"
 """Of the models."""

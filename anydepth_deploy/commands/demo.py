@@ -18,6 +18,7 @@ from anydepth_deploy.documents import try_to_write
 from anydepth_deploy.errors import CheckFailedError, UsageError
 from anydepth_deploy.families.registry import find_training
 from anydepth_deploy.progress import Progress
+from anydepth_deploy.trained import checkpoint_of
 
 if TYPE_CHECKING:  # what makes them needs torch
     from anydepth_deploy.bench.results import DepthResult
@@ -48,7 +49,7 @@ def demo(
     family: FamilyOption = "anydepth-detr",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A tiny network trained on shapes; default: checkpoints/FAMILY-…"),
+        typer.Option(help="A tiny network trained on shapes; default: one of this package's."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -61,7 +62,7 @@ def demo(
     if checkpoint is None:
         find_training(family)  # refuses a family that no tiny checkpoint was trained of
     result = run_demo(
-        checkpoint or Path("checkpoints") / f"{family}-tiny-shapes.pth",
+        checkpoint or checkpoint_of(family),
         out or Path("engines") / f"demo-{family}",
         pictures=pictures,
         quiet=json,
@@ -83,9 +84,10 @@ def run_demo(
     else:
         known = (name for name in family_names() if Path(checkpoint).name.startswith(name))
         family = "".join(f" --family {name}" for name in [*known][:1])
+        have = [name for name in family_names() if checkpoint_of(name).is_file()]
         raise UsageError(
-            f"checkpoint {checkpoint} does not exist: those of the demo come with the project's "
-            "source, not with the installed package; make one with 'anydepth-deploy train --out "
+            f"checkpoint {checkpoint} does not exist: trained tiny networks come with this package "
+            f"for {', '.join(have)}; make one of your own with 'anydepth-deploy train --out "
             f"tiny.pth{family}', and name it with --checkpoint tiny.pth"
         )
 

@@ -58,7 +58,12 @@ PACKAGES = (
 )
 """What a result may depend on."""
 
-CODE = ("anydepth_deploy/**/*.py", "benchmarks/*.py", "benchmarks/gpu/*.py", "checkpoints/*.pth")
+CODE = (
+    "anydepth_deploy/**/*.py",
+    "anydepth_deploy/trained/*.pth",
+    "benchmarks/*.py",
+    "benchmarks/gpu/*.py",
+)
 """What a result depends on, of the checkout."""
 
 

@@ -1,6 +1,6 @@
 """A checkpoint on the GPU against the same one on the CPU, both in torch.
 
-    python -m benchmarks.gpu.torch_parity checkpoints/anydepth-yolo-tiny-shapes.pth
+    python -m benchmarks.gpu.torch_parity anydepth_deploy/trained/anydepth-yolo-tiny-shapes.pth
 
 ``bench`` compares what it times with torch in FP32 on the same device; here the device itself is
 looked at: every rung, batches of one and of three, and a size that is not square. Scores have to

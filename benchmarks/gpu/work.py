@@ -26,7 +26,7 @@ __all__ = [
     "verify",
 ]
 
-CHECKPOINTS = ROOT / "checkpoints"
+CHECKPOINTS = ROOT / "anydepth_deploy" / "trained"
 
 TINY = "-tiny-shapes"
 

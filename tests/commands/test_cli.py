@@ -27,6 +27,7 @@ from anydepth_deploy.families.detr.model import AnyDepthDETR
 from anydepth_deploy.families.shared.macs import count_macs
 from anydepth_deploy.pictures.shapes import write_coco
 from anydepth_deploy.train.config import TrainConfig, TrainResult
+from anydepth_deploy.trained import checkpoint_of
 from anydepth_deploy.version import __version__
 
 
@@ -359,7 +360,7 @@ def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     options = {"pictures": 20, "quiet": True}
     assert asked == [(Path("c.pth"), Path("engines/demo-anydepth-detr"), options)]
     assert run("demo", "--family", "anydepth-yolo", "--out", "d", "--pictures", 20, "--json").json
-    committed = Path("checkpoints/anydepth-yolo-tiny-shapes.pth")
+    committed = checkpoint_of("anydepth-yolo")
     assert asked[-1] == (committed, Path("d"), options)
     fails(run("demo", "--family", "yolov12"), 2, "'yolov12' cannot be trained: choose one of")
 

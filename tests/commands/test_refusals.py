@@ -260,7 +260,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "demo": {
         "--family alexnet": NO_CHOICE,
         "--pictures 1": "'--pictures'",
-        "--checkpoint none.pth": "checkpoint none.pth does not exist: those of the demo come with",
+        "--checkpoint none.pth": "checkpoint none.pth does not exist: trained tiny networks",
     },
 }
 

@@ -16,6 +16,7 @@ from anydepth_deploy.checkpoints.checkpoint import read_checkpoint
 from anydepth_deploy.families.registry import find_family
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, write_coco
 from anydepth_deploy.train.config import TrainConfig, TrainResult
+from anydepth_deploy.trained import checkpoint_of
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_settings_suit_what_is_given(
 def test_what_is_refused(
     run: Run, data: Path, tmp_path: Path, options: tuple[object, ...], told: str
 ) -> None:
-    detr = Path(__file__).parents[2] / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
+    detr = checkpoint_of("anydepth-detr")
     given = [detr if word == "DETR" else word for word in options]
     fails(run(*words(data, "--out", tmp_path / "run"), *given), 2, told)
     assert not (tmp_path / "run").exists()
@@ -161,7 +162,7 @@ def test_a_yolo_data_set_with_classes_of_its_own(run: Run, tmp_path: Path) -> No
         "path: .\ntrain: images/train\nval: images/val\nnames: [cat, brick]\n"
         'download: python -c \'open("ran", "w")\'\n'
     )
-    detr = Path(__file__).parents[2] / "checkpoints" / "anydepth-detr-tiny-shapes.pth"
+    detr = checkpoint_of("anydepth-detr")
     found = run(
         "train", "--data", tmp_path / "data.yaml", "--initial", detr, "--steps", 2, "--batch", 2,
         "--size", "64", "--workers", 0, "--out", tmp_path / "run.pth", "--json",

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from once import once
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
@@ -19,12 +18,9 @@ from anydepth_deploy.families.registry import BUILT_IN, find_family
 from anydepth_deploy.families.shared.stages import AnyDepthModel, Size
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.shapes import write_coco
+from anydepth_deploy.trained import checkpoint_of
 
-COMMITTED = {
-    name: path
-    for name in BUILT_IN
-    if (path := ROOT / "checkpoints" / f"{name}-tiny-shapes.pth").exists()
-}
+COMMITTED = {name: path for name in BUILT_IN if (path := checkpoint_of(name)).exists()}
 FAMILIES = tuple(COMMITTED)
 """Those of which a trained network is in the repository."""
 
@@ -34,7 +30,7 @@ norms with the blended statistics of both modes, as the authors' files do."""
 
 CHECKPOINTS = {**COMMITTED, "anydepth-detr": ONE_SET}
 """What limits of rounding, and lists of the layers that show when they break, were found on. What
-is in `checkpoints/` is judged by its accuracy, in `test_trained.py`."""
+is in `anydepth_deploy/trained` is judged by its accuracy, in `test_trained.py`."""
 
 SIZES: dict[str, Size] = {
     **{name: find_family(name).sizes["tiny"].input_size for name in FAMILIES},

@@ -1,0 +1,1 @@
+"""What is released is tried as its users get it: built, and installed where nothing else is."""

@@ -43,7 +43,11 @@ MOST_BYTES = 1 << 26
 """More than any has; limits what a made-up one can cost."""
 MOST_PIXELS, MOST_ITEMS = 1 << 22, 1 << 20
 
-DTYPES = {"U8": np.dtype("u1"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "I64": np.dtype("<i8"),
+    "F32": np.dtype("<f4"),
+}
 WORDS = {dtype: word for word, dtype in DTYPES.items()}
 
 Arrays = dict[str, NDArray[Any]]

@@ -36,9 +36,9 @@ __all__ = ["golden_depths", "golden_pictures", "golden_writer", "make_golden"]
 PICTURES = 2
 ROUNDS = 4
 """Of pictures that are tried, where queries are chosen."""
-CLEAR = 1e-3
-"""By how many logits a choice has to be ahead, ten times what FP32 may differ by, for its picture
-to be taken at once."""
+CLEAR = 2e-4
+"""By how many logits a choice has to be ahead, twice what FP32 may differ by, for its picture to be
+taken at once."""
 HEIGHT, WIDTH = 96, 128
 """Of the pictures, in pixels."""
 MOST_NUMBERS = 8192
@@ -87,9 +87,11 @@ def make_golden(model: AnyDepthModel, depths: Sequence[Depth], recipe: Preproces
     outputs = find_family(model.family).outputs
     before, model.memory = model.memory, StageMemory()
     try:
-        chooses = outputs.choice is not None
-        pictures = _clear_pictures(model, outputs, depths, recipe) if chooses else _pictures(0)
+        pictures = _pictures(0)
         found = _run(model, depths, prepare_batch(pictures, recipe)[0])
+        if outputs.choice is not None and min(_ahead(found, outputs)) < CLEAR:
+            pictures = _clear_pictures(model, outputs, depths, recipe, pictures, found)
+            found = _run(model, depths, prepare_batch(pictures, recipe)[0])
     finally:
         model.memory = before
     items = {depth: outputs.items(raw) for depth, (raw, _) in found.items()}
@@ -137,27 +139,40 @@ def _run(model: AnyDepthModel, depths: Sequence[Depth], images: NDArray[np.float
 
 
 def _clear_pictures(
-    model: AnyDepthModel, outputs: Outputs, depths: Sequence[Depth], recipe: Preprocess
+    model: AnyDepthModel,
+    outputs: Outputs,
+    depths: Sequence[Depth],
+    recipe: Preprocess,
+    pictures: list[NDArray[np.uint8]],
+    found: Found,
 ) -> list[NDArray[np.uint8]]:
-    """Those of which queries are chosen with the most distance."""
+    """Those of which queries are chosen with the most distance, of ``pictures``, for which the
+    network has ``found`` this, and others."""
     tried: list[tuple[float, int, NDArray[np.uint8]]] = []
     for first in range(0, ROUNDS * PICTURES, PICTURES):
-        pictures = _pictures(first)
-        found = _run(model, depths, prepare_batch(pictures, recipe)[0])
-        ahead = np.full(PICTURES, math.inf)
-        for raw, scores in found.values():
-            tokens = outputs.items(raw).tokens
-            if scores is None or tokens is None or scores.shape[1] <= tokens.shape[1]:
-                continue
-            ordered = -np.sort(-scores, axis=1)
-            last = tokens.shape[1]
-            ahead = np.minimum(ahead, ordered[:, last - 1] - ordered[:, last])
+        if first:
+            pictures = _pictures(first)
+            found = _run(model, depths, prepare_batch(pictures, recipe)[0])
+        ahead = _ahead(found, outputs)
         tried += [(-ahead[place], first + place, pictures[place]) for place in range(PICTURES)]
-        clear = [entry for entry in tried if -entry[0] >= CLEAR]
-        if len(clear) >= PICTURES:
+        if sum(-entry[0] >= CLEAR for entry in tried) >= PICTURES:
             break
     best = sorted(tried, key=lambda entry: entry[:2])[:PICTURES]
     return [picture for _, _, picture in best]
+
+
+def _ahead(found: Found, outputs: Outputs) -> list[float]:
+    """By how many logits, of each picture, the last token that is taken is ahead of the first that
+    is not, at the depth where that is the least."""
+    ahead = np.full(PICTURES, math.inf)
+    for raw, scores in found.values():
+        tokens = outputs.items(raw).tokens
+        if scores is None or tokens is None or scores.shape[1] <= tokens.shape[1]:
+            continue
+        ordered = -np.sort(-scores, axis=1)
+        last = tokens.shape[1]
+        ahead = np.minimum(ahead, ordered[:, last - 1] - ordered[:, last])
+    return [float(value) for value in ahead]
 
 
 def _telling(items: Items, outputs: Outputs) -> NDArray[np.int64]:
@@ -175,7 +190,8 @@ def _telling(items: Items, outputs: Outputs) -> NDArray[np.int64]:
     order = np.argsort(-telling, axis=1, kind="stable")
     best, others = order[:, : most // 2], np.sort(order[:, most // 2 :], axis=1)
     spread = np.linspace(0, others.shape[1] - 1, most - most // 2).astype(np.intp)
-    return np.sort(np.concatenate([best, others[:, spread]], 1), axis=1).astype(np.int64)
+    chosen: NDArray[np.int64] = np.concatenate([best, others[:, spread]], 1).astype(np.int64)
+    return np.sort(chosen, axis=1)
 
 
 def _taken(items: Items, places: NDArray[np.int64]) -> Items:

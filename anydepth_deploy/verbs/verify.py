@@ -110,7 +110,8 @@ def verify(
 def _lacking(bundle: Bundle) -> str | None:
     """The package that is not there, of those that run the graphs engines are compared with."""
     chooses = find_outputs(bundle.manifest.family).choice is not None
-    for package in ("onnxruntime", *(("onnx",) if chooses else ())):
+    packages = ["onnxruntime", "onnx"] if chooses else ["onnxruntime"]
+    for package in packages:
         try:
             importlib.import_module(package)
         except ImportError:

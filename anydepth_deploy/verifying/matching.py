@@ -22,8 +22,8 @@ def maximum_matching(close: NDArray[np.bool_]) -> NDArray[np.intp]:
         if free.any():
             column = int(free.argmax())
             partner[row], row_of[column] = column, row
-    for row in np.flatnonzero(partner < 0):
-        _augment(int(row), close, partner, row_of)
+    for lonely in np.flatnonzero(partner < 0):
+        _augment(int(lonely), close, partner, row_of)
     return partner
 
 

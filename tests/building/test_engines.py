@@ -1088,6 +1088,8 @@ def assert_whole(folder: Path) -> Bundle:
     for item in opened.manifest.artifacts:
         opened.file(item)
     named = {item.file for item in opened.manifest.artifacts}
+    if opened.manifest.golden is not None:
+        named.add(opened.manifest.golden.file)
     assert {item.name for item in folder.iterdir()} == {*named, MANIFEST}
     return opened
 

@@ -123,15 +123,6 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --runtime tensorrt --depth deep": NO_DEPTH,
         "none --checkpoint c.pth": NO_BUNDLE,
     },
-    "bundle": {
-        "edit": "Missing argument 'BUNDLE'",
-        "paint BUNDLE": NO_CHOICE,
-        "edit BUNDLE": "nothing to change is named: give class names, a ladder or a name",
-        "edit BUNDLE --classes a,a": "class names occur twice: a",
-        "edit BUNDLE --classes a": "1 class names are given, the network of BUNDLE has",
-        "edit BUNDLE --default-ladder deep": NO_DEPTH,
-        "edit none --name x": NO_BUNDLE,
-    },
     "eval": {
         "BUNDLE": "'--data'",
         "BUNDLE --data none.json": "annotations none.json do not exist",
@@ -203,6 +194,15 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --images folder --diagnose --layout gated": "needs layout stages",
         "BUNDLE --images folder --diagnose": "has no artifact 'stages fp32'",
         "BUNDLE --images folder --tolerance 2": "--tolerance is for --diagnose",
+    },
+    "bundle": {
+        "edit": "Missing argument 'BUNDLE'",
+        "paint BUNDLE": NO_CHOICE,
+        "edit BUNDLE": "nothing to change is named: give class names, a ladder or a name",
+        "edit BUNDLE --classes a,a": "class names occur twice: a",
+        "edit BUNDLE --classes a": "has 3 classes: name each",
+        "edit BUNDLE --default-ladder deep": NO_DEPTH,
+        "edit none --name x": NO_BUNDLE,
     },
     "predict": {
         "BUNDLE": "Missing argument",

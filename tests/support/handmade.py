@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
+from anydepth_deploy.bundle.golden import Golden, GoldenDepth
 from anydepth_deploy.exporting.lower import Lowered, Recipe
+from anydepth_deploy.families.shared.items import Items
 from anydepth_deploy.manifest import Artifact, Manifest
 from anydepth_deploy.train.config import Progress
 
@@ -82,9 +85,18 @@ def writes(
     return write
 
 
+GOLDEN = Golden(
+    pictures=np.zeros((1, 2, 2, 3), np.uint8),
+    depths={"base": GoldenDepth(Items({"boxes": np.zeros((1, 1, 4), np.float32)}))},
+    items=1,
+    cells=np.zeros((1, 1), np.int64),
+)
+"""What no network has computed."""
+
+
 class FakeGraphs:
     """Stands for torch's exporter in :mod:`anydepth_deploy.exporting.export`: names instead of
-    graphs.
+    graphs, and golden outputs of nothing.
 
     ``saved`` lists what was written; ``before`` is called in the middle of each write.
     """
@@ -114,9 +126,10 @@ class FakeGraphs:
         self.saved.append(" ".join(name.split()[:2]))
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeGraphs:
-        from anydepth_deploy.exporting import export
+        from anydepth_deploy.exporting import export, golden
 
         patch.setattr(export, "ir", self)
+        patch.setattr(golden, "make_golden", lambda *_: GOLDEN)
         for name in ("export_pieces", "lower"):
             patch.setattr(export, name, getattr(self, name))
         return self

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.manifest import RAW_METADATA
+from anydepth_deploy.runtimes.onnxruntime.raw_outputs import appended_outputs
 
 
 def onnx_file(bundle: Bundle, layout: str, weights: str | None = None, row: int = 0) -> Path:
@@ -24,6 +27,13 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from graphs_of(attribute.g)
+
+
+def add_raw_outputs(model: onnx.ModelProto) -> None:
+    """The raw outputs, where they are not there, as runtimes add them."""
+    (entry,) = (item for item in model.metadata_props if item.key == RAW_METADATA)
+    present = {value.name for value in model.graph.output}
+    model.MergeFromString(appended_outputs(json.loads(entry.value), present))
 
 
 def assert_names_are_unique(model: onnx.ModelProto) -> None:

@@ -321,13 +321,12 @@ def test_wrong_preprocessing(
     assert all(not row.passed for row in report.rows)
 
 
-def test_fewer_queries_and_other_shapes_fail(bundle: Bundle) -> None:
+def test_another_number_of_queries_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = bundle.golden()
-    for changes in ({"items": golden.items + 1}, {"tokens": golden.tokens}):
-        damaged = dataclasses.replace(golden, **changes)
-        other = Bundle(bundle.path, bundle.manifest)
-        other.golden = lambda damaged=damaged: damaged  # type: ignore[method-assign]
-        assert check(other, layout="gated").passed == (changes.get("tokens") is not None)
+    more = dataclasses.replace(golden, items=golden.items + 1)
+    monkeypatch.setattr(bundle, "golden", lambda: more)
+    report = check(bundle, layout="gated")
+    assert all(not row.passed for row in report.rows)
 
 
 # --- depths, words, records ------------------------------------------------------------------

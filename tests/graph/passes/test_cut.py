@@ -16,6 +16,7 @@ import pytest
 from conftest import random_images
 from gated_networks import LAYOUTS, LOWERED, covering, exported, gated_file, lowered, odd
 from int8 import Network, networks
+from onnx_graphs import add_raw_outputs
 from onnx_sessions import rounding_session, run
 from trained_networks import FAMILIES
 
@@ -26,7 +27,6 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph.passes.cut import PREPARES, CutPiece, cut
 from anydepth_deploy.graph.passes.resolve import read_gates
 from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, StagePiece
-from anydepth_deploy.runtimes.onnxruntime.raw_outputs import appended_outputs
 
 __all__ = ["exported", "networks"]  # fixtures
 
@@ -54,12 +54,6 @@ class Chain:
                     self.known[path] = {tensor: found[name] for name, tensor in spec.writes.items()}
                 flow = {**flow, **self.known[path]}
         return flow
-
-
-def add_raw_outputs(proto: onnx.ModelProto) -> None:
-    (entry,) = (item for item in proto.metadata_props if item.key == RAW_METADATA)
-    present = {value.name for value in proto.graph.output}
-    proto.MergeFromString(appended_outputs(json.loads(entry.value), present))
 
 
 def with_raw(gated: ir.Model) -> ir.Model:

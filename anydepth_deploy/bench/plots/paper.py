@@ -151,7 +151,7 @@ def _restyle(axes: Axes, name: str, series: Sequence[Series]) -> None:
         if line.get_gid() in ("measured", "line") and line.get_linestyle() != "None":
             line.set_linestyle(dashes.get(str(line.get_color()), "-"))
     for bars in axes.collections:
-        bars.set_linewidth(THINNER * np.asarray(bars.get_linewidth()))
+        bars.set_linewidth([THINNER * width for width in np.atleast_1d(bars.get_linewidth())])
     for note in axes.texts:
         note.set_fontsize(LABELS)
 

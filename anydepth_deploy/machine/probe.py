@@ -63,10 +63,11 @@ def _torch() -> dict[str, Any]:
     import torch
 
     usable = torch.cuda.is_available()
+    cudnn: Callable[[], int | None] = torch.backends.cudnn.version
     return {
         "version": str(torch.__version__),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if usable else None,
+        "cudnn": cudnn() if usable else None,
         "devices": [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
         if usable
         else [],
@@ -74,13 +75,13 @@ def _torch() -> dict[str, Any]:
 
 
 def _nvml() -> dict[str, Any]:
-    from anydepth_deploy.bench.sensors.nvml import NvmlError, as_text, load_nvml, open_gpu
+    from anydepth_deploy.bench.sensors.nvml import Gpu, NvmlError, as_text, load_nvml, open_gpu
 
     nvml = load_nvml("listing NVIDIA GPUs")
 
-    def tried(read: Callable[[], Any]) -> Any:
+    def told(gpu: Gpu, function: str) -> Any:
         try:
-            return read()
+            return gpu.system(function) if "System" in function else gpu.get(function)
         except NvmlError:
             return None
 
@@ -88,22 +89,24 @@ def _nvml() -> dict[str, Any]:
     gpus = []
     for index in range(int(nvml.nvmlDeviceGetCount())):
         gpu = open_gpu(nvml, index)
-        memory = tried(lambda gpu=gpu: gpu.get("nvmlDeviceGetMemoryInfo"))
-        capability = tried(lambda gpu=gpu: gpu.get("nvmlDeviceGetCudaComputeCapability"))
-        mig = tried(lambda gpu=gpu: gpu.get("nvmlDeviceGetMigMode"))
+        name = told(gpu, "nvmlDeviceGetName")
+        memory = told(gpu, "nvmlDeviceGetMemoryInfo")
+        capability = told(gpu, "nvmlDeviceGetCudaComputeCapability")
+        mig = told(gpu, "nvmlDeviceGetMigMode")
         gpus.append(
             {
                 "index": index,
-                "name": tried(lambda gpu=gpu: as_text(gpu.get("nvmlDeviceGetName"))),
+                "name": name and as_text(name),
                 "capability": capability and "sm{}{}".format(*capability),
                 "memory_total": memory and int(memory.total),
                 "memory_free": memory and int(memory.free),
                 "mig": mig and bool(mig[0]),
             }
         )
-    version = tried(lambda: int(first.system("nvmlSystemGetCudaDriverVersion_v2")))
+    driver = told(first, "nvmlSystemGetDriverVersion")
+    version = told(first, "nvmlSystemGetCudaDriverVersion_v2")
     return {
-        "driver": tried(lambda: as_text(first.system("nvmlSystemGetDriverVersion"))),
+        "driver": driver and as_text(driver),
         "cuda": version and f"{version // 1000}.{version % 1000 // 10}",
         "gpus": gpus,
     }

@@ -44,7 +44,7 @@ def empty_figure(purpose: str, **options: Any) -> Figure:
     return Figure(**options)
 
 
-EMBEDDED = {"pdf.fonttype": 42, "ps.fonttype": 42}
+EMBEDDED: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
 """Fonts go into PDFs as TrueType: publishers refuse the Type 3 that is usual."""
 
 

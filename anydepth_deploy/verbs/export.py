@@ -64,7 +64,7 @@ def _rules(options: dict[str, Any]) -> Any:
         value if value is None or isinstance(value, str) else ",".join(value)
         for value in (keep, quantise)
     ]
-    return rules_of(*patterns, max_ratio, max_error)
+    return rules_of(patterns[0], patterns[1], max_ratio, max_error)
 
 
 def _suppression(options: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ def given(
 ) -> dict[str, str]:
     """What the commands are of; results of ``bench`` among it."""
     data = write_coco(tmp_path / "shapes", 3, seed=3, size=160)
-    names = []
+    names: list[str] = []
     for depth in ("all", "base,super"):
         result = tmp_path / f"result-{len(names)}.json"
         assert run("bench", bundle_copy, "--depth", depth, *QUICK, "--out", result).code == 0

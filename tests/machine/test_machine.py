@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.cli import COMMANDS
 from anydepth_deploy.errors import EXTRAS
-from anydepth_deploy.machine import hardware, probes
+from anydepth_deploy.machine import hardware, probe
 from anydepth_deploy.machine import look as looking
 from anydepth_deploy.machine.commands import (
     BUILDER,
@@ -322,7 +323,7 @@ def test_a_file_in_the_working_folder_is_no_package(
 
 
 def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes.sys, "executable", "/none/python")
+    monkeypatch.setattr(sys, "executable", "/none/python")
     assert ask(["openvino"])["openvino"].reason == (
         "no process can be started: No such file or directory"
     )
@@ -410,3 +411,30 @@ def test_the_command(
 
 def test_no_bundle(run: Run, tmp_path: Path) -> None:
     fails(run("doctor", tmp_path / "none"), 2, "none does not exist")
+
+
+def test_gpus_by_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What NVML tells is taken, what it refuses is unknown."""
+    calls: dict[str, Any] = {
+        "nvmlDeviceGetName": b"Tesla T4",
+        "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=16 << 30, free=15 << 30),
+        "nvmlDeviceGetCudaComputeCapability": (7, 5),
+        "nvmlSystemGetDriverVersion": "580.1",
+        "nvmlSystemGetCudaDriverVersion_v2": 13000,
+    }
+
+    class Fake:
+        def nvmlInit(self) -> None: ...  # noqa: N802
+        def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+            return 1
+
+        def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+            return index
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in calls:
+                raise AttributeError(name)
+            return lambda *_: calls[name]
+
+    monkeypatch.setitem(sys.modules, "pynvml", Fake())
+    assert probe.PROBES["nvml"]() == GPU["nvml"].found

@@ -7,6 +7,7 @@ import re
 
 import pytest
 from rich.cells import cell_len
+from whole_words import pieces
 
 from anydepth_deploy import console
 from anydepth_deploy.output.tables import lay_out, wrapped
@@ -21,11 +22,6 @@ ROWS = [
 def texts(columns: list[str], rows: list[list[str]], width: int, keys: int = 1) -> list[str]:
     numeric = [False, True, True, True, False, False, *[False] * 20][: len(columns)]
     return [line.text for line in lay_out(columns, rows, numeric, width, keys)]
-
-
-def pieces(text: str) -> list[str]:
-    """What a reader must find in one line: words, numbers with their units, intervals."""
-    return re.findall(r"\[[^\]]*\]|[\d.]+ [GM]\b|\S+", text)
 
 
 @pytest.mark.parametrize("width", [*range(20, 160, 7), 80, 60, 100])

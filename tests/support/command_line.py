@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from json_page import held_to_the_page
 from PIL import Image
+from whole_words import hold_tables_whole
 
 from anydepth_deploy import cli
 
@@ -58,7 +59,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs a command in this process, in an empty working folder."""
+    """Runs a command in this process, in an empty working folder; its tables are looked at."""
+    hold_tables_whole(monkeypatch)
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)

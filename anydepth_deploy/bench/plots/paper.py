@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from anydepth_deploy.bench.plots.page import FIGURES, caption_of, chosen, entries_per_line
 from anydepth_deploy.bench.plots.style import MARKERS, Drawn, Series, handle, series_of
 from anydepth_deploy.bench.plots.tags import INK, place_tags
@@ -149,9 +151,9 @@ def _restyle(axes: Axes, name: str, series: Sequence[Series]) -> None:
         if line.get_gid() in ("measured", "line") and line.get_linestyle() != "None":
             line.set_linestyle(dashes.get(str(line.get_color()), "-"))
     for bars in axes.collections:
-        bars.set_linewidth(THINNER * bars.get_linewidth())  # type: ignore[arg-type]
-    for text in axes.texts:
-        text.set_fontsize(LABELS)
+        bars.set_linewidth([THINNER * width for width in np.atleast_1d(bars.get_linewidth())])
+    for note in axes.texts:
+        note.set_fontsize(LABELS)
 
 
 def _legend(page: Figure, drawn: Sequence[Drawn], series: Sequence[Series], width: float) -> None:

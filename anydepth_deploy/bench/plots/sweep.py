@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anydepth_deploy.bench.plots.style import COLOURS, log_axis, tidy
-from anydepth_deploy.bench.plots.tags import FAINT, INK
+from anydepth_deploy.bench.plots.tags import FAINT, INK, Tag, place_tags
 from anydepth_deploy.errors import ResultError
 from anydepth_deploy.pictures.figures import empty_figure, write_figure
 
@@ -54,16 +54,6 @@ def sweep_figure(found: Sweep, title: str) -> Figure:
                 alpha=1.0 if item.finalist else 0.55,
                 zorder=3 if chosen else 2,
             )
-        for item, word in {found.usual: "usual", found.best: "deploy"}.items():
-            rate = item.rates[depth]
-            axes.annotate(
-                word,
-                (rate.tail_ms, rate.images_per_second),
-                xytext=(6, -11),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-            )
         tails = [item.rates[depth].tail_ms for item in runs]
         log_axis(axes, "x", 0.85 * min(tails), 1.2 * max(tails))
         axes.set_ylim(bottom=0)
@@ -71,4 +61,12 @@ def sweep_figure(found: Sweep, title: str) -> Figure:
         panels[-1].scatter([], [], color=COLOURS[place % len(COLOURS)], label=f"batch {batch}")
     panels[-1].legend(loc="lower right", fontsize=8, frameon=False, labelcolor=INK)
     figure.suptitle(f"{title}: faint points were measured for a moment", color=FAINT, fontsize=9)
+    figure.draw_without_rendering()  # gives the panels their places
+    figure.set_layout_engine("none")
+    for axes, depth in zip(panels, depths, strict=True):
+        tags = [
+            Tag(item.rates[depth].tail_ms, item.rates[depth].images_per_second, word, INK, False)
+            for item, word in {found.usual: "usual", found.best: "deploy"}.items()
+        ]
+        place_tags(axes, tags, fontsize=8)
     return figure

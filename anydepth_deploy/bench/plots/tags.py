@@ -218,10 +218,14 @@ def _apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def drawn_points(axes: Axes, step: float) -> NDArray[np.float64]:
-    """Places in pixels on the lines and bars of ``axes``, at most ``step`` apart, [N, 2]; markers
-    are larger."""
-    from matplotlib.collections import LineCollection
+    """Places in pixels on the lines, bars and rims of marks of ``axes``, at most ``step`` apart,
+    [N, 2]."""
+    from matplotlib.collections import LineCollection, PathCollection
 
+    assert axes.figure is not None
+    scale = axes.figure.dpi / 72
+    turns = np.linspace(0, 2 * math.pi, 32, endpoint=False)
+    rim = np.vstack([np.stack([np.cos(turns), np.sin(turns)], axis=1), [[0.0, 0.0]]])
     runs: list[NDArray[np.float64]] = []
     for line in axes.lines:
         if line.get_transform() == axes.transData:
@@ -229,15 +233,14 @@ def drawn_points(axes: Axes, step: float) -> NDArray[np.float64]:
             has_line = line.get_linestyle() not in ("None", "none", "", " ")
             runs += [path] if has_line else [point[None] for point in path]
             if line.get_marker() not in ("None", "none", "", None, " "):
-                assert axes.figure is not None
-                radius = line.get_markersize() / 2 * axes.figure.dpi / 72
-                turns = np.linspace(0, 2 * math.pi, 32, endpoint=False)
-                rim = radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-                around = np.vstack([rim, [[0.0, 0.0]]])
-                runs += [point + offset for point in path for offset in around[:, None]]
+                runs += [point + line.get_markersize() / 2 * scale * rim for point in path]
     for collection in axes.collections:
         if isinstance(collection, LineCollection):
             runs += [axes.transData.transform(part) for part in collection.get_segments()]
+        elif isinstance(collection, PathCollection) and len(collection.get_sizes()):
+            places = axes.transData.transform(np.asarray(collection.get_offsets(), np.float64))
+            radius = math.sqrt(float(np.max(collection.get_sizes()))) / 2 * scale
+            runs += [place + radius * rim for place in places]
     dense = [np.empty((0, 2))]
     for run in runs:
         run = run[np.isfinite(run).all(axis=1)]

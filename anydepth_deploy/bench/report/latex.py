@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from anydepth_deploy.bench.report.merge import ABSENT, ALWAYS, arrange, notes, report_table
+from anydepth_deploy.bench.report.facts import ABSENT
+from anydepth_deploy.bench.report.merge import ALWAYS, arrange, notes, report_table
 from anydepth_deploy.bench.results import BenchResult
 from anydepth_deploy.documents import write_or_refuse
 from anydepth_deploy.errors import ResultError

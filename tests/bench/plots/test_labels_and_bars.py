@@ -55,7 +55,7 @@ def paths(axes: Any) -> list[Any]:
     for collection in axes.collections:
         if isinstance(collection, LineCollection):
             found += [Path(axes.transData.transform(part)) for part in collection.get_segments()]
-    return [path for path in found if len(path.vertices) > 1]
+    return [path for path in found if len(np.asarray(path.vertices)) > 1]
 
 
 def marks(axes: Any) -> list[tuple[float, float]]:

@@ -292,15 +292,16 @@ def _prepare_into(
         _normalise(grey, np.full((1, 1, 3), recipe.padding, np.uint8), recipe)
         for edge in (found[:, :top], found[:, top + rows :]):
             edge[...] = grey
-        for edge in (found[:, top : top + rows, :left], found[:, top : top + rows, left + columns :]):
+        for edge in (
+            found[:, top : top + rows, :left],
+            found[:, top : top + rows, left + columns :],
+        ):
             edge[...] = grey
     _normalise(found[:, top : top + rows, left : left + columns], resized, recipe)
     return Geometry((width / columns, height / rows), (float(left), float(top)), (height, width))
 
 
-def _normalise(
-    found: NDArray[np.float32], pixels: NDArray[np.uint8], recipe: Preprocess
-) -> None:
+def _normalise(found: NDArray[np.float32], pixels: NDArray[np.uint8], recipe: Preprocess) -> None:
     """``(pixels * scale - mean) / std`` of uint8 [h, w, 3], in float32, into ``found`` [3, h, w]:
     step by step, as each rounds, and some rows at a time, so that they stay in the cache."""
     scale, mean, std = (

@@ -87,9 +87,9 @@ def test_triton_gives_the_boxes_of_results(
             (result,) = detector(picture, "base", threshold=0.3)
             ready = call(pre, "images", "geometry", image=picture[None])
             answer = detector.session.run(ready["images"], "base")
-            boxes = call(
-                post, "picture_boxes", boxes=answer.boxes, geometry=ready["geometry"]
-            )["picture_boxes"]
+            boxes = call(post, "picture_boxes", boxes=answer.boxes, geometry=ready["geometry"])[
+                "picture_boxes"
+            ]
             kept = (answer.scores[0] >= 0.3) & (answer.labels[0] >= 0)
             assert result.boxes.tolist() == boxes[0][kept].tolist()
             assert result.scores.tolist() == answer.scores[0][kept].tolist()

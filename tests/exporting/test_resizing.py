@@ -64,9 +64,10 @@ def test_another_resizing_is_another_export(run: Run, checkpoint: Path, tmp_path
     assert kept["notes"] == ["kept from the bundle that was replaced: resizing letterbox"]
     assert (kept["preprocess"]["resize"], kept["preprocess"]["padding"]) == ("letterbox", 0)
     named = run(*command, "--force", "--resize", "stretch", "--json").json
-    assert named["preprocess"] == run("export", checkpoint, "--out", tmp_path / "c", "--json").json[
-        "preprocess"
-    ]
+    assert (
+        named["preprocess"]
+        == run("export", checkpoint, "--out", tmp_path / "c", "--json").json["preprocess"]
+    )
     assert not any("resizing" in note for note in named["notes"])
     with pytest.raises(BundleError, match="resizing stretch"):
         export_bundle(checkpoint, out, resize="letterbox")

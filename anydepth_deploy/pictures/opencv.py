@@ -27,7 +27,7 @@ WORTH_IT = 50
 with about so many."""
 
 CASES = (((9, 14), (3, 7)), ((16, 10), (2, 5)), ((12, 18), (12, 3)), ((10, 21), (5, 21)))
-"""Sizes of pictures and results to try: sides that stay, and that shrink by even and odd numbers."""
+"""Sizes of pictures and results to try: sides that stay, that shrink by even and by odd numbers."""
 
 
 def resizes(image: NDArray[np.uint8], size: tuple[int, int]) -> bool:

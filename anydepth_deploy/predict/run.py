@@ -17,7 +17,7 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detector.ahead import mapped
 from anydepth_deploy.detector.detector import Detector
-from anydepth_deploy.detector.frames import AnyItem, VideoItem, is_live
+from anydepth_deploy.detector.frames import AnyItem, VideoItem
 from anydepth_deploy.detector.items import FilePicture, UrlPicture
 from anydepth_deploy.detector.named import labels_of
 from anydepth_deploy.detector.result import Result
@@ -156,11 +156,6 @@ class Run:
         videos = any(isinstance(item, VideoItem) for item in self.items)
         return None if videos else len(self.items)
 
-    @property
-    def live(self) -> bool:
-        """Whether it goes on until somebody ends it."""
-        return any(map(is_live, self.items))
-
     def predictions(
         self, progress: Progress | None = None, *, detector: Detector | None = None
     ) -> Iterator[Prediction]:
@@ -215,6 +210,7 @@ class Run:
             weights=options.weights,
             threads=options.threads,
         )
+        session.load(self.depths)  # or the pace would be that of opening files
         return Detector(
             self.bundle,
             session,
@@ -226,22 +222,24 @@ class Run:
     def _checked(
         self, rows: Iterator[tuple[Result, ...]]
     ) -> Iterator[tuple[tuple[Result, ...], Any]]:
-        """Results, and the pixels that they are drawn on."""
+        """Results, and the pixels of what is not to be had again in the thread that draws."""
         with contextlib.closing(rows):  # type: ignore[type-var]  # a generator
             for row in rows:
                 if self._strict and self._skipped:
                     raise ImageError(self._skipped[0].error)
                 if self.options.only is not None:
                     row = tuple(result.of_labels(self._labels) for result in row)
-                # Of a video, while it is there.
-                yield row, row[0].image if self.places.drawings else None
+                frame = row[0].frame is not None and self.places.drawings
+                yield row, row[0].image if frame else None
         if self._strict and self._skipped:
             raise ImageError(self._skipped[0].error)
 
     def _written(
         self, drawings: Drawings, row: tuple[Result, ...], pixels: Any
     ) -> list[Prediction]:
-        drawn = drawings.add(row, pixels) if pixels is not None else ""
+        drawn = ""
+        if self.places.drawings:
+            drawn = drawings.add(row, row[0].image if pixels is None else pixels)
         expected = getattr(row[0].picture, "expected", None) if len(self.items) == 1 else None
         self._expected = self.total or expected or 0
         name = source_name(row[0])

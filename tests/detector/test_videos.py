@@ -7,6 +7,7 @@ import pickle
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_results_of_a_video_hold_no_pixels(detector: Detector, clip: Path) -> No
     clip.unlink()
     with pytest.raises(ImageError, match=r"video clip\.mp4 cannot be read: No such file"):
         _ = first.image
+
+
+def test_a_list_of_a_long_video_takes_no_more_memory(detector: Detector, tmp_path: Path) -> None:
+    """150 frames of 230 kB: 34 MB, were they kept."""
+    make_clip(tmp_path / "long.mp4", 150, (240, 320), key_every=50)
+    for ahead in (0, 4):
+        tracemalloc.start()
+        found = detector(tmp_path / "long.mp4", ahead=ahead)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(found) == 150
+        assert peak < 8_000_000
 
 
 def test_phones_are_turned_like_photos(tmp_path: Path, clip: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -99,7 +100,9 @@ def test_captions_larger_than_the_picture() -> None:
 # --- in a drawing ------------------------------------------------------------------------------
 
 
-def found_in(boxes: Sequence[tuple[float, ...]], scores: list[float], labels: list[int]) -> Detections:
+def found_in(
+    boxes: Sequence[tuple[float, ...]], scores: list[float], labels: list[int]
+) -> Detections:
     return Detections(
         np.array([labels]), np.array([boxes], np.float32), np.array([scores], np.float32)
     )

@@ -53,14 +53,11 @@ IN_SOURCE = (
 
 TESTS = (
     "control",
-    "reading",
     "pictures/test_folders.py",
     "pictures/test_names.py",
     "pictures/test_shapes.py",
     "pilot/test_pilot.py",
     "runtimes/test_device_name.py",
-    "serve/models/test_asked.py",
-    "serve/models/test_first_costs.py",
     "serve/models/test_places.py",
     "test_console.py",
     "test_documents.py",

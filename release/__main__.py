@@ -65,6 +65,10 @@ TESTS = (
 """Of the deployment half, those that need neither an exported network nor torch."""
 
 
+EXPORTED = "tests/pilot/test_pilot.py::test_detections_are_those_of_the_session"
+"""The one among them that asks for an exported network."""
+
+
 def build(out: Path) -> tuple[Path, Path]:
     """The source distribution and the wheel, in ``out``, which is emptied of earlier ones."""
     for old in (*out.glob("*.whl"), *out.glob("*.tar.gz")):
@@ -120,7 +124,7 @@ def check_deployment(environment: Environment, wheel: Path, bundles: Path) -> No
         (shutil.copytree if found.is_dir() else shutil.copy)(found, target)
     shutil.copytree(ROOT / "tests" / "support", environment.folder / "support")
     options = ("-q", "--noconftest", "-p", "no:cacheprovider", "-o", "pythonpath=support")
-    told = environment.run("python", "-m", "pytest", *options, "tests")
+    told = environment.run("python", "-m", "pytest", *options, "--deselect", EXPORTED, "tests")
     if " passed" not in told or " skipped" in told:
         raise FailedError(f"the tests did not all run:\n{told[-2000:]}")
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import io
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -90,10 +91,18 @@ def without(call: Callable[[], Any]) -> Callable[[], Any]:
     """The call where OpenCV is not installed."""
 
     def run() -> Any:
-        with mock.patch.object(opencv, "_module", return_value=None):
+        usual = opencv._module
+        setattr(opencv, "_module", none)  # noqa: B010 - mock.patch would take as long as a resize
+        try:
             return call()
+        finally:
+            setattr(opencv, "_module", usual)  # noqa: B010
 
     return run
+
+
+def none() -> None:
+    """In the place of OpenCV."""
 
 
 def paired(calls: dict[str, Callable[[], Any]], pairs: int) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def scene(size: tuple[int, int]) -> Image8:
         waves = np.fft.rfft2(common + 0.3 * draw.normal(size=size)) * strength
         found = np.fft.irfft2(waves, size)
         channels.append(120 + 45 * found / found.std() + 2 * draw.normal(size=size))
-    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.stack(channels, axis=-1), 0, 255), np.uint8)
 
 
 def measure_resizing(image: Image8, size: tuple[int, int], pairs: int) -> dict[str, Any]:
@@ -203,6 +212,37 @@ def measure_drawing(image: Image8, pairs: int) -> dict[str, Any]:
     return {**paired(calls, pairs), "bytes": {name: call() for name, call in calls.items()}}
 
 
+ALONE = ("before", "now", "now, no OpenCV")
+
+
+def measure_alone(kind: str, calls: int = 40) -> float:
+    """Median milliseconds of the second half of ``calls`` from 1080p to 640 in this process, of a
+    new picture each, as in a video: where nothing else runs, memory that is given back is got anew,
+    and the way before needs much of it."""
+    draw = np.random.default_rng(0)
+    call = sampled_before if kind == "before" else resize_bilinear
+    if kind.endswith("no OpenCV"):
+        setattr(opencv, "_module", none)  # noqa: B010
+    times = []
+    for _ in range(calls):
+        image = draw.integers(0, 256, (*SIZES["1080p"], 3), np.uint8)
+        began = time.thread_time_ns()
+        call(image, (360, 640))
+        times.append((time.thread_time_ns() - began) / 1e6)
+    return float(np.median(times[calls // 2 :]))
+
+
+def processes(rounds: int = 5) -> dict[str, list[float]]:
+    """:func:`measure_alone` of each kind in turn, each in a process of its own."""
+    found: dict[str, list[float]] = {kind: [] for kind in ALONE}
+    for _ in range(rounds):
+        for kind in ALONE:
+            command = [sys.executable, __file__, "--alone", kind]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[kind].append(round(float(run.stdout), 3))
+    return found
+
+
 def ratio_words(row: dict[str, Any], name: str) -> str:
     found = row["before_over"][name]
     if found["low"] is None:  # too few pairs
@@ -214,9 +254,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=25)
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--alone", choices=ALONE, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    about = machine("numpy", "pillow", "opencv-python-headless", "anydepth-deploy")
     cv2.setNumThreads(1)
+    if options.alone:
+        print(measure_alone(options.alone))
+        return
+    about = machine("numpy", "pillow", "opencv-python-headless", "anydepth-deploy")
     content: dict[str, Any] = {"machine": about, "resize": {}, "prepare": {}, "drawing": {}}
     jobs = [(name, target) for target in INPUTS for name in SIZES]
     with bar("preprocessing") as progress:
@@ -233,6 +277,7 @@ def main() -> None:
                     row = measure_input(image, recipe, options.pairs)
                     content["prepare"][f"{family}, {key}"] = row
         content["drawing"]["1080p"] = measure_drawing(scene(SIZES["1080p"]), options.pairs // 3)
+        content["alone"] = processes()
         progress("done", len(jobs), len(jobs))
     for title in ("resize", "prepare"):
         print_table(
@@ -248,6 +293,14 @@ def main() -> None:
                 for key, row in content[title].items()
             ],
         )
+    print_table(
+        "1080p to 640 x 360, a process each, a new picture each time",
+        ["", "medians"],
+        [
+            [kind, ", ".join(f"{ms:.2f}" for ms in times)]
+            for kind, times in content["alone"].items()
+        ],
+    )
     drawing = content["drawing"]["1080p"]
     print_table(
         "a drawing of 1080p",

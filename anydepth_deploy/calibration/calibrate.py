@@ -93,9 +93,9 @@ def calibrate(
     takes.
     ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
     observe, besides the ladder and what else is needed to see every variant of every stage.
-    ``ladder``, ``input_size``, ``resize``: as for an export. ``method``, ``percentile``: how ranges are
-    chosen, see :func:`~anydepth_deploy.calibration.ranges.choose_range`. ``probe``: pictures that
-    the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
+    ``ladder``, ``input_size``, ``resize``: as for an export. ``method``, ``percentile``: how ranges
+    are chosen, see :func:`~anydepth_deploy.calibration.ranges.choose_range`. ``probe``: pictures
+    that the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
     ``threads``: of ONNX Runtime, by default as many as there are cores. ``said``: what no key of
     the checkpoint reveals.
 

@@ -279,8 +279,9 @@ def check_table(
     """Refuse a table of another network, of another input size, of pictures that met the input in
     another way, or without one of ``depths``.
 
-    ``preprocess``: how pictures become inputs in the export. ``said``: what no key of the checkpoint reveals, as the export has it. ``what`` names the table
-    in the message. Raises :class:`CalibrationError`.
+    ``preprocess``: how pictures become inputs in the export. ``said``: what no key of the
+    checkpoint reveals, as the export has it. ``what`` names the table in the message. Raises
+    :class:`CalibrationError`.
     """
     if table.checkpoint.sha256 != checkpoint_sha256:
         raise CalibrationError(

@@ -106,14 +106,14 @@ def export_bundle(
     by commas, or a file. ``input_size``: height and width, by default the checkpoint's.
     ``resize``: how pictures of another shape meet it, ``stretch`` or ``letterbox``, by default as
     in the family's training. ``classes``: a file of class names, one a line. ``suppression``: where
-    non-maximum suppression happens and with which thresholds, for families that need it; by default in the graph. ``raw``:
-    add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
-    (size, ladder, class names, resizing, each setting of suppression, what was said) is kept
-    unless it is named here, and so are its artifacts where only class names change. ``note`` is
-    given a line for a person about what was kept, one about what is gone, one for each assumption,
-    and one where the input has another size than the checkpoint was trained with. ``said``: what no
-    key of the checkpoint reveals, as a person says it; it is kept in the manifest, and so is what
-    was assumed.
+    non-maximum suppression happens and with which thresholds, for families that need it; by default
+    in the graph. ``raw``: add the heads' raw outputs. ``force``: replace a bundle of another
+    export; what it was made with (size, ladder, class names, resizing, each setting of suppression,
+    what was said) is kept unless it is named here, and so are its artifacts where only class names
+    change. ``note`` is given a line for a person about what was kept, one about what is gone, one
+    for each assumption, and one where the input has another size than the checkpoint was trained
+    with. ``said``: what no key of the checkpoint reveals, as a person says it; it is kept in the
+    manifest, and so is what was assumed.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
     :class:`BundleError`, :class:`UsageError` and :class:`ExportError`; an existing bundle is never

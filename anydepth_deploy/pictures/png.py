@@ -37,7 +37,7 @@ def save_png(image: Image.Image, file: BinaryIO) -> None:
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", *image.size, *kind))
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     for rows in _filtered(image):
-        _chunk(file, b"IDAT", compressor.compress(rows))
+        _chunk(file, b"IDAT", compressor.compress(rows.data))
     _chunk(file, b"IDAT", compressor.flush())
     _chunk(file, b"IEND", b"")
 

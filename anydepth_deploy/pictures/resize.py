@@ -153,7 +153,7 @@ def _blend(
 ) -> NDArray[Any]:
     """``first * (2**bits - weights) + second * weights``, in numbers of ``dtype``."""
     if bits == 1 and (weights == 1).all():
-        return np.add(first, second, dtype=dtype)
-    found = np.multiply(first, (1 << bits) - weights, dtype=dtype)
+        return np.asarray(np.add(first, second, dtype=dtype))
+    found: NDArray[Any] = np.multiply(first, (1 << bits) - weights, dtype=dtype)
     found += np.multiply(second, weights, dtype=dtype)
     return found

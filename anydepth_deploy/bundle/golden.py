@@ -182,7 +182,9 @@ def _tensor(name: str, entry: Mapping[str, Any], data: memoryview) -> NDArray[An
     whole = all(isinstance(side, int) and side >= 0 for side in (*shape, begin, end))
     if not whole or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
         raise ValueError(f"the bytes of '{name}' are not those of its shape {shape}")
-    return np.frombuffer(data[begin:end], dtype).reshape(shape)
+    found: NDArray[Any] = np.frombuffer(data[begin:end], dtype)
+    whole_tensor: NDArray[Any] = found.reshape(shape)
+    return whole_tensor
 
 
 def _golden(arrays: Arrays, items: int, tokens: int) -> Golden:

@@ -191,7 +191,8 @@ def _telling(items: Items, outputs: Outputs) -> NDArray[np.int64]:
     best, others = order[:, : most // 2], np.sort(order[:, most // 2 :], axis=1)
     spread = np.linspace(0, others.shape[1] - 1, most - most // 2).astype(np.intp)
     chosen: NDArray[np.int64] = np.concatenate([best, others[:, spread]], 1).astype(np.int64)
-    return np.sort(chosen, axis=1)
+    chosen.sort(axis=1)
+    return chosen
 
 
 def _taken(items: Items, places: NDArray[np.int64]) -> Items:

@@ -337,7 +337,7 @@ def test_coco_results_as_pycocotools_has_them(run: Run, bundle: Bundle, street: 
     from faster_coco_eval import COCO
 
     Path("results.json").write_text(json.dumps(named))
-    content: Any = COCO(str(path)).loadRes("results.json")  # type: ignore[no-untyped-call]
+    content: Any = COCO(str(path)).loadRes("results.json")
     assert set(content.getImgIds()) == {70, 50}
     assert len(content.getAnnIds()) == len(expected)
 

@@ -43,7 +43,7 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Pictures, folders, patterns, videos, addresses, or the number of a camera.",
         ),
     ],
@@ -94,8 +94,8 @@ def predict(
 ) -> None:
     """Detect objects at a chosen depth and draw them, in pictures, videos and cameras.
 
-    What cannot be used of several sources is skipped and named, and a video that is cut ends where
-    it is cut; the exit status is 2 then.
+    What cannot be used of several sources is skipped and named, and a video
+    that is cut ends where it is cut; the exit status is 2 then.
     """
     form = _format(format, json)
     depths = _depths(depth, compare, form)

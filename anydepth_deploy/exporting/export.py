@@ -20,7 +20,7 @@ from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import utc_now
-from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
+from anydepth_deploy.errors import CalibrationError, UsageError, readable
 from anydepth_deploy.exporting.golden import golden_depths, golden_writer
 from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.kept import (

@@ -10,13 +10,17 @@ __all__ = ["Newest"]
 
 Item = TypeVar("Item")
 
+GRACE = 2.0
+"""Seconds that closing waits for an item that is on its way: people press Ctrl-C."""
+
 
 class Newest(Generic[Item]):
     """Reads ``open_items()`` in a thread of its own, and gives each time what came last: items that
     nobody asked for in time are let go.
 
     Iteration ends, or raises, as that of the items does, after the last of them. :meth:`close` ends
-    the thread; it waits for the item that is on its way.
+    the thread; it waits for the item that is on its way, but not for ever: where nothing comes any
+    more, the thread ends with the reader's own timeout.
     """
 
     def __init__(self, open_items: Callable[[], Iterator[Item]]) -> None:
@@ -66,4 +70,4 @@ class Newest(Generic[Item]):
     def close(self) -> None:
         with self._changed:
             self._stopped = True
-        self._thread.join()
+        self._thread.join(GRACE)

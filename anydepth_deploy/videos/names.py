@@ -19,8 +19,9 @@ VIDEOS = frozenset({".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", "
 VIDEOS |= {".3gp", ".asf", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 """Suffixes of files that are taken for videos."""
 
-PLAYLIST = ".m3u8"
-"""HLS: a list of short videos that goes on while somebody adds to it."""
+ENDLESS = frozenset({".m3u8", ".mjpg", ".mjpeg"})
+"""Suffixes of addresses that go on: lists of short videos that somebody adds to (HLS), and pictures
+that a camera's web server sends one after the other."""
 
 STREAMS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt"})
 """How addresses begin that give frames as they come."""
@@ -36,7 +37,7 @@ def is_video_name(name: str) -> bool:
 def is_live_address(scheme: str, url: str) -> bool:
     """Whether an address gives frames as they come."""
     path = urllib.parse.urlsplit(url).path
-    return scheme in STREAMS or PurePosixPath(path).suffix.lower() == PLAYLIST
+    return scheme in STREAMS or PurePosixPath(path).suffix.lower() in ENDLESS
 
 
 def camera_number(text: str) -> int | None:

@@ -309,14 +309,15 @@ def _check_file(source: VideoSource) -> None:
 def camera_device(source: VideoSource) -> tuple[str, str]:
     """FFmpeg's name of the system's cameras, and its address of this one. Raises
     :class:`ImageError` where there is none."""
-    if sys.platform.startswith("linux"):
+    system: str = sys.platform
+    if system.startswith("linux"):
         device = f"/dev/video{source.camera}"
         if not Path(device).exists():
             there = sorted(Path("/dev").glob("video[0-9]*"))
             held = ", ".join(map(str, there)) or "no camera"
             raise ImageError(f"{source.what} is not there ({device}): this machine has {held}")
         return "v4l2", device
-    if sys.platform == "darwin":
+    if system == "darwin":
         return "avfoundation", f"{source.camera}:none"
     raise ImageError(
         f"{source.what} cannot be opened by its number on this system: give its frames as arrays "

@@ -189,10 +189,10 @@ def test_drawings_by_default_replace_nothing(run: Run, bundle: Bundle, picture: 
     assert Path("picture.pred.png").read_text() == "mine"
     # And are no pictures of a folder.
     shutil.copy(picture, "one.png")
-    folder = ("predict", bundle.path, ".", "--depth", "base", "--json", "--out", "d")
-    (found,) = run(*folder).json["predictions"]
+    into = ("predict", bundle.path, ".", "--depth", "base", "--json", "--out", "d")
+    (found,) = run(*into).json["predictions"]
     assert found["image"] == "one.png"
-    again = run(*folder).json["predictions"]
+    again = run(*into).json["predictions"]
     assert [item["drawn"] for item in again] == [found["drawn"]]
 
 

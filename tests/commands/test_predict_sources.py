@@ -7,7 +7,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ def test_a_video_in_a_playable_one_out(run: Run, bundle: Bundle, rate: Fraction)
     assert found["pictures"] == 9
     assert found["pictures_per_second"] > 0
     given, drawn = moments(Path("a.mp4")), moments(Path("a.pred.mp4"))
-    assert drawn == (pytest.approx(given[0], abs=1e-3), given[1], given[2], "h264")
+    assert drawn[0] == pytest.approx(given[0], abs=1e-3)
+    assert drawn[1:] == (given[1], given[2], "h264")
     # And again: a name that nobody chose replaces nothing.
     assert "a-2.pred.mp4" in run("predict", bundle.path, "a.mp4").out
 
@@ -106,14 +107,15 @@ def test_depths_side_by_side(run: Run, bundle: Bundle, street: Path) -> None:
         *(("000007.png", depth) for depth in (RUNGS[0], SUPER)),
     ]
     for depth in ("base", "super"):
-        words = ("--depth", depth, "--no-draw", "--threshold", "0.3", "--json")
-        alone = run("predict", bundle.path, "clip.mp4", "000007.png", *words).json["predictions"]
+        more = ("--depth", depth, "--no-draw", "--threshold", "0.3", "--json")
+        alone = run("predict", bundle.path, "clip.mp4", "000007.png", *more).json["predictions"]
         name = {"base": RUNGS[0], "super": SUPER}[depth]
         assert [item["detections"] for item in alone] == [
             item["detections"] for item in found if item["depth"] == name
         ]
     times, (height, width), rate, _ = moments(Path("d/clip.pred.mp4"))
-    assert (len(times), rate) == (8, 10)
+    assert len(times) == 8
+    assert rate == 10
     assert width == 2 * 64 + 6
     assert height > 48
     with Image.open("d/000007.pred.png") as drawing:
@@ -320,10 +322,11 @@ def test_coco_results_as_pycocotools_has_them(run: Run, bundle: Bundle, street: 
     plain = run("predict", bundle.path, *words).json  # no note: names are numbers
     path = truth(bundle, ["000007.png", "000005.png"], [70, 50])
     named = run("predict", bundle.path, *words, "--data", path).json
-    for rows, ids, category in (
+    cases: list[tuple[Any, dict[str, int], Callable[[int], int]]] = [
         (plain, {"000007.png": 7, "sub/000005.png": 5}, lambda label: label + 1),
         (named, {"000007.png": 70, "sub/000005.png": 50}, lambda label: 100 - 7 * label),
-    ):
+    ]
+    for rows, ids, category in cases:
         assert len(rows) == len(expected) > 5
         for row, one in zip(rows, expected, strict=True):
             x1, y1, x2, y2 = one["box"]
@@ -334,7 +337,7 @@ def test_coco_results_as_pycocotools_has_them(run: Run, bundle: Bundle, street: 
     from faster_coco_eval import COCO
 
     Path("results.json").write_text(json.dumps(named))
-    content = COCO(str(path)).loadRes("results.json")
+    content: Any = COCO(str(path)).loadRes("results.json")
     assert set(content.getImgIds()) == {70, 50}
     assert len(content.getAnnIds()) == len(expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import socket
@@ -266,6 +267,33 @@ def test_a_stream_gives_every_frame_if_told_to(tmp_path: Path, broadcast: str) -
     found = list(detector.stream(broadcast))
     assert [result.frame for result in found] == list(range(len(found)))
     assert len(found) >= 59
+
+
+def test_the_pictures_of_a_camera_with_a_web_server(tmp_path: Path) -> None:
+    """JPEGs in a multipart answer that does not end by itself."""
+    parts = []
+    for level in (40, 120, 200):
+        file = io.BytesIO()
+        Image.new("RGB", (64, 48), (level,) * 3).save(file, "JPEG")
+        parts.append(b"--part\r\nContent-Type: image/jpeg\r\n\r\n" + file.getvalue() + b"\r\n")
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=part\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(head + b"".join(parts) + b"--part--\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        detector, _ = listening_detector(tmp_path, latest=False, timeout=5)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/video.mjpg"
+        found = list(detector.stream(url, skipped=[]))
+        thread.join()
+    levels = [round(float(result.image.mean())) for result in found]
+    assert levels == [pytest.approx(level, abs=3) for level in (40, 120, 200)][: len(levels)]
+    assert len(levels) >= 2
 
 
 def test_closing_a_live_stream(detector: Detector, broadcast: str) -> None:

@@ -29,7 +29,7 @@ def of(path: Path) -> VideoSource:
 
 
 def frames(path: Path, **options: bool) -> list[Frame]:
-    with open_video(of(path), **options) as video:  # type: ignore[arg-type]
+    with open_video(of(path), **options) as video:
         return list(video.frames())
 
 

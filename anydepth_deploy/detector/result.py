@@ -24,6 +24,7 @@ from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.drawings import write_drawing
 from anydepth_deploy.pictures.fonts import check_font
 from anydepth_deploy.pictures.formats import SUFFIXES
+from anydepth_deploy.pictures.png import save_png
 
 __all__ = ["Found", "Result"]
 
@@ -194,7 +195,7 @@ class Result:
     def _repr_png_(self) -> bytes:
         """What notebooks show."""
         file = io.BytesIO()
-        self.plot().save(file, format="PNG", compress_level=1)
+        save_png(self.plot(), file)
         return file.getvalue()
 
     def to_json(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ DRAWING = ".pred.png"
 
 DRAWN_VIDEO = ".pred."
 """What is in the name of a video that was drawn on, before its suffix."""
+
 QUALITY = 90
 """Of JPEG and WebP: at Pillow's usual 75 to 80, edges of lines and letters are ragged."""
 

@@ -335,11 +335,16 @@ def _stated(error: Any) -> str:
 
 
 def _choices(error: Any) -> str:
-    """What a missing option takes, where that is one of a few words: ``<first|second>``."""
-    shown = getattr(getattr(error, "param", None), "metavar", None) or ""
-    if type(error).__name__ != "MissingParameter" or not re.fullmatch(r"<.+[|].+>", shown):
+    """What a missing option takes, where that is one of a few words: ``<first|second>``, or
+    ``<word>`` where they are too long for that and begin its help."""
+    option = getattr(error, "param", None)
+    shown = getattr(option, "metavar", None) or ""
+    if type(error).__name__ != "MissingParameter":
         return ""
-    return f". Choose from: {', '.join(shown[1:-1].split('|'))}"
+    if shown == "<word>":
+        return f". Choose from: {option.help.partition('. ')[0]}"
+    words = shown[1:-1].split("|") if re.fullmatch(r"<.+[|].+>", shown) else []
+    return f". Choose from: {', '.join(words)}" if words else ""
 
 
 def _version(wanted: bool) -> None:

@@ -144,7 +144,7 @@ def test_calibrate_verify_and_bench_take_the_option(
 ) -> None:
     from anydepth_deploy.bench import combinations
     from anydepth_deploy.calibration import calibrate
-    from anydepth_deploy.pictures import samples
+    from anydepth_deploy.verbs import verify as verb
 
     (street / "notes.txt").write_text("x")
     asked: list[str] = []
@@ -154,7 +154,7 @@ def test_calibrate_verify_and_bench_take_the_option(
         raise UsageError("reached")
 
     monkeypatch.setattr(calibrate, "calibrate", reached)
-    monkeypatch.setattr(samples, "verification_batches", reached)
+    monkeypatch.setattr(verb, "verification_batches", reached)
     monkeypatch.setattr(combinations, "load_batches", reached)
     Path("c.pth").write_bytes(b"x")
     commands = (

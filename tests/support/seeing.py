@@ -30,6 +30,9 @@ class SeeingSession:
     def __init__(self) -> None:
         self.seen = 0
 
+    def load(self, depths: Any) -> None:
+        """There is nothing to open."""
+
     def padded(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return images
 

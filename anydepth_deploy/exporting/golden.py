@@ -184,7 +184,7 @@ def _telling(items: Items, outputs: Outputs) -> NDArray[np.int64]:
     widest = max(array.shape[2] for array in values.values())
     most = min(count, max(2, MOST_NUMBERS // widest))
     if most == count:
-        return np.broadcast_to(np.arange(count, dtype=np.int64), first.shape[:2]).copy()
+        return np.tile(np.arange(count, dtype=np.int64), (len(first), 1))
     scores = [array for name, array in values.items() if name not in outputs.coordinates]
     telling = np.max([array.max(2) for array in scores or values.values()], axis=0)
     order = np.argsort(-telling, axis=1, kind="stable")

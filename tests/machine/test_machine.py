@@ -395,6 +395,10 @@ def test_the_command(
 ) -> None:
     defaults = {**(looking.look.__kwdefaults__ or {}), "asking": telling(answers)}
     monkeypatch.setattr(looking.look, "__kwdefaults__", defaults)
+    # What is free changes from call to call.
+    memory, folder = hardware.memory(), hardware.folder(Path())
+    monkeypatch.setattr(hardware, "memory", lambda _: memory)
+    monkeypatch.setattr(hardware, "folder", lambda _: folder)
     found = run("doctor", bundle.path, "--json").json
     assert found["bundle"]["path"] == str(bundle.path)
     assert [row["name"] for row in found["runtimes"]] == [*RUNTIMES]

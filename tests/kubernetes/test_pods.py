@@ -148,7 +148,9 @@ def test_memory_is_enough_for_requests() -> None:
         assert size(volume["emptyDir"]["sizeLimit"]) > 2 * shared
         limit = size(server["resources"]["limits"]["memory"])
         assert limit > size(volume["emptyDir"]["sizeLimit"]) + requests
-        assert "cpu" not in server["resources"]["limits"]  # throttled, all that is under way is late
+        assert (
+            "cpu" not in server["resources"]["limits"]
+        )  # throttled, all that is under way is late
         assert "/dev/shm" in {item["mountPath"] for item in server["volumeMounts"]}
 
 
@@ -167,7 +169,9 @@ def test_nothing_more_than_it_needs() -> None:
 
 
 def test_servers_copy_what_the_loader_fills() -> None:
-    loader, claim = (one(build(FOLDER / "models"), kind) for kind in ("Pod", "PersistentVolumeClaim"))
+    loader, claim = (
+        one(build(FOLDER / "models"), kind) for kind in ("Pod", "PersistentVolumeClaim")
+    )
     name = claim["metadata"]["name"]
     assert loader["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == name
     for deployment in deployments():

@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
-import yaml
 from conftest import ROOT
 from kubernetes_files import COMPONENTS, FOLDER
 from kustomize import build, documents, one
+from scaling_rules import queries, rules, triggers
 
 from anydepth_deploy.serve.names import Names
 
-ADAPTER = COMPONENTS / "hpa" / "prometheus-adapter.yaml"
 TRITON = {"nv_inference_queue_duration_us"}
-"""Of Triton's own metrics, those that are used here (docs/user_guide/metrics.md of Triton); the test
-of a real server looks for them."""
-
-
-def rules() -> dict[str, str]:
-    """The queries of prometheus-adapter, by what they are called."""
-    (values,) = documents(ADAPTER)
-    found = {rule["name"]["as"]: rule for rule in values["rules"]["custom"]}
-    for rule in found.values():
-        assert rule["resources"]["overrides"].keys() == {"namespace", "pod"}
-        (series,) = re.findall(r"^(\w+)\{", rule["seriesQuery"])
-        assert series in rule["metricsQuery"]
-    return {name: rule["metricsQuery"] for name, rule in found.items()}
-
-
-def triggers() -> dict[str, Any]:
-    (scaled,) = documents(COMPONENTS / "keda" / "scaledobject.yaml")
-    return {item["name"]: item for item in scaled["spec"]["triggers"]}
-
-
-def alerts() -> dict[str, str]:
-    (found,) = documents(COMPONENTS / "monitoring" / "prometheusrule.yaml")
-    return {rule["alert"]: rule["expr"] for group in found["spec"]["groups"] for rule in group["rules"]}
-
-
-def queries() -> list[str]:
-    return [
-        *rules().values(),
-        *(item["metadata"]["query"] for item in triggers().values()),
-        *alerts().values(),
-    ]
+"""Of Triton's own metrics, those that are used here (docs/user_guide/metrics.md of Triton)."""
 
 
 def test_every_metric_is_one_that_servers_have() -> None:
@@ -61,11 +29,14 @@ def test_every_metric_is_one_that_servers_have() -> None:
 
 
 def test_queues_are_those_of_the_models_that_wait() -> None:
-    """Of preprocessing and of the networks; of the ensemble and the router they would count twice."""
+    """Of preprocessing and of the networks; an ensemble's and a router's hold these as well."""
     names = Names("best")
     waiting = (names.preprocess, names.gated, names.static(2, 1), names.static(7, None))
     others = (names.ensemble, names.router, names.postprocess)
-    for query in (rules()["anydepth_queue_seconds"], triggers()["queue-seconds"]["metadata"]["query"]):
+    for query in (
+        rules()["anydepth_queue_seconds"],
+        triggers()["queue-seconds"]["metadata"]["query"],
+    ):
         (pattern,) = re.findall(r'model=~"([^"]+)"', query)
         assert all(re.fullmatch(pattern, name) for name in waiting)
         assert not any(re.fullmatch(pattern, name) for name in others)
@@ -107,9 +78,9 @@ def test_autoscalers_have_the_deployment_to_themselves() -> None:
 
 
 def test_depth_is_shed_before_pods_are_added() -> None:
-    """At the loads of benchmarks/results/triton-auto.json, where a level's predicted time is a tenth
-    more than its mean: up to the target about one request in twenty is late at auto, and what is
-    asked of a pod just below it would be hopeless without shedding."""
+    """At the loads of benchmarks/results/triton-auto.json, where a level's predicted time is a
+    tenth more than its mean: up to the target at most one request in twenty is late at auto, and
+    the last load below it would be hopeless without shedding."""
     recorded = json.loads((ROOT / "benchmarks/results/triton-auto.json").read_text("utf-8"))
     base, deepest = recorded["ladder_ms"][0], recorded["ladder_ms"][-1]
     rows = {(row["depth"], row["rate"]): row for row in recorded["simulated"]}

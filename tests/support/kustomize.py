@@ -1,6 +1,6 @@
-"""What `kubectl kustomize` makes of deploy/kubernetes, as far as the files there need it: resources,
-components, and strategic merge patches by kind and name. Whatever else a kustomization says is
-refused. Where kubectl is installed, its own result is held against this."""
+"""What `kubectl kustomize` makes of deploy/kubernetes, as far as the files there need it:
+resources, components, and strategic merge patches by kind and name. Whatever else a kustomization
+says is refused. Where kubectl is installed, its own result is held against this."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MERGED_BY = {
     "volumes": "name",
     "volumeMounts": "mountPath",
 }
-"""Lists of which a patch changes single entries, by what tells them apart; all others it replaces."""
+"""Lists of which a patch changes single entries, by what tells them apart; others it replaces."""
 
 
 def documents(path: Path) -> list[Document]:

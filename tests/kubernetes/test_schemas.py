@@ -3,6 +3,7 @@ not Kubernetes' own have what they must have. No cluster is asked."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from conftest import ROOT
 from kubernetes_files import CHOICES, COMPONENTS, FOLDER, OVERLAYS, TARGETS, compose
 from kustomize import Document, build, documents, identity, one
 
@@ -102,6 +104,19 @@ def test_kustomize_makes_the_same_of_them(
     assert done.returncode == 0, done.stderr
     theirs = {identity(item): item for item in yaml.safe_load_all(done.stdout)}
     assert {identity(item): item for item in build(folder)} == theirs
+
+
+def test_the_documented_kustomization_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", text, re.DOTALL)
+    said = yaml.safe_load(block)
+    prefix = "anydepth-deploy/deploy/kubernetes/"
+    (target,) = (name.removeprefix(prefix) for name in said["resources"])
+    components = tuple(name.removeprefix(f"{prefix}components/") for name in said["components"])
+    assert (target, components) in CASES
+    (image,) = said["images"]
+    server = one(build(FOLDER / target), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert server["image"] == f"{image['name']}:{image['newTag']}"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from anydepth_deploy.pilot.pilot import Pilot
     from anydepth_deploy.verbs.benchmark import benchmark
     from anydepth_deploy.verbs.build import build
+    from anydepth_deploy.verbs.doctor import doctor
     from anydepth_deploy.verbs.evaluate import evaluate
     from anydepth_deploy.verbs.export import export
     from anydepth_deploy.verbs.verify import verify
@@ -50,6 +51,7 @@ _PUBLIC = {
     "Session": "bundle.session",
     "benchmark": "verbs.benchmark",
     "build": "verbs.build",
+    "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "export": "verbs.export",
     "export_bundle": "exporting.export",
@@ -76,6 +78,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "build",
+    "doctor",
     "evaluate",
     "export",
     "export_bundle",

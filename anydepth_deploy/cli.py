@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -17,11 +19,13 @@ from typer.core import TyperCommand, TyperGroup
 from anydepth_deploy.errors import (
     AnyDepthError,
     CheckFailedError,
+    MissingExtraError,
     UsageError,
     in_one_line,
     missing_extra,
     shorten,
 )
+from anydepth_deploy.output.answers import answering, wants_json
 from anydepth_deploy.streams import usable_streams
 from anydepth_deploy.version import __version__
 
@@ -53,7 +57,8 @@ COMMANDS = (
     Row(
         "verify",
         "verify",
-        "Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.",
+        "Compare every artifact with what it should compute, depth by depth; exit 1 on a "
+        "difference.",
     ),
     Row("eval", "evaluate", "COCO average precision of the artifact, per depth and precision."),
     Row(
@@ -76,7 +81,16 @@ COMMANDS = (
         "ladder",
         "Measure which depths are worth having on this device, and write them as the ladder.",
     ),
-    Row("predict", "predict", "Detect objects at a chosen depth and draw them."),
+    Row(
+        "bundle",
+        "bundle",
+        "Change class names, the ladder in use or the name of a bundle, without a new export.",
+    ),
+    Row(
+        "predict",
+        "predict",
+        "Detect objects at a chosen depth and draw them, in pictures, videos and cameras.",
+    ),
     Row(
         "train",
         "train",
@@ -98,6 +112,11 @@ COMMANDS = (
         "Write a model repository for the Triton Inference Server, or check one.",
     ),
     Row(
+        "doctor",
+        "doctor",
+        "Show what is on this machine, what works, and what to type for the rest.",
+    ),
+    Row(
         "demo",
         "demo",
         "Export, verify, evaluate and predict with the trained tiny checkpoint.",
@@ -106,8 +125,18 @@ COMMANDS = (
 """In the order in which they are listed; the help is the first line of the function's own."""
 
 
+ALSO = {"evaluate": "eval", "benchmark": "bench"}
+"""Commands by the names of their functions in Python."""
+
 ADDRESS = re.compile(r"(?:--[a-z-]+=)?([a-z][a-z0-9+.-]+://.*)", re.IGNORECASE | re.DOTALL)
 """A word that is an address (https, s3, file), or an option with one."""
+
+
+BOXES = 80
+"""Letters of a terminal from which on options are listed in boxes; they break words in less."""
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 
 
 class Command(TyperCommand):
@@ -120,15 +149,56 @@ class Command(TyperCommand):
                 item.metavar = ""
         return found
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        width = shutil.get_terminal_size().columns
+        if width >= BOXES:
+            super().format_help(ctx, formatter)
+        else:
+            print("\n".join(self._narrow_help(ctx, width)))
+
+    def _narrow_help(self, ctx: Any, width: int) -> Iterator[str]:
+        """Help in lines of whole words."""
+        from anydepth_deploy.output.tables import wrapped
+
+        def indented(text: str, by: int) -> Iterator[str]:
+            return (" " * by + line for line in wrapped(text, width - by))
+
+        yield from indented(
+            " ".join(["Usage:", ctx.command_path, *self.collect_usage_pieces(ctx)]), 1
+        )
+        for paragraph in (self.help or "").split("\n\n"):
+            yield ""
+            yield from indented(" ".join(paragraph.split()), 1)
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for item in self.get_params(ctx):
+            told = item.get_help_record(ctx)
+            if told is not None:
+                usual = "Options" if item.param_type_name == "option" else "Arguments"
+                heading = getattr(item, "rich_help_panel", None) or usual
+                groups.setdefault(heading, []).append(told)
+        for heading, rows in groups.items():
+            yield from ("", f"{heading}:")
+            for names, told in rows:
+                yield from indented(names, 2)
+                yield from indented(told, 6)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words, sources = [*args], {*self._sources(ctx, args)}
         if not ctx.resilient_parsing:
-            _check_addresses(args)
+            _check_addresses([word for word in words if word not in sources])
         rest = super().parse_args(ctx, args)
         for name, value in ctx.params.items():
             if isinstance(value, float) and math.isnan(value):  # which no range refuses
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is nan: expected a number, see '{ctx.command_path} -h'")
         return rest
+
+    def _sources(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that may be addresses: those of an argument ``source``."""
+        if not any(item.name == "source" for item in self.params):
+            return []
+        found, _, _ = self.make_parser(ctx).parse_args([*args])
+        return list(found.get("source") or ())
 
 
 class Commands(TyperGroup):
@@ -146,6 +216,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        args = [ALSO.get(args[0], args[0]), *args[1:]]
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(args[0]), rest
 
@@ -204,23 +275,35 @@ def _run() -> int:
     """Run what the command line says; the exit status."""
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    try:
-        status = app(arguments, prog_name="anydepth-deploy", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            raise
-        message = _message(error)
-        if message is None:
-            kind = type(error).__name__
-            line = shorten([" ".join(str(error).split())])
-            print(f"error: unexpected {kind}: {line} (a bug; --debug shows where)", file=sys.stderr)
-            return 3
-        print(f"error: {in_one_line(message)}", file=sys.stderr)
-        return 1 if isinstance(error, CheckFailedError) else 2
-    return status if isinstance(status, int) else 0
+    with answering(wanted=wants_json(arguments)) as answer:
+        try:
+            status = app(arguments, prog_name="anydepth-deploy", standalone_mode=False)
+            if status == INTERRUPTED:  # newer releases of typer make a status of it
+                raise KeyboardInterrupt
+            return status if isinstance(status, int) else 0
+        except (KeyboardInterrupt, typer.Abort):
+            kind, message, status = "KeyboardInterrupt", "interrupted", INTERRUPTED
+        except Exception as error:
+            kind, message, status = _told(error)
+            if debug:
+                answer.fail(kind, message, status)
+                raise
+        print(f"error: {message}", file=sys.stderr)
+        answer.fail(kind, message, status)
+        return status
+
+
+def _told(error: Exception) -> tuple[str, str, int]:
+    """Of an error: the class that users know it by, a line for a person, the exit status."""
+    kind, message = type(error).__name__, _message(error)
+    if message is None:
+        line = shorten([" ".join(str(error).split())])
+        return kind, f"unexpected {kind}: {line} (a bug; --debug shows where)", 3
+    if isinstance(error, CommandLineError):
+        kind = UsageError.__name__
+    elif isinstance(error, ModuleNotFoundError):
+        kind = MissingExtraError.__name__
+    return kind, in_one_line(message), 1 if isinstance(error, CheckFailedError) else 2
 
 
 def _message(error: Exception) -> str | None:

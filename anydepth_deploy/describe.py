@@ -78,6 +78,7 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
     return {
         "kind": "bundle",
         "path": str(path),
+        "name": manifest.name,
         "family": manifest.family,
         "config": manifest.config,
         "weights": manifest.source.weights,
@@ -85,6 +86,8 @@ def describe_bundle(path: str | Path) -> dict[str, Any]:
         "source": manifest.source.model_dump(),
         "parameters": manifest.parameters,
         "classes": manifest.classes,
+        "exported_classes": manifest.exported_classes,
+        "golden": manifest.golden and manifest.golden.model_dump(),
         "input_size": list(bundle.size),
         "preprocess": manifest.preprocess.model_dump(),
         "suppression": manifest.suppression and manifest.suppression.model_dump(),
@@ -113,6 +116,8 @@ def show(
         f"{found['parameters'] / 1e6:.3f} M parameters, {len(found['classes'])} classes, "
         f"input {height}x{width}, weights: {found['weights']}"
     )
+    if name := found.get("name"):
+        console.print_line(f"name: {_shown(name)}")
     console.print_line(f"gates: {gates or 'none'}; {count_depths(len(found['depths']))}")
     if found.get("layout") == "hugging face":
         console.print_line("names of weights: those of transformers (Hugging Face)")
@@ -158,7 +163,13 @@ def show(
             ]
             for row in rows
         ],
+        keys=3 if moved else 2,
     )
+    if golden := found.get("golden"):
+        console.print_line(
+            f"golden outputs: {golden['pictures']} pictures at {len(golden['depths'])} depths, "
+            f"{golden['bytes'] / 1000:.0f} kB; 'verify {found['path']}' compares with them"
+        )
     for ladder in found.get("measured", []):
         console.print_line(_measured(ladder))
     if "artifacts" in found:

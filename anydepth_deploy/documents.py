@@ -40,6 +40,7 @@ __all__ = [
     "beside",
     "file_sha256",
     "made_folders",
+    "name_anew",
     "problem_of",
     "refusing",
     "take_after",
@@ -271,10 +272,16 @@ def write_new(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     Raises :class:`OSError`; nothing is left behind then.
     """
     with _written(path, write) as temporary:
-        for chosen in _names(path):
-            with contextlib.suppress(FileExistsError):
-                _name_it(temporary, chosen)
-                return chosen
+        return name_anew(temporary, path)
+
+
+def name_anew(temporary: Path, path: Path) -> Path:
+    """Give the file ``temporary``, which :func:`beside` made, the name ``path``, or one with a
+    number where that is there; returns which. Raises :class:`OSError`."""
+    for chosen in _names(path):
+        with contextlib.suppress(FileExistsError):
+            _name_it(temporary, chosen)
+            return chosen
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 

@@ -88,6 +88,7 @@ class MissingExtraError(AnyDepthError):
 
 
 EXTRAS = {
+    "av": "video",
     "cuda": "tensorrt",
     "faster_coco_eval": "eval",
     "google": "triton",
@@ -102,7 +103,7 @@ EXTRAS = {
     "polygraphy": "tensorrt",
     "pynvml": "nvidia",
     "safetensors": "export",
-    "scipy": "export",
+    "scipy": "train",
     "tensorboard": "train",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",

@@ -43,6 +43,7 @@ __all__ = [
     "EngineSpec",
     "Format",
     "GateSpec",
+    "GoldenFile",
     "Kept",
     "LadderData",
     "Layout",
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 MAJOR = 1
-MINOR = 2
+MINOR = 3
 VERSION: int | str = written_version(MAJOR, MINOR)
 """Of manifests that are written; see :mod:`anydepth_deploy.documents`."""
 
@@ -114,6 +115,8 @@ MOST_BATCH = 65536
 Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
 Ratio = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""A name in the bundle's folder, never a path."""
 
 
 class _Model(BaseModel):
@@ -276,12 +279,12 @@ class EngineSpec(_Model):
 
 
 class Verification(_Model):
-    """What comparing an engine with the graph it was built from has found."""
+    """What comparing an engine with a graph of its bundle, or with golden outputs, has found."""
 
     when: str
     passed: bool
     reference: str
-    """The artifact it was compared with, on ONNX Runtime."""
+    """The artifact it was compared with, on ONNX Runtime; or the file of golden outputs."""
     device: str
     depths: Count
     batches: list[Batch]
@@ -291,8 +294,7 @@ class Artifact(_Model):
     """One file that a runtime can execute."""
 
     name: str
-    file: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    """A name in the bundle's folder, never a path."""
+    file: FileName
     format: Format = "onnx"
     layout: Layout
     precision: Precision = "fp32"
@@ -334,6 +336,17 @@ def rounds_to_half(artifact: Artifact) -> bool:
     """Whether the body of ``artifact`` is FP16."""
     scheme = artifact.quantisation
     return artifact.precision == "fp16" or (scheme is not None and scheme.target == "tensorrt")
+
+
+class GoldenFile(_Model):
+    """Pictures and what the checkpoint's network makes of them, in a file of the bundle; see
+    :mod:`anydepth_deploy.bundle.golden`."""
+
+    file: FileName
+    bytes: Count
+    sha256: Digest
+    pictures: Count
+    depths: list[str] = Field(min_length=1)
 
 
 class LadderData(_Model):
@@ -422,6 +435,12 @@ class Manifest(_Model):
     """What no key of the checkpoint reveals, as it was said or assumed."""
     measured: list[MeasuredLadder] = Field(default_factory=list)
     """Ladders that were measured, newest last. The one in use is :attr:`ladder`, on all devices."""
+    name: str | None = None
+    """What people call the bundle; None: nothing but its folder's name."""
+    exported_classes: list[str] | None = Field(default=None, min_length=1)
+    """The class names of the export, where others were given to them since."""
+    golden: GoldenFile | None = None
+    """None in bundles of before there were any."""
 
     @field_validator("version", mode="before")
     @classmethod

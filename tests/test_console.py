@@ -65,7 +65,7 @@ def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]) ->
 
 def test_json_holds_no_infinities(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_json({"a": [1.5, float("nan"), -float("inf")]})
-    assert json.loads(capsys.readouterr().out) == {"a": [1.5, None, None]}
+    assert json.loads(capsys.readouterr().out) == {"schema_version": 1, "a": [1.5, None, None]}
 
 
 def test_times_are_in_utc() -> None:

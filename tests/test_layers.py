@@ -14,7 +14,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "anydepth_deploy"
 PICTURE = re.compile(r"<!-- layers -->\s*```text\n(.*?)```", re.DOTALL)
-VERBS = {"load", "export", "verify", "evaluate", "build", "benchmark"}
+VERBS = {"load", "export", "verify", "evaluate", "build", "benchmark", "doctor"}
 """Functions of the Python interface to come; a module of that name would hide one."""
 
 

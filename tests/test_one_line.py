@@ -129,7 +129,7 @@ def test_json_is_exact(capfd: pytest.CaptureFixture[str]) -> None:
     told = capfd.readouterr().out
     assert told.isascii()
     assert "\x1b" not in told
-    assert json.loads(told) == exact
+    assert json.loads(told) == {"schema_version": 1, **exact}
 
 
 # --- files that say such things --------------------------------------------------------------

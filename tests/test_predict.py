@@ -14,9 +14,10 @@ from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, DepthError, ImageError, UsageError
+from anydepth_deploy.pictures import fonts
 from anydepth_deploy.pictures.draw import class_colour, draw_detections, side_by_side
 from anydepth_deploy.pictures.images import SUFFIXES, load_image, prepare
-from anydepth_deploy.predict import predict
+from anydepth_deploy.predict.run import predict
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def test_the_weights_are_chosen(
     monkeypatch.setattr(Bundle, "session", session)
     out = tmp_path / "drawn.png"
     predict(bundle, pictures / "a.png", "base", layout="gated", weights="folded", out=out)
-    wanted = {"artifact": "gated", "precision": "fp32", "weights": "folded"}
+    wanted = {"artifact": "gated", "precision": "fp32", "weights": "folded", "threads": None}
     assert asked == [{"runtime": "onnxruntime", **wanted}]
 
 
@@ -304,12 +305,19 @@ def test_pictures_longer_than_letters_can_be() -> None:
     assert (np.asarray(drawn)[100, 0] == class_colour(2)).all()
 
 
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without any but Pillow's own."""
+    monkeypatch.setattr(fonts, "system_font", lambda letters: None)
+
+
 def caption(name: str) -> bytes:
     """A drawing of a box of the class 2, which is called `name`."""
     picture = np.full((200, 600, 3), 255, np.uint8)
     return draw_detections(picture, one_box(20, 60, 120, 90), ["a", "b", name]).tobytes()
 
 
+@pytest.mark.usefixtures("no_fonts")
 @pytest.mark.parametrize(
     "name",
     [
@@ -331,6 +339,7 @@ def test_a_name_in_a_script_that_the_font_lacks(name: str) -> None:
     assert caption(name) == caption("class 2")
 
 
+@pytest.mark.usefixtures("no_fonts")
 @pytest.mark.parametrize(
     ("name", "shown"), [("Dreieck", "Dreieck"), ("tam giác", "tam giac"), ("čtverec", "ctverec")]
 )
@@ -349,6 +358,7 @@ def test_names_in_ascii_are_drawn_as_they_are(seed: int) -> None:
     assert len(set(map(caption, [name, *others]))) == 7
 
 
+@pytest.mark.usefixtures("no_fonts")
 def test_names_with_the_font_that_is_no_outline(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Pillow has without FreeType: letters of Latin-1, and an error for all others."""
     small = ImageFont.load_default_imagefont()

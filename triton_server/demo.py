@@ -102,6 +102,7 @@ def _show(bundle: Bundle, metrics: str) -> None:
         "metrics of the router, by depth",
         ["level", "depth", "requests", "mean ms in the router"],
         rows,
+        keys=2,
     )
 
 

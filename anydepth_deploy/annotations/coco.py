@@ -40,14 +40,15 @@ class Problem(NamedTuple):
     text: str
 
 
-def read_coco(path: Path) -> dict[str, Any]:
+def read_coco(path: Path, *, annotated: bool = True) -> dict[str, Any]:
     """The content of a file, all of which can be used; ``area`` and ``iscrowd`` are filled in where
-    they are left out, and annotations have ids from 1 on.
+    they are left out, and annotations have ids from 1 on. Without ``annotated``, a file that only
+    lists pictures and categories will do (``image_info_test-dev2017.json``).
 
     Raises :class:`ImageError` for a file that cannot be read, has no annotated picture or
     contradicts itself.
     """
-    content = _read_lists(path)
+    content = _read_lists(path, annotated=annotated)
     for name in FIELDS:
         _check_items(path, content, name)
     images = {item["id"] for item in content["images"]}
@@ -102,7 +103,7 @@ def sift_coco(path: Path) -> tuple[dict[str, Any], list[Finding]]:
     return {**content, "annotations": annotations}, findings
 
 
-def _read_lists(path: Path) -> dict[str, Any]:
+def _read_lists(path: Path, *, annotated: bool = True) -> dict[str, Any]:
     try:
         # From bytes, JSON is read in whatever UTF a byte-order mark says.
         content = json.loads(read_regular(path))
@@ -110,13 +111,15 @@ def _read_lists(path: Path) -> dict[str, Any]:
         raise ImageError(f"annotations {path} do not exist; expected a COCO JSON file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ImageError(f"annotations {path} cannot be read as JSON: {error}") from None
+    if not annotated and isinstance(content, dict):
+        content = {"annotations": [], **content}
     if not isinstance(content, dict) or not all(
         isinstance(content.get(name), list) for name in FIELDS
     ):
         raise ImageError(
             f"annotations {path} are not in COCO's format: expected the lists {', '.join(FIELDS)}"
         )
-    if not content["images"] or not content["annotations"]:
+    if not content["images"] or (annotated and not content["annotations"]):
         raise ImageError(f"annotations {path} hold no annotated picture")
     return content
 

@@ -15,6 +15,7 @@ from anydepth_deploy.building.backend import Backend, load
 from anydepth_deploy.building.compile import BuildSettings, Built, compile_engine
 from anydepth_deploy.building.plan import Job, engine_layouts, plan
 from anydepth_deploy.building.prepare import Fitted, fit, read_graph, samples
+from anydepth_deploy.building.targets import capabilities as capabilities_of
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.graphs import graph_file
 from anydepth_deploy.bundle.writer import BundleWriter
@@ -204,6 +205,7 @@ def _check_samples(bundle: Bundle, jobs: Sequence[Job]) -> None:
 
 def _capabilities(backend: Backend, asked: Sequence[str]) -> tuple[str, ...]:
     """What the engines are for: the targets that were asked for, or the device at hand."""
+    asked = capabilities_of(asked)
     if not asked:
         return (str(device_capability(backend.name)),)
     if not backend.ahead_of_time:
@@ -216,7 +218,7 @@ def _capabilities(backend: Backend, asked: Sequence[str]) -> tuple[str, ...]:
             f"unknown target '{unknown[0]}': {backend.name} {backend.version} builds for "
             f"{', '.join(backend.known_capabilities)}"
         )
-    return tuple(dict.fromkeys(asked))
+    return asked
 
 
 def _engines(bundle: Bundle, job: Job, suffix: str) -> Iterator[_Engine]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from anydepth_deploy.bundle.golden import Golden, read_golden
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.documents import (
     Document,
@@ -29,6 +30,7 @@ from anydepth_deploy.manifest import (
     MINOR,
     VERSION,
     Artifact,
+    GoldenFile,
     Manifest,
     MeasuredLadder,
     Verification,
@@ -125,15 +127,29 @@ class BundleFiles:
             and (depth is None or artifact.depth == str(depth))
         ]
 
-    def file(self, artifact: Artifact, *, check: bool = True) -> Path:
-        """The path of an artifact; with ``check`` its bytes are compared with the manifest.
+    def golden(self) -> Golden:
+        """Pictures and golden outputs. Raises :class:`BundleError` where there are none, and for
+        what is damaged."""
+        entry = self.manifest.golden
+        if entry is None:
+            raise BundleError(
+                f"bundle {self.path} has no golden outputs to compare with: export it again as it "
+                "was exported, which adds them and keeps its artifacts, or name the checkpoint to "
+                "compare with"
+            )
+        return read_golden(self.file(entry, check=False), entry.sha256)
+
+    def file(self, artifact: Artifact | GoldenFile, *, check: bool = True) -> Path:
+        """The path of an artifact, or of golden outputs; with ``check`` its bytes are compared with
+        the manifest.
 
         Raises :class:`BundleError` when the file is missing or was altered.
         """
         path = self.path / artifact.file
         if not path.is_file():
+            what = "artifact" if isinstance(artifact, Artifact) else "file of golden outputs"
             raise BundleError(
-                f"bundle {self.path}: the artifact {artifact.file} is missing; export it again"
+                f"bundle {self.path}: the {what} {artifact.file} is missing; export it again"
             )
         size = path.stat().st_size
         if size != artifact.bytes:

@@ -12,7 +12,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anydepth_deploy.bundle.files import (
     LOCK,
@@ -27,14 +27,21 @@ from anydepth_deploy.bundle.files import (
     read_manifest,
     write_manifest,
 )
+from anydepth_deploy.bundle.golden import SUFFIX
 from anydepth_deploy.documents import beside, file_sha256, made_folders
 from anydepth_deploy.errors import BundleError, shorten
 from anydepth_deploy.families.shared.settling import option_of
-from anydepth_deploy.manifest import Artifact, Manifest
+from anydepth_deploy.manifest import Artifact, GoldenFile, Manifest
 
 __all__ = ["BundleWriter"]
 
+Entry = TypeVar("Entry", Artifact, GoldenFile)
+
 NEXT_MANIFEST = ".manifest.next.json"
+
+GOLDEN = "golden"
+
+CLASSES = "classes"
 
 UNSAID = "not said"
 
@@ -93,7 +100,7 @@ class BundleWriter:
             raise
         # What earlier manifests name must keep its bytes until the end, and may go then.
         earlier = (manifest_if_any(self.folder, file) for file in (MANIFEST, NEXT_MANIFEST))
-        self._kept = [artifact for found in earlier if found for artifact in found.artifacts]
+        self._kept = [entry for found in earlier if found for entry in _files(found)]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -131,6 +138,22 @@ class BundleWriter:
         ``write(path)`` makes the file ``path`` and describes it; ``file`` (``name`` and
         ``suffix``), ``bytes`` and ``sha256`` are filled in here.
         """
+        return self._add(name, write, suffix)
+
+    def find_golden(self) -> GoldenFile | None:
+        """The golden outputs, if they are there and whole."""
+        entry = self.manifest.golden
+        if entry is not None:
+            with contextlib.suppress(BundleError):
+                BundleFiles(self.folder, self.manifest).file(entry)
+                return entry
+        return None
+
+    def add_golden(self, write: Callable[[Path], GoldenFile]) -> GoldenFile:
+        """Write golden outputs and commit them, as :meth:`add` does with an artifact."""
+        return self._add(GOLDEN, write, SUFFIX)
+
+    def _add(self, name: str, write: Callable[[Path], Entry], suffix: str) -> Entry:
         temporary = self.folder / f".{name}.partial"
         try:
             described = write(temporary)
@@ -149,9 +172,13 @@ class BundleWriter:
                 temporary.unlink(missing_ok=True)
         return described
 
-    def _commit(self, artifact: Artifact) -> None:
-        others = [item for item in self.manifest.artifacts if item.name != artifact.name]
-        update: dict[str, Any] = {"artifacts": [*others, artifact]}
+    def _commit(self, entry: Artifact | GoldenFile) -> None:
+        update: dict[str, Any]
+        if isinstance(entry, Artifact):
+            others = [item for item in self.manifest.artifacts if item.name != entry.name]
+            update = {"artifacts": [*others, entry]}
+        else:
+            update = {"golden": entry}
         now = manifest_if_any(self.folder, self._file)
         if now is not None:  # verify, eval and ladder may have recorded results meanwhile
             update |= {"results": now.results, "measured": now.measured}
@@ -161,7 +188,7 @@ class BundleWriter:
     def _free_name(self, name: str, suffix: str, digest: str) -> str:
         """A file name that no manifest in the folder uses for other bytes."""
         file = f"{name}{suffix}"
-        taken = {item.file: item.sha256 for item in (*self._kept, *self.manifest.artifacts)}
+        taken = {item.file: item.sha256 for item in (*self._kept, *_files(self.manifest))}
         return file if taken.get(file, digest) == digest else f"{name}-{digest[:8]}{suffix}"
 
     def _existing(self) -> Manifest | None:
@@ -190,10 +217,10 @@ class BundleWriter:
         try:
             if self._file != MANIFEST:
                 (self.folder / self._file).replace(self.folder / MANIFEST)
-            named = {artifact.file for artifact in self.manifest.artifacts}
-            for artifact in self._kept:
-                if artifact.file not in named:
-                    (self.folder / artifact.file).unlink(missing_ok=True)
+            named = {entry.file for entry in _files(self.manifest)}
+            for entry in self._kept:
+                if entry.file not in named:
+                    (self.folder / entry.file).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.partial"):
                 leftover.unlink(missing_ok=True)
             if (self.folder / NEXT_MANIFEST).exists():  # a mount that is read only refuses any try
@@ -206,9 +233,21 @@ class BundleWriter:
         self.folder, self._file = self.path, MANIFEST
 
 
+def _files(manifest: Manifest) -> list[Artifact | GoldenFile]:
+    """What a manifest names files for."""
+    return [*manifest.artifacts, *([manifest.golden] if manifest.golden else [])]
+
+
 def _same_export(one: Manifest, other: Manifest) -> bool:
-    """Whether artifacts of both fit into one bundle."""
-    return _identity(one) == _identity(other)
+    """Whether artifacts of both fit into one bundle. Class names may have been edited since."""
+    first, second = _identity(one), _identity(other)
+    alike = not _class_names(one).isdisjoint(_class_names(other))
+    return {**first, CLASSES: ""} == {**second, CLASSES: ""} and alike
+
+
+def _class_names(manifest: Manifest) -> set[tuple[str, ...]]:
+    """Those of now, and those of the export."""
+    return {tuple(manifest.classes), tuple(manifest.exported_classes or manifest.classes)}
 
 
 def _identity(manifest: Manifest) -> dict[str, Any]:
@@ -216,10 +255,11 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "checkpoint": manifest.source.sha256,
         "network": f"{manifest.family} {manifest.config}",
         "input size": "x".join(map(str, manifest.preprocess.size)),
+        "resizing": manifest.preprocess.resize,
         # The one that rows begin with: that in use may be written anew, and changes no artifact.
         "ladder": ",".join(map(str, manifest.table().exported)),
         "depths by row": ",".join(row.depth for row in manifest.depths),
-        "classes": ",".join(manifest.classes),
+        CLASSES: ",".join(manifest.classes),
         "suppression": _suppression(manifest),
         **{option_of(name): word for name, word in sorted(manifest.said.items())},
     }

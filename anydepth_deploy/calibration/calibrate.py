@@ -40,7 +40,7 @@ from anydepth_deploy.families.shared.usual_state import usual_state
 from anydepth_deploy.graph.pieces import Pieces, export_pieces
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.pictures.choice import Pictures, choose_pictures
-from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.reading.regular import read_regular
@@ -73,6 +73,7 @@ def calibrate(
     depth: str = "all",
     ladder: str | None = None,
     input_size: tuple[int, int] | None = None,
+    resize: Resize | None = None,
     count: int = COUNT,
     seed: int = 0,
     orientation: Orientation = "upright",
@@ -92,7 +93,7 @@ def calibrate(
     takes.
     ``out``: the table's file, by default ``calib/<checkpoint>.json``. ``depth``: further depths to
     observe, besides the ladder and what else is needed to see every variant of every stage.
-    ``ladder``, ``input_size``: as for an export. ``method``, ``percentile``: how ranges are
+    ``ladder``, ``input_size``, ``resize``: as for an export. ``method``, ``percentile``: how ranges are
     chosen, see :func:`~anydepth_deploy.calibration.ranges.choose_range`. ``probe``: pictures that
     the errors of whole stages are measured with; 0 leaves that out. ``batch``: pictures a run.
     ``threads``: of ONNX Runtime, by default as many as there are cores. ``said``: what no key of
@@ -129,7 +130,7 @@ def calibrate(
     reasons = doubts(pictures.variety)
     if reasons:
         log.warning("%s", warning(path, reasons))
-    recipe = Preprocess.of(model.resize, size)
+    recipe = Preprocess.of(model.resize, size, resize)
     checkpoint_file = CheckpointFile(
         file=readable(source.path.resolve().name), sha256=source.sha256
     )

@@ -271,14 +271,15 @@ def check_table(
     table: RangeTable,
     *,
     checkpoint_sha256: str,
-    size: tuple[int, int],
+    preprocess: Preprocess,
     depths: Sequence[str],
     said: Mapping[str, str] | None = None,
     what: str = "the range table",
 ) -> None:
-    """Refuse a table of another network, of another input size, or without one of ``depths``.
+    """Refuse a table of another network, of another input size, of pictures that met the input in
+    another way, or without one of ``depths``.
 
-    ``said``: what no key of the checkpoint reveals, as the export has it. ``what`` names the table
+    ``preprocess``: how pictures become inputs in the export. ``said``: what no key of the checkpoint reveals, as the export has it. ``what`` names the table
     in the message. Raises :class:`CalibrationError`.
     """
     if table.checkpoint.sha256 != checkpoint_sha256:
@@ -293,11 +294,16 @@ def check_table(
             f"{_spoken(table.said)}, this export {_spoken(said or {})}: calibrate with the options "
             "of this export"
         )
-    if table.size != tuple(size):
-        found, wanted = ("x".join(map(str, value)) for value in (table.size, size))
+    if table.size != preprocess.size:
+        found, wanted = ("x".join(map(str, value)) for value in (table.size, preprocess.size))
         raise CalibrationError(
             f"{what} was made for inputs of {found} (height x width), this export is for "
             f"{wanted}: calibrate with that size"
+        )
+    if table.preprocess.resize != preprocess.resize:
+        raise CalibrationError(
+            f"{what} was made with '--resize {table.preprocess.resize}', this export is with "
+            f"'--resize {preprocess.resize}': calibrate with that"
         )
     lacking = [depth for depth in depths if depth not in table.depths]
     if lacking:

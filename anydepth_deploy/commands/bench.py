@@ -223,7 +223,8 @@ def bench(
         found = bench_all(request, out, progress=progress, unwritten=unwritten)
     if json:
         files = [None if at in unwritten else str(file) for at, (file, _) in enumerate(found)]
-        print_json([{"file": files[at], **content(item)} for at, (_, item) in enumerate(found)])
+        rows = [{"file": files[at], **content(item)} for at, (_, item) in enumerate(found)]
+        print_json({"results": rows})
     for at, (file, result) in enumerate([] if json else found):
         show(result)
         print_line("result: not written" if at in unwritten else f"result: {file}")

@@ -11,6 +11,7 @@ import typer
 
 from anydepth_deploy import console
 from anydepth_deploy.checkpoints.present import check_present
+from anydepth_deploy.commands.evaluate import as_data
 from anydepth_deploy.commands.options import FamilyOption, Json, family_names
 from anydepth_deploy.depth import count_depths
 from anydepth_deploy.documents import try_to_write
@@ -142,7 +143,7 @@ def _latency(bundle: Bundle, progress: Progress) -> dict[str, DepthResult]:
 
 def _row(row: Accuracy, measured: DepthResult) -> dict[str, Any]:
     return {
-        **asdict(row),
+        **as_data(row),
         "latency_ms": round(measured.latency.median_ms.value, 3),
         "speedup": None if measured.speedup is None else round(measured.speedup.value, 3),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ from anydepth_deploy.runtimes.registry import format_of
 if TYPE_CHECKING:
     from anydepth_deploy.evaluation import Accuracy
 
-__all__ = ["accuracy_table", "evaluate", "precision_table"]
+__all__ = ["accuracy_table", "as_data", "evaluate", "precision_table"]
 
 
 def evaluate(
@@ -69,8 +69,8 @@ def evaluate(
 
     from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
-    from anydepth_deploy.evaluation import CocoData, check_precisions, pareto_ladder, write_ladder
-    from anydepth_deploy.evaluation import evaluate as run
+    from anydepth_deploy.evaluation import pareto_ladder, write_ladder
+    from anydepth_deploy.verbs.evaluate import evaluate_all
 
     opened = open_bundle(bundle)
     depths = opened.table.select(depth)
@@ -79,34 +79,26 @@ def evaluate(
         raise UsageError("--ladder-out needs the accuracy of base and super: add them to --depth")
     if ladder_out is not None:
         try_to_write(ladder_out, "ladder file", UsageError)
-    chosen = check_precisions(
+    found = evaluate_all(
         opened,
-        words_of(precision),
+        data,
+        images,
+        depths=depths,
         layout=layout,
         weights=weights,
-        runtime=runtime,
+        precisions=words_of(precision),
         target=target,
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        orientation=orientation,
+        max_pixels=max_pixels,
+        match_by_rank=match_by_rank,
+        watched=lambda name: console.bar(f"eval {name}", quiet=json),
     )
-    coco = CocoData(data, images, orientation, max_pixels=max_pixels)
+    coco, rows = found.data, found.rows
     matching = coco.mapping(opened.classes, by_rank=match_by_rank)
     findings = [*coco.findings, *matching.findings]
-    rows: list[Accuracy] = []
-    for name in chosen:
-        with console.bar(f"eval {name}", quiet=json) as progress:
-            rows += run(
-                opened,
-                coco,
-                depths,
-                layout=layout,
-                weights=weights,
-                precision=name,
-                target=target,
-                runtime=runtime,
-                batch=batch,
-                threads=threads,
-                progress=progress,
-                match_by_rank=match_by_rank,
-            )
     if ladder_out is not None:
         first = [row for row in rows if row.precision == rows[0].precision]
         write_ladder(ladder_out, pareto_ladder(opened, first))
@@ -120,20 +112,28 @@ def evaluate(
             "mapped_by": matching.mapped_by,
             "matched": matching.record(),
             "findings": [asdict(item) for item in findings],
-            "rows": [asdict(row) for row in rows],
+            "rows": [as_data(row) for row in rows],
         }
         console.print_json(content)
         return
-    table = precision_table if len(chosen) > 1 else accuracy_table
+    table = precision_table if len(found.precisions) > 1 else accuracy_table
     console.print_table(
         f"average precision on {data.name} ({len(coco.images)} pictures, {runtime}, "
-        f"{', '.join(chosen)})",
+        f"{', '.join(found.precisions)})",
         *table(rows),
     )
     for line in (*matching.lines(), *(item.text for item in findings)):
         console.print_line(line)
     for note in coco.annotated.notes:
         console.print_note(note)
+
+
+def as_data(row: Accuracy) -> dict[str, Any]:
+    """``row`` as plain data for JSON: null where the data has no such objects."""
+    return {
+        key: None if key.startswith("ap") and value < 0 else value
+        for key, value in asdict(row).items()
+    }
 
 
 def accuracy_table(found: Sequence[Accuracy]) -> Table:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from anydepth_deploy.building.plan import engine_graphs
-from anydepth_deploy.calibration.rules import KeepingRules
+from anydepth_deploy.building.targets import capabilities
 from anydepth_deploy.checkpoints.class_names import read_names
 from anydepth_deploy.checkpoints.present import check_present
 from anydepth_deploy.commands.build import build_engines
@@ -28,6 +28,7 @@ from anydepth_deploy.commands.options import (
     Json,
     LadderOption,
     Panel,
+    ResizeOption,
     SamplingOption,
     SizeOption,
     TimingCacheOption,
@@ -38,7 +39,6 @@ from anydepth_deploy.commands.options import (
     words_of,
 )
 from anydepth_deploy.depth import ladder_words
-from anydepth_deploy.errors import UsageError
 from anydepth_deploy.exporting.words import (
     check_layouts,
     check_precisions,
@@ -47,7 +47,8 @@ from anydepth_deploy.exporting.words import (
 )
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.manifest import Format
-from anydepth_deploy.suppression import Suppression, Where
+from anydepth_deploy.suppression import Where
+from anydepth_deploy.verbs.words import rules_of, suppression_of
 
 __all__ = ["export"]
 
@@ -78,13 +79,14 @@ def export(
         str | None,
         ARTIFACTS.option(
             "INT8 made for onnxruntime (CPUs, also OpenVINO; default), tensorrt, or both; "
-            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89."
+            "engines of tensorrt-rtx ahead of time: e.g. sm75,sm89 or t4,l4."
         ),
     ] = None,
     raw: Annotated[bool, ARTIFACTS.option("Add the heads' raw outputs.", "--raw")] = False,
     deformable: DeformableOption = "gridsample",
     ladder: LadderOption = None,
     size: SizeOption = None,
+    resize: ResizeOption = None,
     decoder_activation: ActivationOption = None,
     sampling: SamplingOption = None,
     fine_position: FinePositionOption = None,
@@ -147,10 +149,11 @@ def export(
     }
     if format != "onnx":
         graphs = engine_graphs(words, depth, precisions)
+        capabilities(words_of(target or ""))  # refuses what no engine is built for
     if weights is not None:
         graphs["weights"] = words_of(weights)
-    rules = _rules(keep, quantise, max_ratio, max_error)
-    suppression = _suppression(nms, nms_score, nms_iou)
+    rules = rules_of(keep, quantise, max_ratio, max_error)
+    suppression = suppression_of(nms, nms_score, nms_iou)
     input_size, profile, most = size_of(size), batch_profile(batch), memory(workspace)
     check_layouts(graphs["layouts"], depth)
     check_weights(graphs["weights"])
@@ -178,6 +181,7 @@ def export(
             rules=rules,
             ladder=ladder,
             input_size=input_size,
+            resize=resize,
             classes=classes,
             suppression=suppression,
             raw=raw,
@@ -190,7 +194,7 @@ def export(
         build_engines(
             bundle.path,
             runtime=format,
-            capabilities=words_of(target or ""),
+            capabilities=capabilities(words_of(target or "")),
             depth=depth,
             layouts=words,
             precision=precisions,
@@ -202,26 +206,3 @@ def export(
         )
     found = {**describe.describe_bundle(bundle.path), "notes": notes}
     describe.show(found, every=False, as_json=json, checkpoint=checkpoint)
-
-
-def _suppression(nms: Where | None, score: float | None, iou: float | None) -> Suppression | None:
-    """The settings of the options that were given; None where none was."""
-    options = {"where": nms, "score_threshold": score, "iou_threshold": iou}
-    given = {name: value for name, value in options.items() if value is not None}
-    if nms == "none" and len(given) > 1:
-        raise UsageError(
-            "with --nms none there is nothing that thresholds could apply to: leave --nms-score "
-            "and --nms-iou out, or choose --nms graph or host"
-        )
-    return Suppression.model_validate(given) if given else None
-
-
-def _rules(
-    keep: str | None, quantise: str | None, max_ratio: float | None, max_error: float | None
-) -> KeepingRules | None:
-    """What of an INT8 graph stays in float; None where nothing was said."""
-    thresholds = {"max_ratio": max_ratio, "max_error": max_error}
-    given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-    patterns = {"keep": keep, "quantise": quantise}
-    given |= {name: tuple(words_of(text)) for name, text in patterns.items() if text is not None}
-    return KeepingRules(**given) if given else None

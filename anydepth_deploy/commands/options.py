@@ -6,19 +6,15 @@ anything heavy. Words that are written into manifests are taken from there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from anydepth_deploy.errors import UsageError
 from anydepth_deploy.families import registry
 from anydepth_deploy.manifest import (
-    MOST_BATCH,
     PRECISIONS,
-    BatchProfile,
     Deformable,
     Format,
     Layout,
@@ -26,8 +22,10 @@ from anydepth_deploy.manifest import (
     Weights,
 )
 from anydepth_deploy.pictures.budget import MAX_PIXELS
+from anydepth_deploy.pictures.images import Resize
 from anydepth_deploy.pictures.orientation import Orientation
 from anydepth_deploy.runtimes.engine import Compute
+from anydepth_deploy.verbs.words import batch_profile, memory, size_of, words_of
 
 __all__ = [
     "ARTIFACTS",
@@ -38,11 +36,11 @@ __all__ = [
     "PICTURES",
     "ActivationOption",
     "BatchOption",
+    "BuildRuntime",
     "BundlePath",
     "CheckpointPath",
     "DeformableOption",
     "Depths",
-    "EngineRuntime",
     "FamilyOption",
     "FineCosformerOption",
     "FinePositionOption",
@@ -55,6 +53,7 @@ __all__ = [
     "OrientationOption",
     "Panel",
     "PrecisionOption",
+    "ResizeOption",
     "Runtime",
     "SamplingOption",
     "SizeOption",
@@ -74,6 +73,10 @@ __all__ = [
 ]
 
 
+LONGEST = 24
+"""Letters of the words of an option that are shown in place of its type."""
+
+
 def one_of(words: Sequence[str], **settings: Any) -> Any:
     """An option that takes one of ``words``; ``settings``: as for ``typer.Option``, with a
     ``metavar`` where the words are too many to be shown as one."""
@@ -86,7 +89,12 @@ def one_of(words: Sequence[str], **settings: Any) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
-    settings = {"metavar": f"<{'|'.join(words)}>", **settings}
+    shown = f"<{'|'.join(words)}>"
+    if len(shown) > LONGEST and "metavar" not in settings:  # there would be no room beside it
+        shown = "<word>"
+        if not all(f"{word}" in settings["help"] for word in words):
+            settings["help"] = f"{', '.join(words)}. {settings['help']}"
+    settings = {"metavar": shown, **settings}
     return typer.Option(parser=read, autocompletion=complete, **settings)
 
 
@@ -199,17 +207,25 @@ TargetOption = Annotated[
 FamilyOption = Annotated[
     str, one_of(family_names(), metavar="<name>", help=f"One of {', '.join(family_names())}.")
 ]
-EngineRuntime = Annotated[
+BuildRuntime = Annotated[
     str,
     one_of(
-        [name for name in get_args(Format) if name != "onnx"],
-        help="What builds and runs the engines.",
+        [*(name for name in get_args(Format) if name != "onnx"), "onnxruntime"],
+        help="What builds and runs the engines; onnxruntime: graphs in FP16 (--precision fp16).",
     ),
 ]
 LadderOption = Annotated[
     str | None, NETWORK.option("Rungs from base to super, joined by commas, or a file with them.")
 ]
 SizeOption = Annotated[str | None, NETWORK.option("Input size, HEIGHTxWIDTH.")]
+ResizeOption = Annotated[
+    Resize | None,
+    NETWORK.one_of(
+        get_args(Resize),
+        "How pictures meet the input: stretched to it, or whole with bars around them; default: "
+        "as in the family's training.",
+    ),
+]
 DeformableOption = Annotated[
     Deformable,
     ARTIFACTS.one_of(
@@ -249,48 +265,6 @@ WorkspaceOption = Annotated[
 TimingCacheOption = Annotated[
     Path | None, ENGINES.option("TensorRT: file of measured kernels; makes the next build faster.")
 ]
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a list that is joined by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """Height and width from ``384x640``, or from one number for both."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
-        raise UsageError(f"input size '{text}' is not HEIGHTxWIDTH, e.g. 640x640 or 384x640")
-    return int(sides[0]), int(sides[-1])
-
-
-def batch_profile(text: str) -> BatchProfile:
-    """A batch profile from one, two or three sizes."""
-    words = words_of(text)
-    if not 1 <= len(words) <= 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", word) for word in words):
-        raise UsageError(
-            f"batch '{text}' is not one to three sizes: expected e.g. 1, 1,8 or 1,4,16"
-        )
-    smallest, *middle, largest = [int(word) for word in (words if len(words) > 1 else words * 2)]
-    typical = middle[0] if middle else smallest
-    if not smallest <= typical <= largest:
-        raise UsageError(f"batch '{text}' does not rise: expected smallest,fastest,largest")
-    if largest > MOST_BATCH:
-        raise UsageError(f"batch '{text}' is too large: expected at most {MOST_BATCH}")
-    return BatchProfile(smallest=smallest, typical=typical, largest=largest)
-
-
-def memory(text: str | None) -> int | None:
-    """A size such as 2GiB or 512MiB in bytes."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmg]?)i?b?", text.strip().lower())
-    size = int(float(found[1]) * 1024 ** " kmg".index(found[2] or " ")) if found else 0
-    if size <= 0:
-        raise UsageError(f"'{text}' is not an amount of memory: expected e.g. 2GiB or 512MiB")
-    return size
 
 
 def check_pictures(source: Path | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anydepth_deploy.bench.plots.paper import size_of_figure
 from anydepth_deploy.bench.report.formats import STYLES
 from anydepth_deploy.commands.options import Json, one_of, words_of
 from anydepth_deploy.documents import try_to_write
@@ -33,6 +34,24 @@ def report(
             "speedup,accuracy, of single depths distribution,accuracy."
         ),
     ] = None,
+    style: Annotated[
+        str,
+        one_of(
+            ("page", "paper"),
+            help="Of the picture; paper: of --figure-size, without title and caption, readable in "
+            "grey, fonts embedded.",
+        ),
+    ] = "page",
+    figure_size: Annotated[
+        str | None,
+        typer.Option(
+            help="With --style paper: WIDTHxHEIGHT in inches, column (3.5x2.8) or page "
+            "(7.16x3.0); default: column, for several figures page.",
+        ),
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(help="File for the table in LaTeX (booktabs).")
+    ] = None,
     format: Annotated[str, one_of(STYLES, help="Of the table.")] = "text",
     out: Annotated[Path | None, typer.Option(help="File for the table.")] = None,
     compare: Annotated[
@@ -47,8 +66,13 @@ def report(
     """Merge results of several devices and runtimes into a table and pictures, or compare two."""
     if allow and not compare:
         raise UsageError("--allow is for --compare")
-    if compare and (len(results) != 2 or plot is not None or out is not None):
-        raise UsageError("--compare takes two results and no --plot or --out")
+    if compare and (len(results) != 2 or any(file is not None for file in (plot, out, latex))):
+        raise UsageError("--compare takes two results and no --plot, --latex or --out")
+    if figure_size is not None and style != "paper":
+        raise UsageError("--figure-size is for --style paper: a page is as large as it has to be")
+    if style == "paper" and plot is None:
+        raise UsageError("--style paper is of a picture: name it with --plot, e.g. curve.pdf")
+    size = None if figure_size is None else size_of_figure(figure_size)
     if json and (format != "text" or out is not None):
         raise UsageError("--json is a format of its own: leave --format and --out out")
 
@@ -57,25 +81,39 @@ def report(
     from anydepth_deploy.bench.results import read_result
 
     found = [read_result(path) for path in results]
-    for file, what in ((plot, "picture"), (out, "report")):
+    for file, what in ((plot, "picture"), (latex, "table"), (out, "report")):
         if file is not None:
             try_to_write(file, what, ResultError)
     if compare:
         _compare(found, results, words_of(allow), json)
         return
+    caption: list[str] = []
     if plot is not None:
         from anydepth_deploy.bench.plots.page import draw
+        from anydepth_deploy.bench.plots.paper import draw_paper
 
-        draw(found, plot, None if figures is None else words_of(figures))
+        names = None if figures is None else words_of(figures)
+        if style == "paper":
+            caption = draw_paper(found, plot, names, size)
+        else:
+            draw(found, plot, names)
+    if latex is not None:
+        from anydepth_deploy.bench.report.latex import write_latex
+
+        write_latex(found, latex)
     if json:
-        content = formats.to_json(found)
-        console.print_json({**content, "picture": None if plot is None else str(plot)})
+        written = {"picture": plot, "latex": latex}
+        files = {name: None if file is None else str(file) for name, file in written.items()}
+        told = {**formats.to_json(found), **files, "caption": " ".join(caption) or None}
+        console.print_json(told)
         return
     formats.write_report(found, format, out)
     # A table on standard output may go to a file: what else there is to say does not belong there.
-    for file, what in ((plot, "picture"), (out, "table")):
+    for file, what in ((plot, "picture"), (latex, "LaTeX"), (out, "table")):
         if file is not None:
             print(in_one_line(f"{what}: {file}"), file=sys.stderr)
+    for sentence in caption:
+        print(in_one_line(f"caption: {sentence}"), file=sys.stderr)
 
 
 def _compare(

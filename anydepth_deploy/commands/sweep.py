@@ -212,7 +212,7 @@ def _show(found: Sweep, what: str, given: str) -> None:
         "of usual",
         "rounds",
     ]
-    print_table(what, columns, rows)
+    print_table(what, columns, rows, keys=4)
     for item in found.tried:
         if item.problem is not None:
             print_note(f"left out: {item.setting}: {item.problem}")

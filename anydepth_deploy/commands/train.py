@@ -31,6 +31,7 @@ __all__ = ["train"]
 
 RUN = Panel("Run")
 LEARNING = Panel("Learning")
+NORMS = Panel("Norms")
 TEACHER = Panel("Teacher")
 
 EPOCHS = 24
@@ -133,7 +134,7 @@ def train(
     ] = None,
     train_norms: Annotated[
         bool | None,
-        LEARNING.option(
+        NORMS.option(
             "Whether norms learn that the checkpoint holds frozen; second sets always do.",
             "--train-norms/--freeze-norms",
         ),

@@ -37,7 +37,8 @@ def triton(
         bool, typer.Option("--check", help="Check a model repository, ours or any other.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="Of the models; default: that of the bundle's folder.")
+        str | None,
+        typer.Option(help="Of the models; default: that of the bundle, or of its folder."),
     ] = None,
     layout: Annotated[
         str | None,

@@ -1,15 +1,13 @@
-"""``verify``: every artifact against its checkpoint, or engines against their graphs."""
+"""``verify``: every artifact against its checkpoint or golden outputs, engines against graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anydepth_deploy.checkpoints.present import check_present
-from anydepth_deploy.commands.build import without_torch
 from anydepth_deploy.commands.options import (
     ARTIFACTS,
     BundlePath,
@@ -24,13 +22,12 @@ from anydepth_deploy.commands.options import (
     precision_names,
 )
 from anydepth_deploy.console import Table, print_note
-from anydepth_deploy.errors import CheckFailedError, UsageError, shorten
+from anydepth_deploy.errors import CheckFailedError, shorten
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.runtimes.registry import format_of
 
-if TYPE_CHECKING:  # needs torch or scipy
-    from anydepth_deploy.verifying.engines import EngineParity, EngineReport
-    from anydepth_deploy.verifying.parity import Report
+if TYPE_CHECKING:
+    from anydepth_deploy.verifying.parity import Parity, Report
 
 __all__ = [
     "engine_failure",
@@ -48,8 +45,8 @@ def verify(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="The checkpoint the bundle was made from; not for engines, which are compared "
-            "with the graphs of the bundle."
+            help="The checkpoint the bundle was made from, to compare graphs with; by default they "
+            "are compared with the bundle's golden outputs."
         ),
     ] = None,
     depth: Annotated[
@@ -74,97 +71,66 @@ def verify(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Compare every artifact with its checkpoint, depth by depth; exit 1 on a difference.
+    """Compare every artifact with what it should compute, depth by depth; exit 1 on a difference.
 
-    FP32 has to be equal: largest differences are shown. Lower precisions have to be close:
+    Without --checkpoint, that is the golden outputs that the bundle was exported with: no torch is
+    needed. FP32 has to be equal: largest differences are shown. Lower precisions have to be close:
     relative errors are. Engines (--runtime tensorrt, tensorrt-rtx) are compared with the graphs
-    they were built from, on ONNX Runtime, and marked in the bundle.
+    they were built from, or, without ONNX Runtime, with the golden outputs, and marked in the
+    bundle.
     """
     engines = format_of(runtime) != "onnx"
-    if engines and checkpoint is not None:
-        raise UsageError(
-            "engines are compared with the graphs of their bundle: leave --checkpoint out"
-        )
 
+    from anydepth_deploy import console
     from anydepth_deploy.bundle.bundle import open_bundle
-    from anydepth_deploy.pictures.samples import verification_batches
+    from anydepth_deploy.verbs.verify import verify as run
 
     opened = open_bundle(bundle)
-    if checkpoint is not None:
-        check_present(checkpoint)
-    elif not engines:
-        raise UsageError("--checkpoint is missing: name the file that the bundle was made from")
     notes = check_pictures(images)
     if not json:
         for note in notes:
             print_note(note)
-    chosen = "every" if every else depth
-    options: dict[str, Any] = {
-        "depths": None if chosen is None else opened.table.select(chosen),
-        "layout": layout,
-        "precision": precision,
-        "runtime": runtime,
-        "threads": threads,
-    }
-    batches = verification_batches(
-        opened.manifest.preprocess, images, orientation=orientation, max_pixels=max_pixels
-    )
-    if checkpoint is None:
-        _verify_engines(opened, batches, json, notes, **options)
-    else:
-        _verify(opened, checkpoint, batches, json, notes, **options)
-
-
-def _content(report: Report | EngineReport, notes: Sequence[str]) -> dict[str, Any]:
-    """A report as plain data, with notes on the pictures."""
-    content = report.to_json()
-    return {**content, "notes": [*content.get("notes", []), *notes]}
-
-
-def _verify(
-    opened: Any, checkpoint: Path, batches: Any, json: bool, notes: Sequence[str], **options: Any
-) -> None:
-    from anydepth_deploy import console
-    from anydepth_deploy.verifying.graphs import verify as run
-
     with console.bar("verify", quiet=json) as progress:
-        report = run(opened, str(checkpoint), batches, progress=progress, **options)
+        report = run(
+            opened,
+            checkpoint,
+            depth="every" if every else depth,
+            images=images,
+            layout=layout,
+            precision=precision,
+            runtime=runtime,
+            threads=threads,
+            orientation=orientation,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+    content = report.to_json()
+    told: list[str] = content.get("notes", [])
+    reference = report.compared_with if checkpoint is None else str(checkpoint)
     if json:
-        console.print_json(_content(report, notes))
-    else:
-        title = f"parity with {checkpoint.name} ({report.runtime})"
-        console.print_table(title, *parity_table(report))
-    if not report.passed:
-        raise CheckFailedError(failure(report, str(checkpoint)))
-    if not json:
-        console.print_line(f"verified: {verdicts(report)}")
-        if report.left_out:
-            console.print_line(f"not tried: {', '.join(report.left_out)}")
-
-
-def _verify_engines(
-    opened: Any, batches: Any, json: bool, notes: Sequence[str], **options: Any
-) -> None:
-    from anydepth_deploy import console
-
-    with without_torch("verifying engines"):
-        from anydepth_deploy.verifying.engines import verify_engines
-
-    with without_torch("verifying engines"), console.bar("verify", quiet=json) as progress:
-        report = verify_engines(opened, batches, progress=progress, **options)
-    if json:
-        console.print_json(_content(report, notes))
-    else:
+        console.print_json({**content, "notes": [*told, *notes]})
+    elif engines:
         sizes = sorted({shape[0] for shape in report.batches})
-        title = f"engines of {report.runtime} and their graphs, batches of {shorten(sizes)}"
+        beside = "their graphs" if report.compared_with == "graphs" else reference
+        title = f"engines of {report.runtime} and {beside}, batches of {shorten(sizes)}"
         console.print_table(title, *engine_parity_table(report))
+    else:
+        name = reference if checkpoint is None else checkpoint.name
+        console.print_table(f"parity with {name} ({report.runtime})", *parity_table(report), keys=2)
     if not report.passed:
-        raise CheckFailedError(engine_failure(report))
-    if not json:
-        for line in report.notes:
-            console.print_line(line)
-        if report.left_out:
-            console.print_line(f"not tried: {', '.join(report.left_out)}")
+        raise CheckFailedError(
+            engine_failure(report)
+            if engines
+            else failure(report, f"the {reference}" if checkpoint is None else reference)
+        )
+    if json:
+        return
+    if not engines:
+        console.print_line(f"verified: {verdicts(report)}")
+    for line in told:
+        console.print_line(line)
+    if report.left_out:
+        console.print_line(f"not tried: {', '.join(report.left_out)}")
 
 
 def parity_table(report: Report) -> Table:
@@ -188,21 +154,21 @@ def parity_table(report: Report) -> Table:
     return ["artifact", "depth", *outputs, "selection", "matched", "verdict"], rows
 
 
-def engine_parity_table(report: EngineReport) -> Table:
+def engine_parity_table(report: Report) -> Table:
     """One row for each engine or chain: the worst of its depths, and gates that look swapped."""
     limits = next(iter(report.tolerances.values()))
     outputs = list(limits.raw)
-    by_engine: dict[str, list[EngineParity]] = {}
+    by_engine: dict[str, list[Parity]] = {}
     for row in report.rows:
         by_engine.setdefault(row.artifact, []).append(row)
+    with_graphs = report.compared_with == "graphs"
+    sound = "computes what its graph does" if with_graphs else "agrees with the golden outputs"
     rows: list[list[object]] = []
     for engine, found in by_engine.items():
         failed = [row for row in found if not row.passed]
-        swapped = [
-            vote.gate for vote in report.gates if vote.artifact == engine and not vote.passed
-        ]
-        problem = next((row.problem for row in failed if row.problem), None)
-        verdict = "computes what its graph does"
+        swapped = [gate for name, gate in _swapped(report) if name == engine]
+        problem = next((text for row in failed if (text := getattr(row, "problem", None))), None)
+        verdict = sound
         if failed or swapped:
             where = [row.depth for row in failed] or [f"gate {gate}" for gate in swapped]
             verdict = f"DIFFERENT at {shorten(where, 3)}{f': {problem}' if problem else ''}"
@@ -214,6 +180,12 @@ def engine_parity_table(report: EngineReport) -> Table:
     return ["engine", "depths", *outputs, "matched", "verdict"], rows
 
 
+def _swapped(report: Report) -> list[tuple[str, str]]:
+    """Engines and their gates that look swapped."""
+    votes = getattr(report, "gates", [])
+    return [(vote.artifact, vote.gate) for vote in votes if not vote.passed]
+
+
 def failure(report: Report, reference: str) -> str:
     """What went wrong, in one line, for a report that did not pass."""
     failed = [row for row in report.rows if not row.passed]
@@ -222,13 +194,14 @@ def failure(report: Report, reference: str) -> str:
     return f"{line}, or in their detections: do not deploy this bundle"
 
 
-def engine_failure(report: EngineReport) -> str:
+def engine_failure(report: Report) -> str:
     """The same for engines."""
-    gates = {(vote.artifact, vote.gate) for vote in report.gates if not vote.passed}
-    names = {row.artifact for row in report.rows if not row.passed} | {name for name, _ in gates}
+    swapped = {*_swapped(report)}
+    names = {row.artifact for row in report.rows if not row.passed} | {name for name, _ in swapped}
+    gates = f", {len(swapped)} gates look swapped" if report.compared_with == "graphs" else ""
     return (
         f"{shorten(sorted(names), 3)} failed: {sum(not row.passed for row in report.rows)} of "
-        f"{len(report.rows)} rows differ from the graphs, {len(gates)} gates look swapped. The "
+        f"{len(report.rows)} rows differ from the {report.compared_with}{gates}. The "
         "bundle says so, and these engines are not run; build them again with --deformable gather, "
         "or with another TensorRT"
     )
@@ -245,11 +218,13 @@ def limits(report: Report, precisions: Collection[str]) -> str:
 
 
 def verdicts(report: Report) -> str:
-    """How many rows of a report that passed are equal to the checkpoint, and how many close."""
+    """How many rows of a report that passed are equal to the checkpoint, or to golden outputs, and
+    how many close."""
     close = [row for row in report.rows if report.tolerances[row.precision].approximate]
     equal = len(report.rows) - len(close)
-    words = [f"{equal} rows equal the checkpoint"] if equal else []
+    pronoun = "it" if report.compared_with == "checkpoint" else "them"
+    words = [f"{equal} rows equal the {report.compared_with}"] if equal else []
     if close:
         names = ", ".join(dict.fromkeys(row.precision for row in close))
-        words.append(f"{len(close)} rows ({names}) are close to it")
+        words.append(f"{len(close)} rows ({names}) are close to {pronoun}")
     return ", ".join(words)

@@ -1,6 +1,8 @@
 """One picture of a source: how its pixels are had, and had again for a drawing.
 
 Files are read again; what came from elsewhere is kept, addresses as the bytes that were fetched.
+Every item says whether it was ``found``, in a folder or by a pattern, rather than named, and is
+then left out where it cannot be used.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ __all__ = [
 @dataclass(frozen=True)
 class Reading:
     """How pictures are read. ``recipe``: what they are going to be prepared by. ``bgr``: of arrays
-    and tensors. ``timeout``: seconds for what is fetched."""
+    and tensors. ``timeout``: seconds for what is fetched, and for frames to come."""
 
     recipe: Preprocess
     upright: bool = True
     bgr: bool = False
     max_pixels: int = MAX_PIXELS
     timeout: float = TIMEOUT
+    latest: bool = True
+    """Of cameras and streams: the newest frame each time, rather than every one."""
 
 
 class Picture(Protocol):
@@ -46,7 +50,17 @@ class Picture(Protocol):
 
     @property
     def path(self) -> str | None:
-        """Of its file, or its address."""
+        """Of its file, or its address; of a frame with its number behind it."""
+        ...
+
+    @property
+    def frame(self) -> int | None:
+        """Its number in a video, from 0."""
+        ...
+
+    @property
+    def time(self) -> float | None:
+        """Its time in a video, in seconds."""
         ...
 
     def pixels(self, how: Reading) -> NDArray[np.uint8]:
@@ -57,17 +71,39 @@ class Picture(Protocol):
 class Item(Protocol):
     """A picture that has still to be had."""
 
+    @property
+    def found(self) -> bool: ...
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
     def had(self, how: Reading) -> Picture:
         """It, with as little in memory as its pixels need. Raises :class:`ImageError`."""
         ...
 
 
-@dataclass(frozen=True)
-class FilePicture:
-    """``found``: in a folder or by a pattern, rather than named."""
+class _Still:
+    """No frame of a video."""
 
+    @property
+    def frame(self) -> None:
+        return None
+
+    @property
+    def time(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class FilePicture(_Still):
     path: str
     found: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path
 
     def had(self, how: Reading) -> FilePicture:
         return self
@@ -81,13 +117,18 @@ class FilePicture:
 @dataclass(frozen=True)
 class UrlPicture:
     url: str
+    found: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.url
 
     def had(self, how: Reading) -> FetchedPicture:
         return FetchedPicture(self.url, fetch(self.url, how.max_pixels, how.timeout))
 
 
 @dataclass(frozen=True)
-class FetchedPicture:
+class FetchedPicture(_Still):
     """The bytes of a file."""
 
     path: str
@@ -109,6 +150,11 @@ class MemoryPicture:
 
     item: Any = field(repr=False)
     index: int | None = None
+    found: bool = False
+
+    @property
+    def name(self) -> str:
+        return "a picture in memory"
 
     def had(self, how: Reading) -> HeldPicture:
         if isinstance(self.item, Image.Image):
@@ -121,7 +167,7 @@ class MemoryPicture:
 
 
 @dataclass(frozen=True)
-class HeldPicture:
+class HeldPicture(_Still):
     """Pixels: the memory of an array that somebody else has, or a copy."""
 
     array: NDArray[np.uint8] = field(repr=False)

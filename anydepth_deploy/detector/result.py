@@ -17,10 +17,12 @@ from anydepth_deploy.annotations.categories import match_classes
 from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.detector.items import Picture, Reading
+from anydepth_deploy.detector.named import labels_of
 from anydepth_deploy.detector.rows import coco_results, detection_rows
 from anydepth_deploy.errors import ImageError, MissingExtraError, UsageError, shorten, shown
 from anydepth_deploy.pictures.draw import draw_detections, enlargement
 from anydepth_deploy.pictures.drawings import write_drawing
+from anydepth_deploy.pictures.fonts import check_font
 from anydepth_deploy.pictures.formats import SUFFIXES
 
 __all__ = ["Found", "Result"]
@@ -43,7 +45,8 @@ class Result:
     ``boxes`` float32 [K, 4] (x1, y1, x2, y2 in pixels of the picture, upright as its EXIF data say,
     clipped to it), ``scores`` float32 [K] in 0..1, ``labels`` int64 [K]: the arrays are read only.
     ``class_names``: of all classes, by label. ``depth``: that was run. ``size``: height and width
-    of the picture. ``path``: of its file or its address; None of what came from memory.
+    of the picture. ``path``: of its file or its address; None of what came from memory. Frames of
+    videos have a path with their number (``clip.mp4#12``), a ``frame`` and a ``time``.
 
     ``len(result)`` is K, iteration gives a :class:`Found` for each, ``result[3]`` one of them, and
     ``result[mask]``, with booleans [K], indices or a slice, a result of those.
@@ -108,11 +111,22 @@ class Result:
         return self.picture.path
 
     @property
+    def frame(self) -> int | None:
+        """The number of the frame in its video, from 0; None of what is no frame."""
+        return self.picture.frame
+
+    @property
+    def time(self) -> float | None:
+        """Seconds from the first frame of its video to this one; None of what is no frame."""
+        return self.picture.time
+
+    @property
     def image(self) -> NDArray[np.uint8]:
         """The picture, RGB uint8 [H, W, 3], an array of the caller's own.
 
-        A file is read again each time, so that results keep no pixels; what came from elsewhere is
-        kept. Raises :class:`ImageError` where the file is gone, or another one by now.
+        A file is read again each time, so that results keep no pixels, and so is the frame of a
+        video once the next result was asked for; what came from elsewhere is kept. Raises
+        :class:`ImageError` where the file is gone, or another one by now.
         """
         found = self.picture.pixels(self.reading)
         if found.shape[:2] != self.size:
@@ -134,25 +148,28 @@ class Result:
             kept &= self.scores >= threshold
         if names is not None:
             wanted = [names] if isinstance(names, str) else list(names)
-            unknown = [name for name in wanted if name not in self.class_names]
-            if unknown:
-                raise UsageError(
-                    f"unknown classes: {shorten(unknown)}; this network has "
-                    f"{shorten(self.class_names, 12)}"
-                )
-            known = [place for place, name in enumerate(self.class_names) if name in wanted]
-            kept &= np.isin(self.labels, known)
+            kept &= np.isin(self.labels, labels_of(wanted, self.class_names))
         return self[kept]
 
-    def plot(self) -> Image.Image:
+    def of_labels(self, labels: Sequence[int]) -> Result:
+        """The detections of these classes."""
+        return self[np.isin(self.labels, labels)]
+
+    def plot(self, *, font: str | Path | None = None) -> Image.Image:
         """The picture with boxes, names and scores on it, as ``predict`` draws it: small pictures
-        are enlarged. Raises as :attr:`image` does."""
+        are enlarged. ``font``: the file of a font that has the letters of the names; by default one
+        is looked for. Raises as :attr:`image` does, and :class:`UsageError` for what is no font."""
+        check_font(font)
         picture = self.image
         return draw_detections(
-            picture, self._detections(), self.class_names, enlarge=enlargement(picture)
+            picture,
+            self._detections(),
+            self.class_names,
+            enlarge=enlargement(picture),
+            font=None if font is None else str(font),
         )
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, font: str | Path | None = None) -> Path:
         """Write :meth:`plot` into the picture ``path``, whole or not at all; returns its path.
 
         What is there is replaced, but for the picture itself. Raises :class:`UsageError` for that
@@ -168,7 +185,7 @@ class Result:
             raise UsageError(
                 f"the drawing {target} would replace the picture itself: choose another name"
             )
-        return write_drawing(self.plot(), target, replace=True)
+        return write_drawing(self.plot(font=font), target, replace=True)
 
     def show(self) -> None:
         """Show :meth:`plot` in the viewer of this machine; in a notebook, name the result alone."""
@@ -184,6 +201,8 @@ class Result:
         """Plain data, with the fields that ``predict --json`` prints of a picture."""
         return {
             "image": self.path,
+            "frame": self.frame,
+            "time": None if self.time is None else round(self.time, 6),
             "depth": self.depth,
             "drawn": None,
             "detections": detection_rows(self._detections(), self.class_names.__getitem__),

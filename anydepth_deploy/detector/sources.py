@@ -1,12 +1,14 @@
-"""What pictures can be given as: files, folders, patterns, addresses, pictures in memory, and lists
-or streams of all that."""
+"""What pictures can be given as: files, folders, patterns, addresses, videos, cameras, streams,
+pictures in memory, and lists or iterators of all that."""
 
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import os
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,10 +19,18 @@ import numpy as np
 from PIL import Image
 
 from anydepth_deploy.detector.arrays import is_tensor
-from anydepth_deploy.detector.items import FilePicture, Item, MemoryPicture, UrlPicture
+from anydepth_deploy.detector.frames import AnyItem, VideoItem
+from anydepth_deploy.detector.items import FilePicture, MemoryPicture, UrlPicture
 from anydepth_deploy.errors import ImageError, UsageError, shorten
-from anydepth_deploy.pictures.drawings import DRAWING, without_drawings
+from anydepth_deploy.pictures.drawings import DRAWING, DRAWN_VIDEO, without_drawings
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of, is_file, is_folder, is_picture
+from anydepth_deploy.videos.names import (
+    camera_number,
+    is_live_address,
+    is_video_name,
+    without_login,
+)
+from anydepth_deploy.videos.reader import READING, VideoSource, camera_device, require_video
 
 __all__ = ["Skipped", "Skips", "items_of"]
 
@@ -31,14 +41,9 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 PATTERN = frozenset("*?[")
 
-VIDEOS = frozenset({".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg"})
-VIDEOS |= {".3gp", ".asf", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
-
-STREAMS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt"})
-
 EXPECTED = (
-    "a path, a folder, a pattern, an http address, a picture of Pillow, an array, a tensor, or a "
-    "list or an iterator of these"
+    "a path, a folder, a pattern, an address, the number of a camera, a picture of Pillow, an "
+    "array, a tensor, or a list or an iterator of these"
 )
 
 
@@ -63,13 +68,15 @@ class Skips:
             self._into.append(Skipped(image, error))
 
 
-def items_of(source: Any, skips: Skips) -> Sequence[Item] | Iterator[Item]:
-    """The pictures of ``source``, in order: a sequence, or an iterator where ``source`` is one, or
-    anything else whose end is not known.
+def items_of(source: Any, skips: Skips) -> Sequence[AnyItem] | Iterator[AnyItem]:
+    """The pictures and videos of ``source``, in order: a sequence, or an iterator where ``source``
+    is one, or anything else whose end is not known.
 
     Folders and patterns are looked through now, pictures are read when they are asked for. Raises
     :class:`ImageError` for a source without a picture, and :class:`UsageError` for what is none.
     """
+    if isinstance(source, FilePicture | UrlPicture | MemoryPicture | VideoItem):
+        return [source]
     if isinstance(source, str):
         return _named(source, skips)
     if isinstance(source, os.PathLike):
@@ -77,13 +84,16 @@ def items_of(source: Any, skips: Skips) -> Sequence[Item] | Iterator[Item]:
     if isinstance(source, Image.Image | np.ndarray):
         return [MemoryPicture(source)]
     if isinstance(source, int | np.integer) and not isinstance(source, bool):
-        raise _not_yet("cameras", source)
+        return [_camera(int(source), str(source))]
     if is_tensor(source):
         return _tensor(source)
     if isinstance(source, list | tuple):
         if not source:
             raise ImageError(f"a list without a picture: expected {EXPECTED}")
-        return [item for part in source for item in items_of(part, skips)]
+        parts = [items_of(part, skips) for part in source]
+        if all(isinstance(part, Sequence) for part in parts):
+            return [item for part in parts for item in part]
+        return itertools.chain.from_iterable(parts)
     if not isinstance(source, Iterable) or isinstance(
         source, bytes | bytearray | memoryview | Mapping | AbstractSet
     ):
@@ -91,30 +101,53 @@ def items_of(source: Any, skips: Skips) -> Sequence[Item] | Iterator[Item]:
     return _lazily(source, skips)
 
 
-def _lazily(source: Iterable[Any], skips: Skips) -> Iterator[Item]:
+def _lazily(source: Iterable[Any], skips: Skips) -> Iterator[AnyItem]:
     for part in source:
         yield from items_of(part, skips)
 
 
-def _named(text: str, skips: Skips) -> Sequence[Item]:
+def _named(text: str, skips: Skips) -> Sequence[AnyItem]:
     if not text:
         raise UsageError(f"an empty text names no picture: expected {EXPECTED}")
     scheme = SCHEME.match(text)
     if scheme is None:
         return _path(Path(text), skips)
     word = scheme[1].lower()
+    if is_live_address(word, text):
+        return [_frames_of(VideoSource(text, without_login(text), live=True))]
     if word in ("http", "https"):
+        if is_video_name(urllib.parse.urlsplit(text).path):
+            return [_frames_of(VideoSource(text, without_login(text)))]
         return [UrlPicture(text)]
-    if word in STREAMS:
-        raise _not_yet("streams", text)
     raise UsageError(
-        f"{shorten([text])} is an address of the kind {word}: expected http or https, or a path"
+        f"{shorten([text])} is an address of the kind {word}: expected http, https, rtsp or "
+        "another kind of stream, or a path"
     )
 
 
-def _path(path: Path, skips: Skips) -> Sequence[Item]:
-    if path.suffix.lower() in VIDEOS and not is_folder(path):
-        raise _not_yet("videos", path)
+def _camera(number: int, name: str) -> VideoItem:
+    if number < 0:
+        raise UsageError(f"no camera has the number {number}: expected 0 or more, or /dev/videoN")
+    source = VideoSource(name, name, live=True, camera=number)
+    camera_device(source)
+    return _frames_of(source)
+
+
+def _video(path: Path, *, found: bool = False) -> VideoItem:
+    return _frames_of(VideoSource(str(path), str(path)), found)
+
+
+def _frames_of(source: VideoSource, found: bool = False) -> VideoItem:
+    require_video(READING)  # rather than when it is its turn
+    return VideoItem(source, found)
+
+
+def _path(path: Path, skips: Skips) -> Sequence[AnyItem]:
+    number = camera_number(str(path))
+    if number is not None and not is_file(path) and not is_folder(path):
+        return [_camera(number, str(path))]
+    if is_video_name(path.name) and is_file(path):
+        return [_video(path)]
     if is_folder(path):
         contents = contents_of(path, partial=True)
         for folder, error in contents.closed:
@@ -126,13 +159,20 @@ def _path(path: Path, skips: Skips) -> Sequence[Item]:
     return [FilePicture(str(item)) for item in contents_of(path).pictures]
 
 
-def _matching(pattern: str) -> Sequence[Item]:
-    """The pictures whose paths are like ``pattern``, as a shell has it (``**``: folders below)."""
+def _matching(pattern: str) -> Sequence[AnyItem]:
+    """The pictures whose paths are like ``pattern``, as a shell has it (``**``: folders below), or
+    the videos, where it ends as they do (``*.mp4``)."""
     try:
         # Of pathlib's own patterns, those that begin at a root are none.
         matches = sorted(map(Path, {*glob.glob(pattern, recursive=True)}))  # noqa: PTH207
     except ValueError:  # no file has such a name
         matches = []
+    if is_video_name(pattern):
+        videos = [path for path in matches if is_video_name(path.name) and is_file(path)]
+        if DRAWN_VIDEO not in pattern:
+            videos = [path for path in videos if DRAWN_VIDEO not in path.name.lower()]
+        if videos:
+            return [_video(path, found=True) for path in videos]
     found = [path for path in matches if is_picture(path)]
     if DRAWING not in pattern:
         found = [path for path in found if not path.name.lower().endswith(DRAWING)]
@@ -146,17 +186,10 @@ def _matching(pattern: str) -> Sequence[Item]:
     return [FilePicture(str(path), found=True) for path in found]
 
 
-def _tensor(tensor: Any) -> Sequence[Item]:
+def _tensor(tensor: Any) -> Sequence[AnyItem]:
     """One picture, or N."""
     if len(tensor.shape) != 4:
         return [MemoryPicture(tensor)]
     if not int(tensor.shape[0]):
         raise ImageError(f"a tensor {[*map(int, tensor.shape)]} holds no picture")
     return [MemoryPicture(tensor, index) for index in range(int(tensor.shape[0]))]
-
-
-def _not_yet(what: str, source: object) -> UsageError:
-    return UsageError(
-        f"{shorten([source])}: {what} are not supported yet; give their frames as arrays uint8 "
-        "[H, W, 3], one by one or from an iterator"
-    )

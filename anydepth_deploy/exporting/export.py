@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import platform
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
+from anydepth_deploy.bundle.edit import check_rising
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.calibration.doubts import known_doubts, warning
 from anydepth_deploy.calibration.keeping import KeepingRules, check_patterns
@@ -20,7 +20,9 @@ from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_
 from anydepth_deploy.checkpoints.class_names import class_names
 from anydepth_deploy.depth import Depth, DepthTable, parse_ladder
 from anydepth_deploy.documents import utc_now
-from anydepth_deploy.errors import CalibrationError, DepthError, UsageError, readable
+from anydepth_deploy.errors import CalibrationError, UsageError, readable
+from anydepth_deploy.exporting.golden import golden_depths, golden_writer
+from anydepth_deploy.exporting.input_size import other_size
 from anydepth_deploy.exporting.kept import (
     find_previous,
     gone,
@@ -29,6 +31,7 @@ from anydepth_deploy.exporting.kept import (
     kept_said,
     kept_words,
     with_artifacts,
+    with_names,
 )
 from anydepth_deploy.exporting.lower import Recipe, lower
 from anydepth_deploy.exporting.plan import (
@@ -54,7 +57,7 @@ from anydepth_deploy.manifest import (
     Source,
     depth_rows,
 )
-from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.suppression import Suppression
 from anydepth_deploy.version import __version__
@@ -79,6 +82,7 @@ def export_bundle(
     rules: KeepingRules | None = None,
     ladder: str | None = None,
     input_size: tuple[int, int] | None = None,
+    resize: Resize | None = None,
     classes: str | Path | None = None,
     suppression: Suppression | None = None,
     raw: bool = False,
@@ -100,13 +104,14 @@ def export_bundle(
     (``onnxruntime``, ``tensorrt``, ``openvino``); ``rules`` say what stays in float. The log
     repeats what the table says against its pictures. ``ladder``: rungs from base to super, joined
     by commas, or a file. ``input_size``: height and width, by default the checkpoint's.
-    ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
+    ``resize``: how pictures of another shape meet it, ``stretch`` or ``letterbox``, by default as
+    in the family's training. ``classes``: a file of class names, one a line. ``suppression``: where non-maximum suppression
     happens and with which thresholds, for families that need it; by default in the graph. ``raw``:
     add the heads' raw outputs. ``force``: replace a bundle of another export; what it was made with
     (size, ladder, class names, resizing, each setting of suppression, what was said) is kept
     unless it is named here, and so are its artifacts where only class names change. ``note`` is
-    given a line for a person about what was kept, one about what is gone, and one for each
-    assumption. ``said``: what no key of the checkpoint reveals, as a person says it; it is kept in
+    given a line for a person about what was kept, one about what is gone, one for each
+    assumption, and one where the input has another size than the checkpoint was trained with. ``said``: what no key of the checkpoint reveals, as a person says it; it is kept in
     the manifest, and so is what was assumed.
 
     Raises :class:`CheckpointError`, :class:`CalibrationError`, :class:`DepthError`,
@@ -154,6 +159,7 @@ def export_bundle(
         loaded,
         model,
         input_size=input_size,
+        resizing=resize,
         ladder=ladder,
         class_names=classes,
         suppression=suppression,
@@ -161,10 +167,10 @@ def export_bundle(
     model.suppression = kept.suppression(model, suppression)
     plan = Plan(model, table, size, jobs, raw, scales)
     names = class_names(loaded.config.classes, file=classes, stored=kept.names(loaded))
-    manifest = _manifest(loaded, plan, names, kept.preprocess(model, size), digest)
+    manifest = _manifest(loaded, plan, names, kept.preprocess(model, size, resize), digest)
     if ladder is not None:
-        _check_rising(manifest)
-    manifest = with_artifacts(manifest, kept.previous)
+        check_rising(manifest)
+    manifest = with_artifacts(with_names(manifest, kept.previous), kept.previous)
     if scales is not None:
         check_scales(scales, manifest, jobs)
         if reasons := known_doubts(scales.table):
@@ -174,22 +180,17 @@ def export_bundle(
         if missing:
             writer.try_to_write()
             _build(writer, plan, missing, progress)
+        if writer.find_golden() is None:
+            writer.try_to_write()
+            if progress is not None:
+                progress("golden outputs", 0, 1)
+            depths = golden_depths(table.space, table.ladder)
+            writer.add_golden(golden_writer(model, depths, manifest.preprocess))
     bundle = open_bundle(out)
-    for line in (kept_from, gone(previous, bundle.manifest)):
+    for line in (kept_from, gone(previous, bundle.manifest), other_size(loaded, size)):
         if note is not None and line:
             note(line)
     return bundle
-
-
-def _check_rising(manifest: Manifest) -> None:
-    """A ladder costs more with every rung; a controller counts on it."""
-    for below, above in itertools.pairwise(manifest.depths[: len(manifest.ladder)]):
-        if above.macs["total"] <= below.macs["total"]:
-            raise DepthError(
-                f"the ladder does not rise: {above.depth} ({above.macs['total'] / 1e6:.1f} M "
-                f"multiply-adds) comes after {below.depth} ({below.macs['total'] / 1e6:.1f} M): "
-                "put the rungs in rising order"
-            )
 
 
 def _build(

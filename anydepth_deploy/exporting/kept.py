@@ -15,7 +15,7 @@ from anydepth_deploy.errors import DepthError, UsageError, shorten
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.manifest import Manifest
-from anydepth_deploy.pictures.images import Preprocess
+from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.suppression import Suppression
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "kept_said",
     "kept_words",
     "with_artifacts",
+    "with_names",
 ]
 
 APART = {
@@ -38,6 +39,9 @@ APART = {
     "results",
     "ladder",
     "measured",
+    "name",
+    "exported_classes",
+    "golden",
 }
 """Fields of a manifest that no graph depends on; of ``source``, the digest is compared."""
 
@@ -98,10 +102,14 @@ class Kept:
             return stored
         return self.previous.classes
 
-    def preprocess(self, model: AnyDepthModel, size: tuple[int, int]) -> Preprocess:
-        """How pictures become inputs of ``size``."""
-        resize = model.resize if self.previous is None else self.previous.preprocess.resize
-        return Preprocess.of(resize, size)
+    def preprocess(
+        self, model: AnyDepthModel, size: tuple[int, int], named: Resize | None = None
+    ) -> Preprocess:
+        """How pictures become inputs of ``size``; ``named``: how they meet it, if that was."""
+        before = None if self.previous is None else self.previous.preprocess
+        if before is not None and named in (None, before.resize):
+            return before.model_copy(update={"size": size})
+        return Preprocess.of(model.resize, size, named)
 
     def suppression(self, model: AnyDepthModel, named: Suppression | None) -> Suppression | None:
         """The rule of suppression, in which the fields that were given to ``named`` are named.
@@ -161,8 +169,19 @@ def with_artifacts(manifest: Manifest, previous: Manifest | None) -> Manifest:
         "artifacts": previous.with_ladder(manifest.table().ladder).artifacts,
         "results": results,
         "measured": previous.measured,
+        "golden": previous.golden,
     }
     return manifest.model_copy(update=kept)
+
+
+def with_names(manifest: Manifest, previous: Manifest | None) -> Manifest:
+    """``manifest`` with the name that ``previous`` has, and the class names of its export where
+    those that it was given since stay."""
+    if previous is None:
+        return manifest
+    same = manifest.classes == previous.classes
+    exported = previous.exported_classes if same else None
+    return manifest.model_copy(update={"name": previous.name, "exported_classes": exported})
 
 
 def in_use(table: DepthTable, there: Manifest | None, sha256: str) -> DepthTable:

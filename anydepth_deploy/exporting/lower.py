@@ -17,7 +17,8 @@ from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.errors import UsageError
 from anydepth_deploy.graph.assemble import assemble_gated, assemble_static
 from anydepth_deploy.graph.passes.deformable import gather_samples
-from anydepth_deploy.graph.passes.half import HalfReport, to_half
+from anydepth_deploy.graph.passes.half import to_half
+from anydepth_deploy.graph.passes.kept_full import kept_full, operators_of
 from anydepth_deploy.graph.passes.placement import Placement, graphs_of
 from anydepth_deploy.graph.passes.quantise import SCHEMES, quantise
 from anydepth_deploy.graph.passes.weights import align_levels, share_constants
@@ -25,9 +26,6 @@ from anydepth_deploy.graph.pieces import Pieces
 from anydepth_deploy.manifest import Deformable, Kept, Precision, Target, Weights
 
 __all__ = ["Lowered", "Recipe", "lower"]
-
-SENSITIVE = "sensitive in half precision"
-BEYOND = "beyond what half precision holds"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
     """
     eight = recipe.precision == "int8"
     model = _assemble(pieces, table, recipe, "folded" if eight else recipe.weights)
-    operators = {node.name: node.op_type for graph in graphs_of(model.graph) for node in graph}
+    operators = operators_of(model)
     placements: list[Placement] = []
     if eight:
         assert recipe.ranges is not None
@@ -81,7 +79,7 @@ def lower(pieces: Pieces, table: DepthTable, recipe: Recipe) -> Lowered:
         for node, reason in placement.kept.items()
     ]
     if recipe.precision == "fp16" or (eight and SCHEMES[recipe.target].half):
-        kept += _sensitive(to_half(model), operators)
+        kept += kept_full(to_half(model), operators)
     if eight and recipe.depth is None and recipe.weights == "shared":
         main, *branches = graphs_of(model.graph)
         levels = not SCHEMES[recipe.target].half
@@ -98,11 +96,3 @@ def _assemble(pieces: Pieces, table: DepthTable, recipe: Recipe, weights: Weight
     if recipe.depth is None:
         return assemble_gated(pieces, table, weights, **wanted)
     return assemble_static(pieces, recipe.depth, **wanted)
-
-
-def _sensitive(report: HalfReport, operators: dict[str | None, str]) -> list[Kept]:
-    beyond = set(report.beyond)
-    return [
-        Kept(node=name, op=operators.get(name, ""), reason=BEYOND if name in beyond else SENSITIVE)
-        for name in report.kept
-    ]

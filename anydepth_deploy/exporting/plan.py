@@ -217,7 +217,7 @@ def check_scales(source: Scales, manifest: Manifest, jobs: Sequence[Job]) -> Non
     check_table(
         source.table,
         checkpoint_sha256=manifest.source.sha256,
-        size=manifest.preprocess.size,
+        preprocess=manifest.preprocess,
         depths=wanted,
         said=manifest.said,
         what=f"range table {source.file}",

@@ -12,6 +12,7 @@ commands count on. None of this imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ __all__ = [
     "find_family",
     "find_outputs",
     "find_training",
+    "golden_tolerances",
     "is_known",
     "names",
     "recognise",
@@ -118,6 +120,23 @@ def engine_tolerances(name: str, size: Size, precision: str) -> EngineTolerances
             "verified; verify its graphs instead"
         )
     return found
+
+
+def golden_tolerances(
+    name: str, size: Size, precision: str
+) -> tuple[EngineTolerances, EngineTolerances]:
+    """Of an artifact, graph or engine, against golden outputs: where both have chosen the same
+    queries, or nothing is chosen, and where some were chosen otherwise, at a tie. The latter are as
+    far apart as two executions of one INT8 graph may be, which choose otherwise, too, beside the
+    error of the precision (of FP32: that of FP16). Raises as :func:`tolerances`."""
+    from anydepth_deploy.families.shared.tolerances import golden
+
+    own = tolerances(name, size, precision)
+    same, other = golden(own, size, None), own
+    if not own.approximate:
+        other = dataclasses.replace(tolerances(name, size, "fp16"), selection=own.selection)
+    beside = find_outputs(name).engine_tolerances(size, "int8")
+    return same, golden(other, size, {} if beside is None else beside.raw)
 
 
 def is_known(shapes: Shapes) -> bool:

@@ -72,6 +72,7 @@ def show_ladder(found: Found, what: str) -> None:
             ]
             for level, rung in enumerate(found.ladder.rungs)
         ],
+        keys=2,
     )
     for depth in found.beaten:
         end = "begins" if str(depth) == found.ladder.rungs[0].depth else "ends"

@@ -11,10 +11,13 @@ from PIL import Image
 from anydepth_deploy.documents import refusing, write_atomically, write_new
 from anydepth_deploy.errors import ImageError
 
-__all__ = ["DRAWING", "without_drawings", "write_drawing"]
+__all__ = ["DRAWING", "DRAWN_VIDEO", "without_drawings", "write_drawing"]
 
 DRAWING = ".pred.png"
 """What the name of a drawing ends with, unless it was chosen."""
+
+DRAWN_VIDEO = ".pred."
+"""What is in the name of a video that was drawn on, before its suffix."""
 
 
 def without_drawings(folder: Path, pictures: Sequence[Path]) -> list[Path]:

@@ -44,14 +44,29 @@ def empty_figure(purpose: str, **options: Any) -> Figure:
     return Figure(**options)
 
 
+EMBEDDED = {"pdf.fonttype": 42, "ps.fonttype": 42}
+"""Fonts go into PDFs as TrueType: publishers refuse the Type 3 that is usual."""
+
+
 def write_figure(
-    path: Path, make: Callable[[], Figure], what: str, refusal: type[AnyDepthError]
+    path: Path,
+    make: Callable[[], Figure],
+    what: str,
+    refusal: type[AnyDepthError],
+    dpi: int = DPI,
 ) -> None:
-    """Write what ``make`` draws, a picture or ``what`` else, into a .png, .pdf or .svg.
+    """Write what ``make`` draws, a picture or ``what`` else, into a .png, .pdf or .svg; ``dpi``: of
+    what has dots.
 
     Raises :class:`UsageError` for another kind of file, before anything is drawn, and ``refusal``
     when it cannot be written.
     """
     kind = drawing_format(path, what)
     figure = make()
-    write_or_refuse(path, lambda file: figure.savefig(file, format=kind, dpi=DPI), what, refusal)
+
+    from matplotlib import rc_context
+
+    with rc_context(EMBEDDED):
+        write_or_refuse(
+            path, lambda file: figure.savefig(file, format=kind, dpi=dpi), what, refusal
+        )

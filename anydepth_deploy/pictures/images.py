@@ -34,6 +34,7 @@ __all__ = [
     "SUFFIXES",
     "Geometry",
     "Preprocess",
+    "Resize",
     "check_bits",
     "decode_image",
     "find_images",
@@ -62,9 +63,19 @@ def _offset(value: float) -> float:
     return value
 
 
+Resize = Literal["stretch", "letterbox"]
+"""How a picture meets the input: filling it whatever its shape, or keeping its own."""
+
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 Factor = Annotated[float, AfterValidator(_factor)]
 Offset = Annotated[float, AfterValidator(_offset)]
+
+
+GREY = 114
+"""Around letterboxed pictures, unless said otherwise."""
+
+VALUES_AT_ONCE = 2**17
+"""About how many values of a channel are normalised at once."""
 
 
 class Preprocess(BaseModel):
@@ -82,11 +93,11 @@ class Preprocess(BaseModel):
 
     size: Annotated[tuple[Side, Side], Field(strict=False)]
     """Height and width in pixels."""
-    resize: Literal["stretch", "letterbox"] = "stretch"
+    resize: Resize = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: bool = True
     """Whether shrinking averages over all pixels, as Pillow does, or samples, as OpenCV does."""
-    padding: int = Field(default=114, ge=0, le=255)
+    padding: int = Field(default=GREY, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
     scale: Factor = 1.0 / 255.0
     mean: Annotated[tuple[Offset, Offset, Offset], Field(strict=False)] = (0.0, 0.0, 0.0)
@@ -103,10 +114,19 @@ class Preprocess(BaseModel):
         return size
 
     @classmethod
-    def of(cls, resize: Literal["stretch", "letterbox"], size: tuple[int, int]) -> Preprocess:
-        """The recipe of networks trained with this kind of resizing: those that letterbox did so
-        with OpenCV."""
-        return cls(size=size, resize=resize, antialias=resize == "stretch")
+    def of(cls, usual: Resize, size: tuple[int, int], resize: Resize | None = None) -> Preprocess:
+        """The recipe of networks trained with the ``usual`` kind of resizing: those that letterbox
+        did so with OpenCV.
+
+        ``resize``: another kind that was chosen. Pixels are then resampled as in training all the
+        same, and a letterbox is filled with what lay around pictures there: grey 114 in YOLOs,
+        black in DETRs, which RT-DETR's recipe zooms out of on black.
+        """
+        chosen = resize or usual
+        black = usual == "stretch" and chosen == "letterbox"
+        return cls(
+            size=size, resize=chosen, antialias=usual == "stretch", padding=0 if black else GREY
+        )
 
     def placed(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Where in the input a picture of this size lies: top, left, height and width."""
@@ -218,42 +238,9 @@ def prepare(
     Raises :class:`ImageError` for an array of another type or shape, and before anything is made of
     a picture where it has, or resizing it takes, more than ``max_pixels``.
     """
-    shape: tuple[int, ...] = getattr(image, "shape", ())
-    dtype = getattr(image, "dtype", type(image).__name__)
-    if (
-        not isinstance(image, np.ndarray)
-        or dtype != np.uint8
-        or len(shape) != 3
-        or shape[2] != 3
-        or 0 in shape
-    ):
-        raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
-    recipe.check(image.shape[0], image.shape[1], max_pixels)
-    fitted, geometry = _fit(image, recipe)
-    array = fitted.astype(np.float32) * np.float32(recipe.scale)
-    if any(recipe.mean) or any(value != 1.0 for value in recipe.std):
-        array = (array - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
-    return np.ascontiguousarray(array.transpose(2, 0, 1)), geometry
-
-
-def _fit(image: NDArray[np.uint8], recipe: Preprocess) -> tuple[NDArray[np.uint8], Geometry]:
-    """The picture in the input's size, still in 8 bits."""
-    height, width = image.shape[:2]
-    top, left, rows, columns = recipe.placed(height, width)
-    if (rows, columns) == (height, width):
-        resized = image
-    elif recipe.antialias:
-        resized = resize_averaging(image, (rows, columns))
-    else:
-        resized = resize_bilinear(image, (rows, columns))
-    geometry = Geometry(
-        (width / columns, height / rows), (float(left), float(top)), (height, width)
-    )
-    if (rows, columns) == recipe.size:
-        return resized, geometry
-    canvas = np.full((*recipe.size, 3), recipe.padding, np.uint8)
-    canvas[top : top + rows, left : left + columns] = resized
-    return canvas, geometry
+    _check(image, recipe, max_pixels)
+    found = np.empty((3, *recipe.size), np.float32)
+    return found, _prepare_into(found, image, recipe)
 
 
 def prepare_batch(
@@ -266,5 +253,68 @@ def prepare_batch(
     """
     if not len(images):
         raise ImageError("a batch of no pictures cannot be prepared: give at least one")
-    prepared = [prepare(image, recipe, max_pixels=max_pixels) for image in images]
-    return np.stack([array for array, _ in prepared]), [geometry for _, geometry in prepared]
+    for image in images:
+        _check(image, recipe, max_pixels)
+    found = np.empty((len(images), 3, *recipe.size), np.float32)
+    return found, [
+        _prepare_into(part, image, recipe) for part, image in zip(found, images, strict=True)
+    ]
+
+
+def _check(image: NDArray[np.uint8], recipe: Preprocess, max_pixels: int) -> None:
+    shape: tuple[int, ...] = getattr(image, "shape", ())
+    dtype = getattr(image, "dtype", type(image).__name__)
+    if (
+        not isinstance(image, np.ndarray)
+        or dtype != np.uint8
+        or len(shape) != 3
+        or shape[2] != 3
+        or 0 in shape
+    ):
+        raise ImageError(f"a picture must be uint8 [H, W, 3] in RGB; found {dtype} {list(shape)}")
+    recipe.check(image.shape[0], image.shape[1], max_pixels)
+
+
+def _prepare_into(
+    found: NDArray[np.float32], image: NDArray[np.uint8], recipe: Preprocess
+) -> Geometry:
+    """Fill ``found``, float32 [3, h, w], with the picture."""
+    height, width = image.shape[:2]
+    top, left, rows, columns = recipe.placed(height, width)
+    if (rows, columns) == (height, width):
+        resized = image
+    elif recipe.antialias:
+        resized = resize_averaging(image, (rows, columns))
+    else:
+        resized = resize_bilinear(image, (rows, columns))
+    if (rows, columns) != recipe.size:
+        grey = np.empty((3, 1, 1), np.float32)
+        _normalise(grey, np.full((1, 1, 3), recipe.padding, np.uint8), recipe)
+        for edge in (found[:, :top], found[:, top + rows :]):
+            edge[...] = grey
+        for edge in (
+            found[:, top : top + rows, :left],
+            found[:, top : top + rows, left + columns :],
+        ):
+            edge[...] = grey
+    _normalise(found[:, top : top + rows, left : left + columns], resized, recipe)
+    return Geometry((width / columns, height / rows), (float(left), float(top)), (height, width))
+
+
+def _normalise(found: NDArray[np.float32], pixels: NDArray[np.uint8], recipe: Preprocess) -> None:
+    """``(pixels * scale - mean) / std`` of uint8 [h, w, 3], in float32, into ``found`` [3, h, w]:
+    step by step, as each rounds, and some rows at a time, so that they stay in the cache."""
+    scale, mean, std = (
+        np.asarray(of, np.float32) for of in (recipe.scale, recipe.mean, recipe.std)
+    )
+    plain = not mean.any() and bool((std == 1).all())
+    at_once = max(1, VALUES_AT_ONCE // pixels.shape[1])
+    for top in range(0, len(pixels), at_once):
+        rows = slice(top, top + at_once)
+        for channel, plane in enumerate(found):
+            part = plane[rows]
+            part[...] = pixels[rows, :, channel]
+            part *= scale
+            if not plain:
+                part -= mean[channel]
+                part /= std[channel]

@@ -161,7 +161,8 @@ def plan(bundle: Bundle, name: str | None, options: ServeOptions) -> Plan:
         )
     chosen = _choose(bundle, options)
     check_trust([artifact for artifacts in chosen.values() for artifact in artifacts])
-    names = Names(check_name(safe_name(bundle.path.resolve().name) if name is None else name))
+    called = safe_name(bundle.manifest.name or bundle.path.resolve().name)
+    names = Names(check_name(called if name is None else name))
     gated, levels = None, {}
     for artifact in chosen.get("gated", []):
         gated = _served(bundle, names.gated, artifact, 0)

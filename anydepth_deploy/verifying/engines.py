@@ -28,17 +28,16 @@ from typing import Any
 import numpy as np
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.choose import chains, other_devices
 from anydepth_deploy.bundle.engines import open_artifacts
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.documents import utc_now
-from anydepth_deploy.errors import BundleError, ImageError, shorten
+from anydepth_deploy.errors import ImageError
 from anydepth_deploy.families.registry import engine_tolerances
 from anydepth_deploy.families.shared.usual_state import usual_arithmetic
-from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
+from anydepth_deploy.manifest import Verification
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes.registry import device_capability
-from anydepth_deploy.verifying.parity import Report, depths_of
+from anydepth_deploy.verifying.parity import GRAPHS, Report
+from anydepth_deploy.verifying.plan import batch_sizes, plan_engines
 from anydepth_deploy.verifying.reference import Reference, choose_reference
 from anydepth_deploy.verifying.trial import EngineParity, GateVote, Images, Steps, Trial
 
@@ -51,6 +50,7 @@ class EngineReport(Report):
     by engine. ``batches`` holds every shape that some engine was run with."""
 
     rows: Sequence[EngineParity]
+    compared_with: str = GRAPHS
     gates: list[GateVote] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -85,26 +85,16 @@ def verify_engines(
     """
     if not batches:
         raise ImageError("verify needs at least one batch of images")
-    found = bundle.artifacts(layout, precision, format=runtime)
-    here = device_capability(runtime) if found else None
-    fitting = [item for item in found if item.engine and _fits(here, item.engine.capabilities)]
-    table = bundle.table
-    plan = [(chain, depths_of(chain[0], table, depths, table.rows)) for chain in chains(fitting)]
-    if not any(tried for _, tried in plan):
-        raise BundleError(_nothing_to_try(bundle, runtime, found, fitting, here))
-    left_out = [item.name for item in found if item not in fitting]
-    left_out += [item.name for chain, tried in plan if not tried for item in chain]
+    plan = plan_engines(bundle, runtime, layout, precision, depths, bundle.table.rows)
     pool = np.concatenate(list(batches))
-    steps = Steps(progress, sum(len(tried) for _, tried in plan))
+    steps = Steps(progress, plan.steps)
     rows: list[EngineParity] = []
     gates: list[GateVote] = []
     notes: list[str] = []
     verdicts: dict[tuple[str, str], Verification] = {}
     tolerances: dict[str, Any] = {}
     sizes_tried: set[int] = set()
-    for chain, tried in plan:
-        if not tried:
-            continue
+    for chain, tried in plan.chains:
         first = chain[0]
         assert first.engine is not None
         kind = first.precision
@@ -125,7 +115,7 @@ def verify_engines(
             when=utc_now(),
             passed=all(row.passed for row in own) and all(vote.passed for vote in votes),
             reference=reference.artifact.name,
-            device=here or platform.machine(),
+            device=plan.device or platform.machine(),
             depths=len(tried),
             batches=sizes,
         )
@@ -136,10 +126,18 @@ def verify_engines(
     shapes = [[size, *pool.shape[1:]] for size in sorted(sizes_tried)]
     source = bundle.manifest.source.file
     report = EngineReport(
-        str(bundle.path), source, runtime, shapes, tolerances, rows, left_out, gates, notes
+        str(bundle.path),
+        source,
+        runtime,
+        shapes,
+        tolerances,
+        rows,
+        plan.left_out,
+        gates=gates,
+        notes=notes,
     )
     if record:
-        artifacts = [item for chain, tried in plan if tried for item in chain]
+        artifacts = [item for chain, _ in plan.chains for item in chain]
         bundle.record(
             "verify",
             report.record(
@@ -148,32 +146,3 @@ def verify_engines(
             ),
         )
     return report
-
-
-def batch_sizes(profile: BatchProfile, given: Sequence[int]) -> list[int]:
-    """The sizes to try an engine at: the ``given`` ones, brought into its profile, and those that
-    the profile names. Two at least, unless the profile allows one only."""
-    wanted = {min(max(size, profile.smallest), profile.largest) for size in given}
-    return sorted(wanted | {profile.smallest, profile.typical, profile.largest})
-
-
-def _fits(here: str | None, capabilities: Sequence[str]) -> bool:
-    return here is None or here in capabilities
-
-
-def _nothing_to_try(
-    bundle: Bundle,
-    runtime: str,
-    found: Sequence[Artifact],
-    fitting: Sequence[Artifact],
-    here: str | None,
-) -> str:
-    has = shorten([item.name for item in bundle.artifacts()]) or "none"
-    if not found:
-        return (
-            f"bundle {bundle.path} has no engine of that kind for the runtime '{runtime}'; it has "
-            f"{has}. 'build {bundle.path} --runtime {runtime}' adds engines"
-        )
-    if not fitting:
-        return other_devices(bundle, found, runtime, here)
-    return f"bundle {bundle.path} has no engine for the depths asked for; it has {has}"

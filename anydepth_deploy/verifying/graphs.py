@@ -18,23 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.bundle.choose import chains, stored_precision
+from anydepth_deploy.bundle.choose import stored_precision
 from anydepth_deploy.bundle.engines import open_artifacts
 from anydepth_deploy.bundle.session import Session
 from anydepth_deploy.checkpoints.checkpoint import Checkpoint, load_model, read_checkpoint
 from anydepth_deploy.depth import Depth
 from anydepth_deploy.detections import Detections
-from anydepth_deploy.errors import BundleError, ImageError, UsageError
+from anydepth_deploy.errors import BundleError, ImageError
 from anydepth_deploy.families.registry import tolerances
 from anydepth_deploy.families.shared.memory import StageMemory
 from anydepth_deploy.families.shared.settling import Said
 from anydepth_deploy.families.shared.tolerances import SLACK, Tolerances
 from anydepth_deploy.families.shared.usual_state import usual_state
-from anydepth_deploy.manifest import Artifact, rounds_to_half
+from anydepth_deploy.manifest import rounds_to_half
 from anydepth_deploy.progress import Progress
-from anydepth_deploy.runtimes.registry import RUNTIMES, runs_on, why_not_here
 from anydepth_deploy.torch_runtime.session import TorchSession
-from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched, depths_of
+from anydepth_deploy.verifying.parity import Difference, Parity, Report, count_unmatched
+from anydepth_deploy.verifying.plan import name_of, plan_graphs
 
 __all__ = ["Parity", "Report", "verify"]
 
@@ -66,39 +66,16 @@ def verify(
     """
     if not batches:
         raise ImageError("verify needs at least one batch of images")
-    stored, compute = stored_precision(precision) if precision is not None else (None, None)
+    compute = stored_precision(precision)[1] if precision is not None else None
     model = load_model(_same_checkpoint(bundle, checkpoint))
     if model.suppression is not None:
         model.suppression = bundle.manifest.suppression
     model.memory = StageMemory()
     reference = TorchSession(model)
-    found = bundle.artifacts(layout, stored, format="onnx")
-    table = bundle.table
-    able = [item for item in found if runs_on(item, runtime)]
-    wrong = {item.name: reason for item in able if (reason := why_not_here(item, runtime))}
-    usable = {item.name for item in able} - wrong.keys()
-    plan = [
-        (
-            chain,
-            depths_of(chain[0], table, depths, table.ladder) if chain[0].name in usable else (),
-        )
-        for chain in chains(found)
-    ]
-    total = sum(len(tried) for _, tried in plan)
-    if not total:
-        if wrong:
-            raise UsageError(next(iter(wrong.values())))
-        wanted = "" if precision is None else f" in {precision}"
-        raise BundleError(
-            f"bundle {bundle.path} has no artifact for the depths asked for{wanted}; "
-            f"it has {', '.join(item.name for item in bundle.artifacts()) or 'none'}"
-            f"{_other_runtimes(found, runtime)}"
-        )
+    plan = plan_graphs(bundle, runtime, layout, precision, depths, bundle.table.ladder)
     rows: list[Parity] = []
     limits_by: dict[str, Tolerances] = {}
-    for chain, tried in plan:
-        if not tried:
-            continue
+    for chain, tried in plan.chains:
         artifact = chain[0]
         session = open_artifacts(
             bundle,
@@ -113,20 +90,21 @@ def verify(
         if computed not in limits_by:
             limits_by[computed] = tolerances(bundle.manifest.family, bundle.size, computed)
         limits = limits_by[computed]
-        name = _name(chain)
+        name = name_of(chain)
         for depth in tried:
             if progress is not None:
-                progress(f"{name} at {depth}", len(rows), total)
+                progress(f"{name} at {depth}", len(rows), plan.steps)
             compared = _compare(session, reference, depth, batches, limits)
             level = bundle.table.level(depth)
             rows.append(Parity(name, computed, str(depth), level, **compared))
     shapes = [list(batch.shape) for batch in batches]
-    left_out = [item.name for chain, tried in plan if not tried for item in chain]
-    report = Report(str(bundle.path), str(checkpoint), runtime, shapes, limits_by, rows, left_out)
+    report = Report(
+        str(bundle.path), str(checkpoint), runtime, shapes, limits_by, rows, plan.left_out
+    )
     if record:
         failed = {row.artifact for row in rows if not row.passed}
         computed_in = {row.artifact: row.precision for row in rows}
-        artifacts = [(item, _name(chain)) for chain, tried in plan if tried for item in chain]
+        artifacts = [(item, name_of(chain)) for chain, _ in plan.chains for item in chain]
         bundle.record(
             "verify",
             report.record(
@@ -134,26 +112,6 @@ def verify(
             ),
         )
     return report
-
-
-def _other_runtimes(artifacts: Sequence[Artifact], runtime: str) -> str:
-    """What to do about graphs that ``runtime`` would compute something else with."""
-    strange = next((item for item in artifacts if not runs_on(item, runtime)), None)
-    if strange is None or strange.quantisation is None:
-        return ""
-    able = next(name for name in RUNTIMES if runs_on(strange, name))
-    return (
-        f". {strange.name} is made for {strange.quantisation.target}, which {runtime} does not "
-        f"run as it is meant: verify it with --runtime {able}"
-    )
-
-
-def _name(chain: Sequence[Artifact]) -> str:
-    """Of an artifact, or of the pieces of a chain together."""
-    first = chain[0]
-    if first.piece is None:
-        return first.name
-    return first.name.replace(f"{first.piece.stage}.{first.piece.variant}", "*")
 
 
 def _same_checkpoint(bundle: Bundle, path: str) -> Checkpoint:

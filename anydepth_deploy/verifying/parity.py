@@ -1,8 +1,8 @@
 """Comparing arrays and detections: what equal means, and what close means.
 
 Raw outputs are compared quantity by quantity, detections as sets: the order of near-equal scores,
-and which of them make the last place, is nobody's promise. NumPy and SciPy only: engines are
-compared on devices that have no torch.
+and which of them make the last place, is nobody's promise. NumPy only: artifacts are compared on
+devices that have no torch.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.detections import NOTHING, Detections
 from anydepth_deploy.documents import utc_now
 from anydepth_deploy.families.shared.tolerances import Tolerances
 from anydepth_deploy.manifest import Artifact
+from anydepth_deploy.verifying.matching import maximum_matching
 
 __all__ = [
+    "CHECKPOINT",
+    "GOLDEN",
+    "GRAPHS",
     "Difference",
     "Parity",
     "Report",
@@ -31,6 +33,9 @@ __all__ = [
     "depths_of",
     "unmatched_detections",
 ]
+
+
+CHECKPOINT, GRAPHS, GOLDEN = "checkpoint", "graphs", "golden outputs"
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class Report:
 
     ``checkpoint``: the file that the bundle was made from. ``batches``: shapes. ``tolerances``: by
     precision. ``left_out``: artifacts of the bundle that hold none of the depths asked for, or that
-    the runtime cannot run as they are meant to.
+    the runtime cannot run as they are meant to. ``compared_with``: what they were held against,
+    :data:`CHECKPOINT`, :data:`GRAPHS` or :data:`GOLDEN`.
     """
 
     bundle: str
@@ -71,6 +77,7 @@ class Report:
     tolerances: dict[str, Tolerances]
     rows: Sequence[Parity]
     left_out: list[str] = field(default_factory=list)
+    compared_with: str = CHECKPOINT
 
     @property
     def passed(self) -> bool:
@@ -165,7 +172,7 @@ def _confident(one: Detections, other: Detections, limits: Tolerances) -> tuple[
         count = max(one.labels.size, 1)
         return count, count
     close = _close(one, other, limits.score, limits.pixels)
-    partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
+    partner = maximum_matching(close)
     sure, sure_other = (
         (found.scores[0] >= limits.confident) & (found.labels[0] != NOTHING)
         for found in (one, other)
@@ -201,7 +208,7 @@ def unmatched_detections(one: Detections, other: Detections, *, score: float, pi
         return int(max(labels[0].size, labels[1].size, 1))
     close = _close(one, other, score, pixels)
     # A maximum matching: taking partners greedily could strand one of two near-twins.
-    partner = maximum_bipartite_matching(csr_array(close), perm_type="column")
+    partner = maximum_matching(close)
     lonely_other = np.setdiff1d(np.arange(labels[1].size), partner)
     if labels[0].size != labels[1].size:  # a list that is too short has no last place to miss
         return int(np.count_nonzero(partner < 0)) + len(lonely_other)

@@ -6,7 +6,7 @@ See :mod:`anydepth_deploy.verifying.engines` for what is judged.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,7 +34,7 @@ from anydepth_deploy.verifying.items import (
 from anydepth_deploy.verifying.parity import Difference, Parity, count_unmatched
 from anydepth_deploy.verifying.reference import CHOICE, Reference
 
-__all__ = ["EngineParity", "GateVote", "Images", "Steps", "Trial"]
+__all__ = ["EngineParity", "Found", "GateVote", "Images", "Steps", "Trial", "follows"]
 
 Images = NDArray[np.float32]
 
@@ -108,7 +108,7 @@ class Trial:
         expected = self.reference.run(self.pool, depth)
         wanted = self.outputs.items(expected)
         self._expected[depth] = wanted.thinned()
-        total = _Found()
+        total = Found()
         problem: str | None = None
         for size in self.sizes:
             try:
@@ -135,26 +135,12 @@ class Trial:
 
     def _at(
         self, depth: Depth, size: int, wanted: Items, choice: NDArray[np.generic] | None
-    ) -> _Found:
+    ) -> Found:
         """All images, in batches of one size; the last batch begins again with the first image."""
         count = len(self.pool)
-        found = _Found()
-        raws: list[Raw] = []
-        order: list[NDArray[np.intp]] = []
-        for start in range(0, count, size):
-            index = np.arange(start, start + size) % count
-            images = self.pool[index]
-            if self.session.detects:
-                detections, raw = self.session.run_both(images, depth)
-                found.detect(detections, self._follows(raw), self.limits)
-            else:
-                raw = self.session.run_raw(images, depth)
-            raws.append(raw)
-            order.append(index)
-        given = self.outputs.items(
-            {name: np.concatenate([raw[name] for raw in raws]) for name in raws[0]}
-        )
-        images_of = np.concatenate(order)
+        found = Found()
+        raw, images_of = found.run(self.session, self.pool, depth, size, self._follows, self.limits)
+        given = self.outputs.items(raw)
         chosen_by = None if choice is None else choice[images_of]
         found.compare(
             given, wanted.images(images_of), chosen_by, self.limits, self.outputs.coordinates
@@ -163,11 +149,7 @@ class Trial:
         return found
 
     def _follows(self, raw: Raw) -> Detections:
-        """The detections that follow from raw outputs."""
-        manifest = self.bundle.manifest
-        return self.outputs.detections(
-            raw, self.bundle.size, manifest.max_detections, manifest.suppression
-        )
+        return follows(self.bundle, raw)
 
     def vote(
         self, rows: Sequence[EngineParity], tried: Sequence[Depth]
@@ -203,6 +185,14 @@ class Trial:
         return judged, votes
 
 
+def follows(bundle: Bundle, raw: Raw) -> Detections:
+    """The detections that follow from raw outputs."""
+    manifest = bundle.manifest
+    return find_outputs(manifest.family).detections(
+        raw, bundle.size, manifest.max_detections, manifest.suppression
+    )
+
+
 def _neighbours(depth: Depth, bundle: Bundle) -> list[tuple[int, Depth]]:
     """Depths that differ by one step of one gate, and that gate."""
     space = bundle.table.space
@@ -216,7 +206,7 @@ def _neighbours(depth: Depth, bundle: Bundle) -> list[tuple[int, Depth]]:
 
 
 @dataclass
-class _Found:
+class Found:
     """What one batch size shows, or the worst of several."""
 
     differences: dict[str, float] = field(default_factory=dict)
@@ -226,7 +216,7 @@ class _Found:
     detections: int = 0
     unmatched: int = 0
 
-    def worse(self, other: _Found) -> None:
+    def worse(self, other: Found) -> None:
         """Take over what is worse in ``other``; detections are counted together."""
         for mine, theirs in (
             (self.differences, other.differences),
@@ -238,6 +228,34 @@ class _Found:
         self.gap = max(self.gap, other.gap)
         self.detections += other.detections
         self.unmatched += other.unmatched
+
+    def run(
+        self,
+        session: Session,
+        pool: Images,
+        depth: Depth,
+        size: int,
+        follow: Callable[[Raw], Detections],
+        limits: EngineTolerances,
+    ) -> tuple[Raw, NDArray[np.intp]]:
+        """Run all images of ``pool`` in batches of one ``size``, the last of which begins again
+        with the first image, and compare the detections with what should ``follow`` from the raw
+        outputs. Gives these, and the image that each belongs to."""
+        count = len(pool)
+        raws: list[Raw] = []
+        order: list[NDArray[np.intp]] = []
+        for start in range(0, count, size):
+            index = np.arange(start, start + size) % count
+            images = pool[index]
+            if session.detects:
+                detections, raw = session.run_both(images, depth)
+                self.detect(detections, follow(raw), limits)
+            else:
+                raw = session.run_raw(images, depth)
+            raws.append(raw)
+            order.append(index)
+        whole = {name: np.concatenate([raw[name] for raw in raws]) for name in raws[0]}
+        return whole, np.concatenate(order)
 
     def detect(self, found: Detections, wanted: Detections, limits: EngineTolerances) -> None:
         """Compare detections with those that follow from the same raw outputs."""

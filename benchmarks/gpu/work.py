@@ -156,7 +156,7 @@ def predict(run: Run, bundle: Path, runtime: str, precision: str) -> None:
     out = ("--out", run.folder / "predicted.png")
     done = run.tool("predict", bundle, picture, *words, *out, libraries=_wheels(runtime))
     if done.content:
-        run.figure("predict", {"found": len(done.content[0]["detections"])})
+        run.figure("predict", {"found": len(done.content["predictions"][0]["detections"])})
 
 
 def required(there: object, message: str) -> None:

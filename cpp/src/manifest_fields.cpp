@@ -451,6 +451,16 @@ MeasuredLadder read_measured(const JsonValue& value) {
   return found;
 }
 
+void check_golden(const JsonValue& value) {
+  JsonObject object(value);
+  read_file_name(object.required("file"));
+  count(object.required("bytes"));
+  object.required("sha256").digest();
+  count(object.required("pictures"));
+  at_least_one(object.required("depths"));
+  object.finish();
+}
+
 void check_results(const JsonValue& value) {
   for (const auto& [kind, records] : value.members()) {
     for (const auto& record : records.items()) {
@@ -519,6 +529,13 @@ ManifestFields read_fields(const Json& manifest, std::vector<std::string>* unkno
     for (const auto& item : measured->items()) {
       found.measured.push_back(read_measured(item));
     }
+  }
+  maybe_text(object.nullable("name"));
+  if (const auto exported = object.nullable("exported_classes")) {
+    at_least_one(*exported);
+  }
+  if (const auto golden = object.nullable("golden")) {
+    check_golden(*golden);
   }
   object.finish();
   return found;

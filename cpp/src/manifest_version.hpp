@@ -17,7 +17,7 @@ struct ManifestVersion {
 };
 
 /// The newest that this library knows.
-constexpr ManifestVersion kKnownVersion{1, 2};
+constexpr ManifestVersion kKnownVersion{1, 3};
 
 /// A version as it is written: a whole number, or text like `1.2` where the minor is not 0. None
 /// for anything else.

@@ -56,7 +56,7 @@ from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact, BatchProfile, Verification
 from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.pictures.shapes import write_coco
-from anydepth_deploy.predict import predict
+from anydepth_deploy.predict.run import predict
 from anydepth_deploy.runtimes.tensorrt.library import load_library
 from anydepth_deploy.verifying.engines import EngineReport, verify_engines
 from anydepth_deploy.verifying.reference import choose_reference

@@ -251,7 +251,7 @@ def test_a_newer_minor_is_read_with_one_warning(
     found = [read_manifest(tmp_path) for _ in range(3)]  # as a command may
     assert found[0].model_copy(update={"version": VERSION}) == Manifest.model_validate(content())
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / MANIFEST} is of version 1.7, newer than 1.2, which this anydepth-deploy "
+        f"{tmp_path / MANIFEST} is of version 1.7, newer than 1.3, which this anydepth-deploy "
         "knows; left out what it does not know: artifacts.9.engine.host, later"
     ]
 
@@ -284,7 +284,7 @@ def test_a_newer_minor_is_not_written(tmp_path: Path, caplog: pytest.LogCaptureF
     bundle = open_bundle(folder)
     bundle.record("verify", {"passed": True})
     assert "the result of verify is not recorded" in caplog.text
-    assert "is of version 1.7, and this anydepth-deploy, which knows 1.2, would lose" in caplog.text
+    assert "is of version 1.7, and this anydepth-deploy, which knows 1.3, would lose" in caplog.text
     with pytest.raises(BundleError, match=r"is of version 1\.7.*use the version that made it"):
         BundleWriter(folder, bundle.manifest)
     assert (folder / MANIFEST).read_bytes() == before

@@ -24,6 +24,7 @@ from anydepth_deploy.calibration.table import (
     write_table,
 )
 from anydepth_deploy.errors import CalibrationError
+from anydepth_deploy.pictures.images import Preprocess
 
 MODEL, PICTURES = "a1" * 32, "b2" * 32
 
@@ -213,7 +214,7 @@ def test_a_table_cannot_be_changed() -> None:
 def check(found: RangeTable, **changes: Any) -> None:
     given: dict[str, Any] = {
         "checkpoint_sha256": MODEL,
-        "size": (160, 224),
+        "preprocess": table().preprocess,
         "depths": ["TT", "FT"],
         **changes,
     }
@@ -258,7 +259,17 @@ def test_a_table_of_another_checkpoint_is_refused() -> None:
 
 def test_a_table_of_another_input_size_is_refused() -> None:
     with pytest.raises(CalibrationError, match=r"160x224 \(height x width\).*for 224x160"):
-        check(table(), size=(224, 160))
+        check(table(), preprocess=table().preprocess.model_copy(update={"size": (224, 160)}))
+
+
+def test_a_table_of_pictures_that_met_the_input_otherwise_is_refused() -> None:
+    other = Preprocess.of("letterbox", (160, 224), "stretch")
+    with pytest.raises(CalibrationError) as error:
+        check(table(), preprocess=other)
+    assert one_line(error) == (
+        "range table r.json was made with '--resize letterbox', this export is with "
+        "'--resize stretch': calibrate with that"
+    )
 
 
 def test_a_table_without_a_depth_is_refused() -> None:

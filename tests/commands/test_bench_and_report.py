@@ -60,7 +60,7 @@ def test_bench_as_json(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     (found,) = run(
         "bench", bundle_copy, "--depth", "base,super", *QUICK, "--out", out, "--json"
-    ).json
+    ).json["results"]
     assert found["file"] == str(out)
     assert [row["depth"] for row in found["depths"]] == [str(RUNGS[0]), str(RUNGS[-1])]
     assert all("samples" not in row for row in found["depths"])

@@ -274,6 +274,7 @@ def test_eval(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
 def test_shapes(run: Run, tmp_path: Path) -> None:
     found = run("shapes", "--out", tmp_path / "s", "--count", 2, "--size", 64, "--json").json
     assert found == {
+        "schema_version": 1,
         "annotations": str(tmp_path / "s" / "annotations.json"),
         "pictures": 2,
         "seed": 1,
@@ -289,7 +290,7 @@ def test_shapes(run: Run, tmp_path: Path) -> None:
 def test_predict(run: Run, bundle: Bundle, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawn.png"
     command = ["predict", bundle.path, picture, "--depth", "level:1", "--out", out]
-    (found,) = run(*command, "--threshold", "0.3", "--json").json
+    (found,) = run(*command, "--threshold", "0.3", "--json").json["predictions"]
     assert found["depth"] == RUNGS[1]
     assert found["drawn"] == str(out)
     assert set(found["detections"][0]) == {"class", "label", "score", "box"}

@@ -106,6 +106,28 @@ def test_options_of_long_commands_are_in_groups(
         assert f"─ {heading} ─" in shown
 
 
+MARKS = re.compile(r"[│|─╭╮╰╯]")
+DECORATION = "[](),.:;*"
+
+
+def tokens(shown: str) -> set[str]:
+    """Words of help without what its boxes and brackets add to them."""
+    words = {word.strip(DECORATION) for word in MARKS.sub(" ", shown).split()}
+    return {word for word in words if not re.fullmatch(r"-h|/|[\d.]*(<=)?x?([<>]=[\d.]+)?", word)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_word_of_help_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Against the same help where there is room for all."""
+    monkeypatch.setenv("COLUMNS", "2000")
+    whole = tokens(run(name, "--help").out)
+    for width in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = run(name, "--help").out
+        assert max(map(len, shown.splitlines())) <= width
+        assert whole - tokens(shown) == set()
+
+
 @pytest.fixture
 def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> object:
     """What bash would offer after these words, the last of which is not finished."""

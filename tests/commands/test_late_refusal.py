@@ -154,7 +154,7 @@ def test_bench_prints_its_table_though_the_file_fails(run: Run, bundle_copy: Pat
 
     found = run(*words, "--json")
     assert found.code == 2
-    one, other = json.loads(found.out)
+    one, other = json.loads(found.out)["results"]
     assert one["file"] is other["file"] is None
     assert (one["settings"]["threads"], other["settings"]["threads"]) == (1, 2)
 
@@ -184,14 +184,15 @@ def test_results_of_one_second_have_names_of_their_own(
 def test_drawings_by_default_replace_nothing(run: Run, bundle: Bundle, picture: Path) -> None:
     Path("picture.pred.png").write_text("mine")
     words = ("predict", bundle.path, picture, "--depth", "base", "--json")
-    drawn = [run(*words).json[0]["drawn"] for _ in range(2)]
+    drawn = [run(*words).json["predictions"][0]["drawn"] for _ in range(2)]
     assert drawn == ["picture-2.pred.png", "picture-3.pred.png"]
     assert Path("picture.pred.png").read_text() == "mine"
     # And are no pictures of a folder.
     shutil.copy(picture, "one.png")
-    (found,) = run("predict", bundle.path, ".", "--depth", "base", "--json", "--out", "d").json
+    words = ("predict", bundle.path, ".", "--depth", "base", "--json", "--out", "d")
+    (found,) = run(*words).json["predictions"]
     assert found["image"] == "one.png"
-    again = run("predict", bundle.path, ".", "--depth", "base", "--json", "--out", "d").json
+    again = run(*words).json["predictions"]
     assert [item["drawn"] for item in again] == [found["drawn"]]
 
 

@@ -57,7 +57,7 @@ def test_a_checkpoint_and_its_bundle(run: Run, checkpoint: Path, odd: Path, pict
     assert drawn.is_file()
     (said,) = run(
         "predict", out, odd / f"{ODD}.png", "--out", drawn, "--depth", "base", "--json"
-    ).json
+    ).json["predictions"]
     assert (said["image"], said["drawn"]) == (
         f"{odd.parent}/{SHOWN}/{SHOWN}.png",
         f"{odd.parent}/{SHOWN}/{SHOWN}.pred.png",
@@ -71,8 +71,8 @@ def test_graphs_in_such_a_folder(
 ) -> None:
     shutil.copytree(bundle.path, odd / "b")
     command = ["predict", picture, "--depth", "base", "--runtime", runtime, "--no-draw", "--json"]
-    expected = run(command[0], bundle.path, *command[1:]).json
-    assert run(command[0], odd / "b", *command[1:]).json == expected
+    expected = run(command[0], bundle.path, *command[1:]).json["predictions"]
+    assert run(command[0], odd / "b", *command[1:]).json["predictions"] == expected
 
 
 def test_safetensors_of_such_a_name(run: Run, model: AnyDepthDETR, odd: Path) -> None:
@@ -181,20 +181,20 @@ def test_json_needs_no_writable_folder(
     command = ["predict", bundle.path, picture, "--depth", "base", "--json"]
     shown = run(*command)
     assert shown.code == 0
-    (found,) = json.loads(shown.out)
+    (found,) = json.loads(shown.out)["predictions"]
     assert found["drawn"] is None
     assert shown.err.startswith("note: the working folder cannot be written, so nothing is drawn")
     assert shown.err.count("\n") == 1
-    (drawn,) = run(*command, "--out", tmp_path / "there.png").json
+    (drawn,) = run(*command, "--out", tmp_path / "there.png").json["predictions"]
     assert drawn == {**found, "drawn": str(tmp_path / "there.png")}
     assert (tmp_path / "there.png").is_file()
-    (quiet,) = run(*command, "--no-draw").json
+    (quiet,) = run(*command, "--no-draw").json["predictions"]
     assert quiet == found
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_drawing_by_default(run: Run, bundle: Bundle, picture: Path) -> None:
-    (found,) = run("predict", bundle.path, picture, "--depth", "base", "--json").json
+    (found,) = run("predict", bundle.path, picture, "--depth", "base", "--json").json["predictions"]
     assert found["drawn"] == "picture.pred.png"
     assert Path("picture.pred.png").is_file()
 
@@ -202,7 +202,7 @@ def test_a_drawing_by_default(run: Run, bundle: Bundle, picture: Path) -> None:
 def test_a_folder_without_drawings(run: Run, bundle: Bundle, picture: Path) -> None:
     command = ["predict", bundle.path, picture.parent, "--depth", "base"]
     fails(run(*command), 2, "give --out FOLDER for drawings, or --no-draw")
-    (found,) = run(*command, "--no-draw", "--json").json
+    (found,) = run(*command, "--no-draw", "--json").json["predictions"]
     assert found["drawn"] is None
     shown = run(*command, "--no-draw")
     assert (shown.code, ".pred.png" in shown.out) == (0, False)

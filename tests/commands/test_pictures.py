@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Run, fails
+from command_line import Result, Run, fails, strict_json
 from marked_pictures import save_marked
 from PIL import Image
 from seeing import SeeingSession, blind_bundle
@@ -39,6 +39,12 @@ def street(tmp_path: Path) -> Path:
     return folder
 
 
+def items(shown: Result) -> list[Any]:
+    """What ``predict --json`` says of each picture, those that were skipped last."""
+    found = strict_json(shown.out)
+    return [*found["predictions"], *found["skipped"]]
+
+
 BOX = [40.0, 10.0, 60.0, 20.0]
 
 
@@ -47,7 +53,8 @@ def test_predict_skips_a_bad_picture_and_keeps_the_others(
 ) -> None:
     shown = run("predict", bundle, street, "--out", "d", "--json")
     fails(shown, 2, "1 of 3 pictures in", "were skipped", "b.jpg")
-    a, c, bad = json.loads(shown.out)
+    content = json.loads(shown.out)
+    (a, c), (bad,) = content["predictions"], content["skipped"]
     for item, name in ((a, "a"), (c, "c")):
         assert item["image"] == str(street / f"{name}.png")
         assert [found["box"] for found in item["detections"]] == [BOX]
@@ -63,7 +70,7 @@ def test_predict_skips_a_bad_picture_and_keeps_the_others(
     assert "c.pred.png" in shown.out
     assert "skipped: picture " in shown.out
     (street / "b.jpg").unlink()
-    assert len(run("predict", bundle, street, "--out", "d", "--json").json) == 2
+    assert len(run("predict", bundle, street, "--out", "d", "--json").json["predictions"]) == 2
 
 
 def test_predict_names_all_that_is_bad(run: Run, bundle: Path, street: Path) -> None:
@@ -73,16 +80,14 @@ def test_predict_names_all_that_is_bad(run: Run, bundle: Path, street: Path) -> 
     (street / "e.png").symlink_to("nowhere.png")
     shown = run("predict", bundle, street, "--out", "d", "--json")
     fails(shown, 2, "3 of 3 pictures in", "b.jpg", "d.tif", "e.png")
-    assert [Path(item["image"]).name for item in json.loads(shown.out)] == [
-        "b.jpg",
-        "d.tif",
-        "e.png",
-    ]
+    content = json.loads(shown.out)
+    assert content["predictions"] == []
+    assert [Path(item["image"]).name for item in content["skipped"]] == ["b.jpg", "d.tif", "e.png"]
     assert not Path("d").exists()
     # Named alone it is an error, without results.
     shown = run("predict", bundle, street / "b.jpg", "--json")
     fails(shown, 2, "b.jpg cannot be read")
-    assert shown.out == ""
+    assert [*shown.document] == ["schema_version", "error"]
 
 
 def test_predict_goes_on_beside_a_closed_folder(
@@ -100,11 +105,9 @@ def test_predict_goes_on_beside_a_closed_folder(
     monkeypatch.setattr(os, "scandir", refuse)
     shown = run("predict", bundle, street, "--out", "d", "--json")
     fails(shown, 2, "1 of 3", "closed cannot be looked into: Permission denied")
-    assert [set(item) == {"image", "error"} for item in json.loads(shown.out)] == [
-        False,
-        False,
-        True,
-    ]
+    content = json.loads(shown.out)
+    assert [Path(item["image"]).name for item in content["predictions"]] == ["a.png", "c.png"]
+    assert [set(item) for item in content["skipped"]] == [{"image", "error"}]
 
 
 def test_predict_counts_what_it_passes_over(run: Run, bundle: Path, street: Path) -> None:
@@ -113,7 +116,8 @@ def test_predict_counts_what_it_passes_over(run: Run, bundle: Path, street: Path
     (street / "notes.txt").write_text("x")
     shown = run("predict", bundle, street, "--out", "d", "--json")
     assert shown.code == 0
-    assert [Path(item["image"]).name for item in json.loads(shown.out)] == ["a", "c.png"]
+    content = json.loads(shown.out)["predictions"]
+    assert [Path(item["image"]).name for item in content] == ["a", "c.png"]
     assert shown.err == (
         f"note: 1 file is no picture by its name (.txt) in {street}: passed over\n"
     )
@@ -130,7 +134,7 @@ def test_predict_turns_a_photo_unless_told_not_to(
         (["--orientation", "upright"], [44.0, 40.0, 54.0, 60.0]),
         (["--orientation", "stored"], BOX),
     ):
-        (found,) = run("predict", bundle, photo, "--json", *words).json
+        (found,) = run("predict", bundle, photo, "--json", *words).json["predictions"]
         assert [item["box"] for item in found["detections"]] == [box]
 
 
@@ -186,7 +190,8 @@ def test_a_picture_over_the_budget_is_skipped(run: Run, bundle: Path, street: Pa
     budget = 64 * 128
     shown = run("predict", bundle, street, "--no-draw", "--json", "--max-pixels", budget)
     fails(shown, 2, "1 of 3 pictures", "large.png of 129 x 64 pixels is over the budget of 8192 ")
-    assert [Path(item["image"]).name for item in json.loads(shown.out)][:2] == ["a.png", "c.png"]
+    content = json.loads(shown.out)["predictions"]
+    assert [Path(item["image"]).name for item in content] == ["a.png", "c.png"]
     shown = run("predict", bundle, street / "large.png", "--no-draw", "--max-pixels", budget)
     fails(shown, 2, "large.png of 129 x 64 pixels is over the budget", "raise --max-pixels")
     assert run("predict", bundle, street, "--no-draw", "--max-pixels", budget + 64).code == 0

@@ -380,7 +380,9 @@ def test_predict(run: Run, copy: Path, data: Path) -> None:
     command = ["predict", copy, picture, "--depth", "base", "--threshold", 0.3, "--json"]
     found = {}
     for precision in ("fp32", "fp16", "int8"):
-        (item,) = run(*command, "--precision", precision, "--out", f"{precision}.png").json
+        (item,) = run(*command, "--precision", precision, "--out", f"{precision}.png").json[
+            "predictions"
+        ]
         assert Path(item["drawn"]).is_file()
         found[precision] = item["detections"]
     assert found["fp32"]

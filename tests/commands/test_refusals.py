@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from command_line import strict_json
 from PIL import Image
 from triton_bundle import graphs
 
@@ -94,8 +95,11 @@ REFUSED: dict[str, dict[str, str]] = {
         "none.pth --out b": NO_CHECKPOINT,
     },
     "build": {
-        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx: see",
+        "BUNDLE": "Missing option '--runtime'. Choose from: tensorrt, tensorrt-rtx, onnxruntime: ",
+        "BUNDLE --runtime onnxruntime --precision fp16 --batch 1": "--batch is of engines, and",
+        "BUNDLE --runtime onnxruntime --precision fp16 --target sm75": "--target is of engines",
         "BUNDLE --runtime onnx": NO_CHOICE,
+        "BUNDLE --runtime tensorrt-rtx --target orin": "'orin' is a Jetson",
         "BUNDLE --runtime tensorrt --batch 1,2,3,4": "is not one to three sizes",
         "BUNDLE --runtime tensorrt --workspace 0": "'0' is not an amount of memory",
         "BUNDLE --runtime tensorrt --layout heap": "unknown layout 'heap'",
@@ -106,9 +110,10 @@ REFUSED: dict[str, dict[str, str]] = {
         "none --runtime tensorrt": NO_BUNDLE,
     },
     "verify": {
-        "BUNDLE": "--checkpoint is missing",
+        "BUNDLE": "has no golden outputs to compare with: export it again as it was exported",
+        "BUNDLE --images folder": "leave the pictures out, or name the checkpoint",
         "BUNDLE --checkpoint none.pth": NO_CHECKPOINT,
-        "BUNDLE --checkpoint c.pth --runtime tensorrt": "leave --checkpoint out",
+        "BUNDLE --checkpoint c.pth --runtime tensorrt": "leave the checkpoint out",
         "BUNDLE --checkpoint c.pth --runtime caffe": "unknown runtime 'caffe'",
         "BUNDLE --checkpoint c.pth --precision int4": NO_CHOICE,
         "BUNDLE --checkpoint c.pth --layout heap": NO_CHOICE,
@@ -117,6 +122,15 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --checkpoint c.pth --threads 0": "'--threads'",
         "BUNDLE --runtime tensorrt --depth deep": NO_DEPTH,
         "none --checkpoint c.pth": NO_BUNDLE,
+    },
+    "bundle": {
+        "edit": "Missing argument 'BUNDLE'",
+        "paint BUNDLE": NO_CHOICE,
+        "edit BUNDLE": "nothing to change is named: give class names, a ladder or a name",
+        "edit BUNDLE --classes a,a": "class names occur twice: a",
+        "edit BUNDLE --classes a": "1 class names are given, the network of BUNDLE has",
+        "edit BUNDLE --default-ladder deep": NO_DEPTH,
+        "edit none --name x": NO_BUNDLE,
     },
     "eval": {
         "BUNDLE": "'--data'",
@@ -238,6 +252,11 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --out m --name a/b": "cannot be a model's",
         "BUNDLE --out m --max-batch 0": "'--max-batch'",
     },
+    "doctor": {
+        "none": NO_BUNDLE,
+        "folder": "is not a bundle",
+        "--seconds 0": "'--seconds'",
+    },
     "demo": {
         "--family alexnet": NO_CHOICE,
         "--pictures 1": "'--pictures'",
@@ -292,7 +311,10 @@ def test_refused_by_the_text_alone(
     outcomes: dict[tuple[str, str], Outcome], name: str, words: str, told: str
 ) -> None:
     found = outcomes[name, words]
-    assert (found.code, found.out, found.heavy) == (2, "", [])
+    assert (found.code, found.heavy) == (2, [])
+    document = strict_json(found.out) if "--json" in words.split() else {}
+    assert [*document] == (["schema_version", "error"] if "--json" in words.split() else [])
+    assert bool(found.out) == bool(document)
     assert found.err.startswith("error: ")
     assert found.err.count("\n") == 1
     assert told in found.err

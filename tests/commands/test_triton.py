@@ -59,6 +59,7 @@ def test_checking(run: Run, made: Path, tmp_path: Path) -> None:
     clean = run("triton", models, "--check")
     assert (clean.code, clean.out) == (0, f"repository {models}: no problems found\n")
     assert run("triton", "--check", models, "--json").json == {
+        "schema_version": 1,
         "path": str(models),
         "problems": [],
     }

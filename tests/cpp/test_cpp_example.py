@@ -16,8 +16,9 @@ from PIL import Image
 
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.pictures.draw import class_colour
+from anydepth_deploy.pictures.images import Preprocess, Resize
 from anydepth_deploy.pictures.shapes import render
-from anydepth_deploy.predict import predict
+from anydepth_deploy.predict.run import predict
 
 pytestmark = PATIENT
 
@@ -68,12 +69,21 @@ def test_a_picture_as_predict_sees_it(
     assert found_by(program, bundle, path, "--depth", depth) == expected
 
 
-def test_a_letterboxed_picture(
-    program: Path, bundle_copy: Path, picture: Image.Image, tmp_path: Path
+@pytest.mark.parametrize("usual", ["stretch", "letterbox"])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_pictures_that_meet_the_input_in_either_way(
+    program: Path,
+    bundle_copy: Path,
+    picture: Image.Image,
+    tmp_path: Path,
+    usual: Resize,
+    resize: Resize,
 ) -> None:
-    """As YOLOs want them."""
+    """As families want them (``usual``), and as an export chose."""
     content = json.loads((bundle_copy / "manifest.json").read_text())
-    content["preprocess"].update({"resize": "letterbox", "antialias": False})
+    height, width = content["preprocess"]["size"]
+    recipe = Preprocess.of(usual, (height, width), resize)
+    content["preprocess"] = recipe.model_dump(mode="json")
     (bundle_copy / "manifest.json").write_text(json.dumps(content))
     path = tmp_path / "picture.ppm"
     picture.save(path)

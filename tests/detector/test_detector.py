@@ -29,7 +29,7 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import BatchProfile
 from anydepth_deploy.pictures.images import Preprocess, prepare
-from anydepth_deploy.predict import predict
+from anydepth_deploy.predict.run import predict
 from anydepth_deploy.suppression import Suppression
 
 SIZES = ((90, 120), (160, 160), (301, 77), (40, 500))

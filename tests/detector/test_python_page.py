@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import make_clip
 from conftest import ROOT
 from PIL import Image
 
@@ -27,6 +28,7 @@ def place(bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(0)
     for name in ("street.jpg", "photos/a.jpg", "photos/b.jpg", "photos/below/c.jpg"):
         Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).save(tmp_path / name)
+    make_clip(tmp_path / "clip.mp4", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

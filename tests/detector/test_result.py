@@ -143,7 +143,7 @@ def test_filtering(result: Result, threshold: float | None, names: Any) -> None:
 
 
 def test_filtering_by_classes_that_are_not_there(result: Result) -> None:
-    told = "unknown classes: stars; this network has circle, square, star"
+    told = "unknown classes: stars; near is star; this network has circle, square, star"
     with pytest.raises(UsageError, match=told):
         result.filter(names=["star", "stars"])
 
@@ -241,6 +241,8 @@ def test_as_json(result: Result, photo: Path) -> None:
     found = json.loads(json.dumps(result.to_json()))
     assert found == {
         "image": str(photo),
+        "frame": None,
+        "time": None,
         "depth": "FF-1",
         "drawn": None,
         "detections": [

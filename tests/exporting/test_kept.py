@@ -94,7 +94,8 @@ def test_force_and_classes_keep_everything_else(
     assert found["classes"] == [f"thing {index}" for index in range(8)]
     assert found["input_size"] == [96, 128]
     assert [row["depth"] for row in found["depths"] if row["level"] is not None] == SHORT.split(",")
-    (note,) = found["notes"]
+    note, size = found["notes"]
+    assert "the input of 96x128 (height x width)" in size
     rungs = ", ".join(SHORT.split(","))
     assert note == (f"kept from the bundle that was replaced: input size 96x128; ladder {rungs}")
     # No graph depends on names: all of them stay, byte for byte, raw outputs included.
@@ -131,7 +132,8 @@ def test_another_size_makes_graphs_anew_and_says_what_is_gone(
     assert len(lost) == 9
     found = run(*command, "--size", "96x128", "--force", "--json").json
     assert [item["name"] for item in found["artifacts"]] == [gated]
-    (note,) = found["notes"]
+    note, size = found["notes"]
+    assert "the input of 96x128 (height x width)" in size
     told = "replaced, and to be made again where needed: "
     assert note == f"{told}{', '.join(lost[:6])} and 3 more"
 
@@ -180,7 +182,8 @@ def test_how_pictures_are_resized_is_kept(
     found = export_bundle(checkpoint, out, input_size=(96, 128), force=True, note=notes.append)
     recipe = found.manifest.preprocess
     assert (recipe.resize, recipe.antialias, recipe.size) == ("letterbox", False, (96, 128))
-    assert notes == ["kept from the bundle that was replaced: resizing letterbox"]
+    assert notes[0] == "kept from the bundle that was replaced: resizing letterbox"
+    assert "the input of 96x128" in notes[1]
 
 
 # --- suppression -----------------------------------------------------------------------------

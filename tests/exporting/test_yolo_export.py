@@ -539,14 +539,15 @@ def test_commands(
                 "--json").json  # fmt: skip
     assert [row["level"] for row in found["rows"]] == [0, 4]
 
-    (found,) = run("predict", out, picture, "--threshold", "0.0007", "--json").json
+    (found,) = run("predict", out, picture, "--threshold", "0.0007", "--json").json["predictions"]
     assert found["depth"] == "FFFFFFFF"
     assert found["detections"]
     for one in found["detections"]:
         x1, y1, x2, y2 = one["box"]
         assert 0 <= x1 <= x2 <= 120
         assert 0 <= y1 <= y2 <= 90
-    assert run("predict", out, picture, "--threshold", "0.9", "--json").json[0]["detections"] == []
+    (found,) = run("predict", out, picture, "--threshold", "0.9", "--json").json["predictions"]
+    assert found["detections"] == []
 
     export = ("export", yolo_checkpoint, "--out", out)
     fails(run(*export, "--nms", "none"), 2, "another export: suppression")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from json_page import held_to_the_page
 from PIL import Image
 
 from anydepth_deploy import cli
@@ -26,12 +27,21 @@ class Result:
     code: int
     out: str
     err: str
+    words: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
-        """The document on standard output, which must hold nothing else."""
+        """The document on standard output, which must hold nothing else, and what docs/json.md
+        lists."""
         assert (self.code, self.err) == (0, "")
-        return strict_json(self.out)
+        return self.document
+
+    @property
+    def document(self) -> Any:
+        """The same of a command that may have failed."""
+        found = strict_json(self.out)
+        held_to_the_page(self.words[0], found)
+        return found
 
 
 def strict_json(text: str) -> Any:
@@ -61,7 +71,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         captured = capfd.readouterr()
         code = caught.value.code
         assert code is None or isinstance(code, int)
-        return Result(code or 0, captured.out, captured.err)
+        return Result(code or 0, captured.out, captured.err, tuple(map(str, words)))
 
     return call
 

@@ -161,6 +161,15 @@ def content(**changes: Any) -> dict[str, Any]:
         preprocess={"size": (64, 96), "resize": "letterbox", "std": (0.1, 1, 1)},
         artifacts=copy.deepcopy(ARTIFACTS),
         measured=[measured(), measured(device="Xavier", threads=None, error=None)],
+        name="cameras",
+        exported_classes=["one", "two"],
+        golden={
+            "file": "golden.bin",
+            "bytes": 5,
+            "sha256": SHA,
+            "pictures": 2,
+            "depths": ["TT-1", "FF-2"],
+        },
     )
     dumped: dict[str, Any] = {**found.model_dump(mode="json"), **changes}
     return dumped
@@ -525,6 +534,17 @@ BROKEN: dict[str, Broken] = {
         edit("artifacts.5.raw", False),
         "the artifact super gives no raw outputs, but suppression is not in the graph",
     ),
+    "a golden file elsewhere": put("golden.file", "../golden", FILE),
+    "a golden file of a size below 0": put("golden.bytes", -1, NOT_NEGATIVE),
+    "a golden file of no digest": put("golden.sha256", "", DIGEST),
+    "golden pictures below 0": put("golden.pictures", -1, NOT_NEGATIVE),
+    "golden outputs of no depth": put(
+        "golden.depths", [], "List should have at least 1 item after validation, not 0"
+    ),
+    "exported without classes": put(
+        "exported_classes", [], "List should have at least 1 item after validation, not 0"
+    ),
+    "a name that is none": put("name", 3, TEXT),
     "no classes": put("classes", [], "List should have at least 1 item after validation, not 0"),
 }
 
@@ -598,6 +618,10 @@ FIELDS: dict[int, dict[str, str]] = {
         "versions error rungs",
         "LadderData": "kind name sha256 pictures",
         "Rung": "depth milliseconds p95 p99 score",
+    },
+    3: {
+        "Manifest": "name exported_classes golden",
+        "GoldenFile": "file bytes sha256 pictures depths",
     },
 }
 """By minor of version 1: the fields that it added, by model. Never changed, only added to."""

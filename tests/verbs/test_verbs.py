@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,12 @@ from anydepth_deploy.bench.combinations import Request
 from anydepth_deploy.bench.options import Options
 from anydepth_deploy.building import build as building
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.calibration.rules import KeepingRules
 from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
+from anydepth_deploy.families.shared.settling import Said
+from anydepth_deploy.manifest import BatchProfile
 from anydepth_deploy.pictures.shapes import write_coco
+from anydepth_deploy.suppression import Suppression
 from anydepth_deploy.verbs import benchmark as benchmarking
 from anydepth_deploy.verbs import export as exporting
 
@@ -38,7 +45,10 @@ def test_average_precision(bundle_copy: Path, tmp_path: Path, run: Run) -> None:
     rows = ad.evaluate(bundle_copy, data, depth="base,super", layout="set", match_by_rank=True)
     words = ("--depth", "base,super", "--layout", "set", "--match-by-rank", "--json")
     told = run("eval", bundle_copy, "--data", data, *words).json
-    assert [dataclasses.asdict(row) for row in rows] == told["rows"]
+    found = [dataclasses.asdict(row) for row in rows]
+    assert [
+        {key: None if value == -1 else value for key, value in row.items()} for row in found
+    ] == (told["rows"])
     opened = ad.open_bundle(bundle_copy)
     before = opened.manifest.results["eval"]
     moved = data.rename(tmp_path / "moved.json")
@@ -134,10 +144,14 @@ def _without(original: Any, package: str) -> Any:
 
 def test_what_is_refused(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     for error, told, call in (
-        (UsageError, "checkpoint is missing: name the file", lambda: ad.verify(bundle)),
         (
             UsageError,
-            "engines are compared with the graphs of their bundle: give no checkpoint",
+            "golden outputs are of pictures of their own: leave the pictures out",
+            lambda: ad.verify(bundle, images=tmp_path),
+        ),
+        (
+            UsageError,
+            "engines are compared with the graphs of their bundle, or its golden outputs: leave",
             lambda: ad.verify(bundle, checkpoint, runtime="tensorrt"),
         ),
         (UsageError, "unknown runtime", lambda: ad.verify(bundle, checkpoint, runtime="abacus")),
@@ -156,3 +170,128 @@ def test_what_is_refused(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> No
         with pytest.raises(error, match=told) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+# --- one name for one thing --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"layout": "gated,set"}, {"layouts": ["gated", "set"]}),
+        ({"layouts": ["set"]}, {"layouts": ["set"]}),
+        ({"precision": "fp32, fp16"}, {"precision": ["fp32", "fp16"]}),
+        ({"target": "tensorrt"}, {"targets": ["tensorrt"]}),
+        ({"targets": ["tensorrt"]}, {"targets": ["tensorrt"]}),
+        ({"weights": "folded"}, {"weights": ["folded"]}),
+        ({"size": "384x640"}, {"input_size": (384, 640)}),
+        ({"size": 320}, {"input_size": (320, 320)}),
+        ({"size": (64, 96)}, {"input_size": (64, 96)}),
+        ({"input_size": (64, 96)}, {"input_size": (64, 96)}),
+        ({"keep": "layer1,*Conv_3"}, {"rules": KeepingRules(keep=("layer1", "*Conv_3"))}),
+        ({"max_error": 0.2, "keep": ["a"]}, {"rules": KeepingRules(keep=("a",), max_error=0.2)}),
+        ({"nms": "host"}, {"suppression": Suppression(where="host")}),
+        ({"nms_iou": 0.5}, {"suppression": Suppression(iou_threshold=0.5)}),
+        ({"sampling": "discrete"}, {"said": Said(sampling="discrete")}),
+        ({"depth": "base", "force": True}, {"depth": "base", "force": True}),
+    ],
+)
+def test_names_of_an_export(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, given: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(exporting, "export_bundle", lambda *_, **options: asked.append(options))
+    ad.export("c.pth", "out", **given)
+    assert asked == [meant]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"layout": "set"}, {"layouts": ["set"]}),
+        ({"target": "t4,l4"}, {"capabilities": ["t4", "l4"]}),
+        ({"precision": "fp16"}, {"precision": ["fp16"]}),
+        ({"batch": "1,4,16"}, {"batch": BatchProfile(smallest=1, typical=4, largest=16)}),
+        ({"batch": 4}, {"batch": BatchProfile(smallest=4, typical=4, largest=4)}),
+        ({"batch": (1, 8)}, {"batch": BatchProfile(smallest=1, typical=1, largest=8)}),
+        ({"workspace": "2GiB"}, {"workspace": 2 << 30}),
+        ({"workspace": 5}, {"workspace": 5}),
+    ],
+)
+def test_names_of_a_build(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(building, "build_bundle", lambda *_, **options: asked.append(options))
+    ad.build("there", "tensorrt-rtx", **given)
+    assert asked == [{"runtime": "tensorrt-rtx", **meant}]
+
+
+def test_names_of_a_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+
+    def bench_all(request: Request, *_: Any, **__: Any) -> list[Any]:
+        asked.append(request)
+        return []
+
+    monkeypatch.setattr(benchmarking, "bench_all", bench_all)
+    ad.benchmark(
+        "c.pth",
+        precision="fp32,fp16",
+        size="64x96",
+        mix="base=3,super=1",
+        percentiles="50,99",
+        images="street",
+        sampling="discrete",
+    )
+    assert asked == [
+        Request(
+            Path("c.pth"),
+            precisions=("fp32", "fp16"),
+            size=(64, 96),
+            images=Path("street"),
+            said=Said(sampling="discrete"),
+            options=Options(mix={"base": 3.0, "super": 1.0}, percentiles=(50.0, 99.0)),
+            runtimes=(),
+        )
+    ]
+
+
+def test_two_names_of_one_thing() -> None:
+    for call in (
+        lambda: ad.export("c.pth", "out", layout="set", layouts=["set"]),
+        lambda: ad.export("c.pth", "out", size=64, input_size=(64, 64)),
+        lambda: ad.export("c.pth", "out", nms="host", suppression=Suppression(where="host")),
+        lambda: ad.build("there", "tensorrt", target="t4", capabilities=["sm75"]),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+PYTHON_ONLY = {"record", "progress", "note"}
+COMMAND_ONLY = {"json", "every", "ladder_out", "strict", "format", "workspace", "timing_cache"}
+BUILT = {"format", "batch", "workspace", "timing_cache"}
+"""Options of ``export`` that are those of ``build``."""
+
+
+@pytest.mark.parametrize(
+    ("module", "verb"),
+    [("export", ad.export), ("build", ad.build), ("bench", ad.benchmark),
+     ("verify", ad.verify), ("evaluate", ad.evaluate)],
+)  # fmt: skip
+def test_every_option_of_a_command_is_an_argument_of_its_verb(module: str, verb: Any) -> None:
+    """By signature where a verb names its arguments, else by what it says of them."""
+    command = importlib.import_module(f"anydepth_deploy.commands.{module}")
+    options = {*inspect.signature(getattr(command, module)).parameters} - COMMAND_ONLY
+    options -= BUILT if module == "export" else set()
+    taken = {*inspect.signature(verb).parameters}
+    if "options" in taken or "settings" in taken:
+        names = {*Request.__annotations__, *Options.__annotations__, *Said.__annotations__}
+        taken |= {*re.findall(r"``([a-z_]+)``", verb.__doc__)} | names
+    assert options - taken == set()
+
+
+@pytest.mark.parametrize(("name", "also"), [("eval", "evaluate"), ("bench", "benchmark")])
+def test_commands_by_the_names_of_verbs(run: Run, name: str, also: str) -> None:
+    assert run(also, "--help").out == run(name, "--help").out
+    assert f"\n  {also} " not in run("--help").out

@@ -36,7 +36,8 @@ from anydepth_deploy.pictures.samples import verification_batches
 from anydepth_deploy.runtimes.engine import EngineOptions
 from anydepth_deploy.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 from anydepth_deploy.runtimes.registry import RUNTIMES
-from anydepth_deploy.verifying.engines import EngineReport, batch_sizes, verify_engines
+from anydepth_deploy.verifying.engines import EngineReport, verify_engines
+from anydepth_deploy.verifying.plan import batch_sizes
 from anydepth_deploy.verifying.reference import Reference, choose_reference
 
 RUNTIME = "tensorrt-rtx"

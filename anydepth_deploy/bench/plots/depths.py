@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from anydepth_deploy.annotations.evaluations import DataSet, labels
 from anydepth_deploy.bench.plots.published import draw_published
 from anydepth_deploy.bench.plots.style import Drawn, Series, handle, log_axis, ring, tidy
-from anydepth_deploy.bench.plots.tags import FAINT, Tag, drawn_points
+from anydepth_deploy.bench.plots.tags import FAINT, Tag
 from anydepth_deploy.bench.report.accuracies import (
     average_precision,
     data_of,
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_accuracy", "draw_speedup"]
 
 DIAGONAL = "time follows multiply-adds"
+DASHES = (0, (5, 3))
 
 
 def draw_speedup(axes: Axes, series: Sequence[Series]) -> Drawn:
@@ -85,7 +84,7 @@ def draw_speedup(axes: Axes, series: Sequence[Series]) -> Drawn:
     xs += [x for x, _ in points_published]
     ys += [y for _, y in points_published]
     _limits(axes, xs, ys)
-    drawn.finish = lambda: _label_diagonal(axes, drawn)
+    drawn.handles.append(handle(DIAGONAL, linestyle=DASHES, color=FAINT))
     drawn.notes.append("Bars: 95 % confidence intervals of the ratio of medians.")
     return drawn
 
@@ -137,6 +136,7 @@ def draw_accuracy(axes: Axes, series: Sequence[Series]) -> Drawn:
             median = depth.latency.median_ms
             if median.low is not None and median.high is not None:
                 axes.hlines(ap, median.low, median.high, color=item.colour, linewidth=1.2)
+                latencies += [median.low, median.high]
             if depth.verdict.word != "valid":
                 blamed.append((median.value, ap))
             drawn.tags.append(Tag(median.value, ap, depth.depth, item.colour))
@@ -198,55 +198,13 @@ def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
         [low, high],
         color=FAINT,
         linewidth=1.1,
-        linestyle=(0, (5, 3)),
+        linestyle=DASHES,
         zorder=1.5,
         gid="diagonal",
         label=DIAGONAL,
     )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2f}".rstrip("0").rstrip(".") + "x")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2f}".rstrip("0").rstrip(".") + "x")
-
-
-def _label_diagonal(axes: Axes, drawn: Drawn) -> None:
-    """Write along the diagonal what it means, where least is in the way."""
-    (line,) = (line for line in axes.lines if line.get_gid() == "diagonal")
-    start, end = axes.transData.transform(np.asarray(line.get_xydata(), np.float64))
-    along = (end - start) / np.hypot(*(end - start))
-    across = np.array([-along[1], along[0]])
-    assert axes.figure is not None
-    scale = axes.figure.dpi / 72
-    label = axes.text(0, 0, DIAGONAL, fontsize=8.5, color="#6e7781")
-    size = label.get_window_extent()
-    label.remove()
-    away, length = 3 * scale, float(np.hypot(*(end - start)))
-    crowd = drawn_points(axes, 3 * scale) - start
-    u, v = crowd @ along, crowd @ across
-    best = None
-    for side in (1, -1):
-        for place in np.linspace(0.03 * length, 0.97 * length - size.width, 40):
-            beside = (v * side > away / 2) & (v * side < away + 1.6 * size.height)
-            hits = int(np.sum(beside & (u > place - 12) & (u < place + size.width + 12)))
-            # At the far end, if it is as free as the rest.
-            cost = hits - place / length
-            if best is None or cost < best[0]:
-                best = (cost, side, place)
-    assert best is not None
-    _, side, place = best
-    low = away if side == 1 else -away - size.height
-    corner = start + place * along + low * across
-    axes.annotate(
-        DIAGONAL,
-        tuple(axes.transData.inverted().transform(corner)),
-        rotation=math.degrees(math.atan2(along[1], along[0])),
-        rotation_mode="anchor",
-        ha="left",
-        va="bottom",
-        fontsize=8.5,
-        color="#6e7781",
-        gid="diagonal label",
-    )
-    steps = np.linspace(0, size.width, 40)[:, None, None] * along
-    drawn.avoid = (corner + steps + np.linspace(0, size.height, 5)[:, None] * across).reshape(-1, 2)
 
 
 def _accuracies(

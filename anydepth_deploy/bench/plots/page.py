@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DEFAULT_FIGURES", "FIGURES", "ONE_DEPTH_FIGURES", "draw", "figure"]
+__all__ = [
+    "DEFAULT_FIGURES",
+    "FIGURES",
+    "ONE_DEPTH_FIGURES",
+    "caption_of",
+    "chosen",
+    "draw",
+    "entries_per_line",
+    "figure",
+]
 
 FIGURES: dict[str, Callable[[Axes, Sequence[Series]], Drawn]] = {
     "speedup": draw_speedup,
@@ -58,8 +67,9 @@ def draw(
     write_figure(Path(path), lambda: figure(results, figures), "picture", ResultError)
 
 
-def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None) -> Figure:
-    """The page that :func:`draw` writes; raises the same but for what is about the file."""
+def chosen(results: Sequence[BenchResult], figures: Sequence[str] | None) -> list[str]:
+    """Names of the figures to draw. Raises :class:`UsageError` for an unknown one, and
+    :class:`ResultError` without results."""
     if figures is None:
         curves = any(len(result.depths) > 1 for result in results)
         figures = DEFAULT_FIGURES if curves or not results else ONE_DEPTH_FIGURES
@@ -70,7 +80,12 @@ def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None)
         raise UsageError(f"{what}: expected {' or '.join(FIGURES)}")
     if not results:
         raise ResultError("no results to draw: name at least one file that bench wrote")
+    return names
 
+
+def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None) -> Figure:
+    """The page that :func:`draw` writes; raises the same but for what is about the file."""
+    names = chosen(results, figures)
     series = series_of(results)
     columns = 1 if len(names) == 1 else 2
     page = empty_figure("drawing results", dpi=DPI)
@@ -86,7 +101,7 @@ def figure(results: Sequence[BenchResult], figures: Sequence[str] | None = None)
             continue
         if item.finish:
             item.finish()
-        place_tags(axes, item.tags, item.avoid)
+        place_tags(axes, item.tags)
     return page
 
 
@@ -104,14 +119,20 @@ def _arrange(
     rows = [
         range(start, min(start + columns, len(panels))) for start in range(0, len(panels), columns)
     ]
-    per_line = [_per_line([str(h.get_label()) for h in item.handles], PANEL[0]) for item in drawn]
+    per_line = [
+        entries_per_line([str(h.get_label()) for h in item.handles], PANEL[0]) for item in drawn
+    ]
     lines = [-(-len(item.handles) // count) for item, count in zip(drawn, per_line, strict=True)]
     below = [LEGEND_LINE * max(lines[place] for place in row) for row in rows]
     names = [textwrap.fill(item.label, int((inner - 0.6) / LEGEND_CHARACTER)) for item in series]
-    across = _per_line(names, inner)
+    across = entries_per_line(names, inner)
     tallest = max(name.count("\n") + 1 for name in names)
     legend = LEGEND_LINE * tallest * -(-len(series) // across)
-    caption = _caption(series, drawn, int(inner / CHARACTER))
+    caption = [
+        line
+        for text in caption_of(series, drawn)
+        for line in textwrap.wrap(plain(text), int(inner / CHARACTER))
+    ]
     height = (
         TOP
         + sum(PANEL_TITLE + PANEL[1] + AXIS_NAME + extra for extra in below)
@@ -178,10 +199,13 @@ LEGEND_STYLE = {
 }
 
 
-def _per_line(texts: Sequence[str], inches: float) -> int:
-    """How many entries of a legend fit beside each other."""
+def entries_per_line(
+    texts: Sequence[str], inches: float, character: float = LEGEND_CHARACTER
+) -> int:
+    """How many entries of a legend fit beside each other, whose letters take ``character``
+    inches."""
     longest = max((len(text) for text in texts), default=1)
-    return max(1, min(len(texts) or 1, int(inches / (0.6 + LEGEND_CHARACTER * longest))))
+    return max(1, min(len(texts) or 1, int(inches / (0.6 + character * longest))))
 
 
 def _title(series: Sequence[Series]) -> str:
@@ -190,7 +214,8 @@ def _title(series: Sequence[Series]) -> str:
     return plain(f"{name}: latency by depth")
 
 
-def _caption(series: Sequence[Series], drawn: Sequence[Drawn], columns: int) -> list[str]:
+def caption_of(series: Sequence[Series], drawn: Sequence[Drawn]) -> list[str]:
+    """What the figures are of, and what a reader has to know, in sentences."""
     results = [item.result for item in series]
     moments = sorted(results, key=when)
     first, last = (printable(result.when[:10]) for result in (moments[0], moments[-1]))
@@ -202,8 +227,7 @@ def _caption(series: Sequence[Series], drawn: Sequence[Drawn], columns: int) -> 
         shown = list(reasons)[:3] + ([f"and {len(reasons) - 3} more"] if len(reasons) > 3 else [])
         texts.append(f"Not valid: {'; '.join(shown) or 'no reason given'}.")
     notes = [note for item in drawn if not item.missing for note in item.notes]
-    texts += list(dict.fromkeys(notes))
-    return [line for text in texts for line in textwrap.wrap(plain(text), columns)]
+    return texts + list(dict.fromkeys(notes))
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -55,7 +55,7 @@ def draw_published(axes: Axes, series: Sequence[Series], drawn: Drawn) -> list[t
             )
             points.append((x, ratio.ratio))
             text = f"{network[1]}, published {ratio.ratio:.2f}x"
-            drawn.tags.append(Tag(x, ratio.ratio, text, colour))
+            drawn.tags.insert(0, Tag(x, ratio.ratio, text, colour))  # long ones take room first
         headlines += [h for h in published.headlines if (h.family, h.config) == network]
     for label, marker in sorted(markers.items(), key=lambda pair: pair[1] != PUBLISHED_MACS):
         drawn.handles.append(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anydepth_deploy.bench.plots.tags import FAINT, INK, Tag, plain
 from anydepth_deploy.bench.report.facts import labels
@@ -68,8 +67,6 @@ class Drawn:
     missing: str | None = None
     finish: Callable[[], None] | None = None
     """Draws what depends on where the panel is on its page."""
-    avoid: NDArray[np.float64] | None = None
-    """Places in pixels that tags keep away from."""
 
 
 def series_of(results: Sequence[BenchResult]) -> list[Series]:

@@ -28,6 +28,17 @@ INK, FAINT = "#22272e", "#8a929c"
 TAG_SIZE = 7.5
 """Points."""
 
+RADII = (6, 8, 11, 14, 17, 21, 25, 30, 35, 41, 47, 56, 66)
+"""Points that the edge of a label may be away from its own, the nearest first."""
+
+ANGLES = 24
+
+JOINED = 11
+"""Points from which on a thin line joins a label to its point."""
+
+BLOCKED = 200.0
+"""Cost of a place where a label lies over something, or half outside: none is as far away."""
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -46,19 +57,17 @@ def plain(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def place_tags(axes: Axes, tags: Sequence[Tag], avoid: NDArray[np.float64] | None = None) -> None:
-    """Write ``tags`` beside their points, over neither each other nor what is drawn.
+def place_tags(axes: Axes, tags: Sequence[Tag], fontsize: float = TAG_SIZE) -> None:
+    """Write ``tags`` beside their points, over neither each other nor what is drawn: lines, marks
+    and bars. One that is optional is left out where all places near its point are taken.
 
-    Positions and limits of ``axes`` must be final. ``avoid``: places in pixels, [N, 2], that have
-    something else on them.
+    Positions and limits of ``axes`` must be final. ``fontsize``: in points.
     """
     if not tags:
         return
     assert axes.figure is not None
     scale = axes.figure.dpi / 72
-    drawn = drawn_points(axes, 3 * scale)
-    if avoid is not None:
-        drawn = np.vstack([drawn, avoid])
+    drawn = drawn_points(axes, scale)
     taken = np.empty((0, 4))
     placed: list[tuple[str, float, float]] = []
     frame = axes.get_window_extent()
@@ -77,7 +86,7 @@ def place_tags(axes: Axes, tags: Sequence[Tag], avoid: NDArray[np.float64] | Non
             textcoords="offset points",
             ha="center",
             va="center",
-            fontsize=TAG_SIZE,
+            fontsize=fontsize,
             color=tag.colour,
             zorder=2.4,  # over the grid, under what is drawn
             annotation_clip=False,
@@ -86,10 +95,15 @@ def place_tags(axes: Axes, tags: Sequence[Tag], avoid: NDArray[np.float64] | Non
         )
         size = text.get_window_extent()
         best = None
-        for radius in (6, 11, 17, 25, 35, 47):
-            for step in range(16):
+        # What is too far away for any of its places has no say.
+        reach = RADII[-1] * scale + size.width + size.height
+        near = drawn[np.abs(drawn - (x, y)).max(axis=1) <= reach]
+        for radius in RADII:
+            if best is not None and best[0] <= radius:
+                break  # no place that is farther away is better
+            for step in range(ANGLES):
                 # To the right first, then around: where people look for a label.
-                angle = math.pi / 8 * ((step + 1) // 2) * (1 if step % 2 else -1)
+                angle = 2 * math.pi / ANGLES * ((step + 1) // 2) * (1 if step % 2 else -1)
                 away = radius * scale
                 dx = math.cos(angle) * (away + size.width / 2)
                 dy = math.sin(angle) * (away + size.height / 2)
@@ -102,18 +116,21 @@ def place_tags(axes: Axes, tags: Sequence[Tag], avoid: NDArray[np.float64] | Non
                     and low[1] >= frame.y0
                     and high[1] <= frame.y1
                 )
-                hits = int(np.all((drawn >= low) & (drawn <= high), axis=1).sum())
+                hits = int(np.all((near >= low) & (near <= high), axis=1).sum())
                 overlaps = int(np.all((taken[:, :2] < high) & (taken[:, 2:] > low), axis=1).sum())
-                cost = 200 * (overlaps + (not inside)) + 8 * hits + radius
+                if radius > JOINED:
+                    overlaps += _crossed(np.array([x, y]), middle, taken)
+                blocked = overlaps + (not inside) + (hits > 0)
+                cost = BLOCKED * blocked + 8 * hits + radius
                 if best is None or cost < best[0]:
                     best = (cost, radius, dx, dy, low, high)
         assert best is not None
         cost, radius, dx, dy, low, high = best
-        if cost >= 200 and tag.optional:
+        if cost >= BLOCKED and tag.optional:
             text.remove()
             continue
         text.set_position((dx / scale, dy / scale))
-        if radius > 11:
+        if radius > JOINED:
             # From the edge of the text, not from its middle.
             inside_text = min(
                 (size.width / 2 + scale) / max(abs(dx), 1e-9),
@@ -128,8 +145,18 @@ def place_tags(axes: Axes, tags: Sequence[Tag], avoid: NDArray[np.float64] | Non
                 arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkB": 4},
                 zorder=2,
             )
+            steps = np.linspace(0, edge, 40)[:, None]
+            drawn = np.vstack([drawn, np.array([x, y]) + steps * np.array([dx, dy])])
         placed.append((tag.text, x, y))
         taken = np.vstack([taken, [*low, *high]])
+
+
+def _crossed(
+    start: NDArray[np.float64], end: NDArray[np.float64], boxes: NDArray[np.float64]
+) -> int:
+    """How many of ``boxes``, [N, 4], the line from ``start`` to ``end`` runs over."""
+    path = start + (end - start) * np.linspace(0, 1, 60)[:, None, None]
+    return int(((path > boxes[:, :2]) & (path < boxes[:, 2:])).all(axis=2).any(axis=0).sum())
 
 
 def top_tags(axes: Axes, tags: Sequence[Tag], room: float) -> None:
@@ -204,7 +231,7 @@ def drawn_points(axes: Axes, step: float) -> NDArray[np.float64]:
             if line.get_marker() not in ("None", "none", "", None, " "):
                 assert axes.figure is not None
                 radius = line.get_markersize() / 2 * axes.figure.dpi / 72
-                turns = np.linspace(0, 2 * math.pi, 8, endpoint=False)
+                turns = np.linspace(0, 2 * math.pi, 32, endpoint=False)
                 rim = radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
                 around = np.vstack([rim, [[0.0, 0.0]]])
                 runs += [point + offset for point in path for offset in around[:, None]]

@@ -155,7 +155,8 @@ def _print_columns(
     kept = [columns.index(name) for name in names]
     cells = dict.fromkeys(tuple(row[place] for place in kept) for row in rows)
     heads = [name.replace("multiply-adds", "MACs") for name in names]
-    print_table(title, heads, [list(row) for row in cells])
+    keys = names.index("depth") + 1 if "depth" in names else 1
+    print_table(title, heads, [list(row) for row in cells], keys=keys)
 
 
 def _markdown(text: str) -> str:

@@ -216,6 +216,13 @@ class AnyDepthModel(nn.Module):
         """
         return _public(self.raw_outputs, self.flow(images, depth))
 
+    def forward_and_choice(
+        self, images: Tensor, depth: Depth | str | int
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What :meth:`forward` gives, and the score (a logit) of every token [N, T] that queries
+        are chosen by; None where nothing is chosen. A family that chooses says the latter."""
+        return self.forward(images, depth), None
+
     def detect(self, images: Tensor, depth: Depth | str | int = "super") -> dict[str, Tensor]:
         """Detections at ``depth``: ``labels`` int64 [N, K], ``boxes`` float32 [N, K, 4]
         (x1, y1, x2, y2 in input pixels) and ``scores`` float32 [N, K], best first."""

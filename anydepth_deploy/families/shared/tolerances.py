@@ -19,6 +19,7 @@ __all__ = [
     "approximate",
     "approximate_engine",
     "exact_engine",
+    "golden",
 ]
 
 Size = tuple[int, int]
@@ -138,4 +139,30 @@ def approximate_engine(
         unmatched=UNMATCHED,
         typical=found.typical,
         bias=found.bias,
+    )
+
+
+def golden(base: Tolerances, size: Size, beside: Mapping[str, float] | None) -> EngineTolerances:
+    """Of an artifact against golden outputs, which are the checkpoint's in FP32. ``base``: against
+    the checkpoint, whose queries are the artifact's then.
+
+    ``beside``: None where both have chosen the same queries, or there are none. Else how far
+    queries that both have may be apart because others were chosen otherwise, at a tie (relative
+    errors by quantity), which is added.
+    """
+    if not base.approximate:
+        return exact_engine(base)
+    raw = {
+        name: limit + (0.0 if beside is None else beside.get(name, limit))
+        for name, limit in base.raw.items()
+        if limit
+    }
+    return EngineTolerances(
+        raw,
+        selection=base.selection,
+        score=FOLLOWS_SCORE,
+        pixels=FOLLOWS_CORNER * max(size),
+        approximate=True,
+        confident=base.confident,
+        unmatched=base.unmatched,
     )

@@ -28,8 +28,9 @@ from anydepth_deploy.errors import (
 from anydepth_deploy.manifest import RAW_METADATA, TABLE_METADATA
 from anydepth_deploy.runtimes.engine import Arrays, Engine, EngineOptions
 from anydepth_deploy.runtimes.kept_depths import KeptDepths, row_fed
-from anydepth_deploy.runtimes.onnx_file import load_model, read_onnx_file
+from anydepth_deploy.runtimes.onnx_file import read_onnx_file
 from anydepth_deploy.runtimes.onnxruntime.fixed_depth import fix_depth
+from anydepth_deploy.runtimes.onnxruntime.raw_outputs import appended_outputs
 from anydepth_deploy.runtimes.onnxruntime.rounding import KEEP_ROUNDING, round_to_half
 from anydepth_deploy.runtimes.vnni import lacks_vnni
 
@@ -264,36 +265,20 @@ def _check_started(wanted: Sequence[str], active: Sequence[str], version: str) -
 def _edited(path: Path, content: bytes | None, *, raw: bool, rounded: bool) -> bytes:
     """The model (``content``, or that of the file ``path``) with raw outputs, or rounding to FP16,
     in memory; the file stays as it is."""
+    found = path.read_bytes() if content is None else content
+    if raw:
+        said = read_onnx_file(path)
+        tensors = json.loads(said.metadata.get(RAW_METADATA, "{}"))
+        if not tensors:
+            raise BundleError(f"{path} does not say where its raw outputs are: export it again")
+        found += appended_outputs(tensors, {port.name for port in said.outputs})
+    if not rounded:
+        return found
     try:
         import onnx
     except ImportError:
         purpose = "looking into this artifact"
         raise MissingExtraError("onnx", "tensorrt", purpose) from None
-    model = load_model(path) if content is None else onnx.load_model_from_string(content)
-    if raw:
-        _add_raw_outputs(model, path)
-    if rounded:
-        round_to_half(model)
+    model = onnx.load_model_from_string(found)
+    round_to_half(model)
     return bytes(model.SerializeToString())
-
-
-def _add_raw_outputs(model: Any, path: Path) -> None:
-    """Expose the heads' raw outputs under ``raw_*``, where they are not; nothing else changes.
-
-    So parity is checked on the very graph that is deployed, also when its raw outputs were not
-    asked for at export.
-    """
-    import onnx
-
-    present = {value.name for value in model.graph.output}
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    tensors = json.loads(metadata.get(RAW_METADATA, "{}"))
-    if not tensors:
-        raise BundleError(f"{path} does not say where its raw outputs are: export it again")
-    for public, tensor in tensors.items():
-        name = f"raw_{public}"
-        if name not in present:
-            node = onnx.helper.make_node("Identity", [tensor], [name], name=name)
-            model.graph.node.append(node)
-            # Types are inferred from the nodes; a value without one is legal for ONNX Runtime.
-            model.graph.output.append(onnx.ValueInfoProto(name=name))

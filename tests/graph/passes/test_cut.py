@@ -26,7 +26,7 @@ from anydepth_deploy.families.shared.stages import AnyDepthModel
 from anydepth_deploy.graph.passes.cut import PREPARES, CutPiece, cut
 from anydepth_deploy.graph.passes.resolve import read_gates
 from anydepth_deploy.manifest import PIECE_METADATA, RAW_METADATA, StagePiece
-from anydepth_deploy.runtimes.onnxruntime.engine import _add_raw_outputs
+from anydepth_deploy.runtimes.onnxruntime.raw_outputs import appended_outputs
 
 __all__ = ["exported", "networks"]  # fixtures
 
@@ -56,10 +56,16 @@ class Chain:
         return flow
 
 
+def add_raw_outputs(proto: onnx.ModelProto) -> None:
+    (entry,) = (item for item in proto.metadata_props if item.key == RAW_METADATA)
+    present = {value.name for value in proto.graph.output}
+    proto.MergeFromString(appended_outputs(json.loads(entry.value), present))
+
+
 def with_raw(gated: ir.Model) -> ir.Model:
     """The gated graph with its raw outputs, as runtimes add them."""
     proto = ir.to_proto(gated)
-    _add_raw_outputs(proto, Path("gated.onnx"))
+    add_raw_outputs(proto)
     proto = onnx.shape_inference.infer_shapes(proto)
     return ir.from_proto(proto)
 
@@ -246,7 +252,7 @@ def test_only_the_last_piece_has_raw_outputs(exported: tuple[Bundle, AnyDepthMod
     assert json.loads(last.model.metadata_props[RAW_METADATA]).keys() == model.raw_outputs.keys()
     proto = ir.to_proto(last.model)
     before = proto.SerializeToString(deterministic=True)
-    _add_raw_outputs(proto, Path("last.onnx"))
+    add_raw_outputs(proto)
     assert proto.SerializeToString(deterministic=True) == before
 
 

@@ -110,6 +110,22 @@ class DetrModel(AnyDepthModel):
         tensors = self.flow(images, depth, revise=take_over)
         return self.comparison(tensors, gap)
 
+    def forward_and_choice(
+        self, images: Tensor, depth: Depth | str | int
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """See :meth:`AnyDepthModel.forward_and_choice`."""
+        scores: list[Tensor] = []
+
+        def look(stage: Stage, tensors: dict[str, Tensor]) -> None:
+            if stage.name == "queries":
+                selection = stage.variants["full"]
+                assert isinstance(selection, QuerySelection)
+                _, _, class_logits = selection.score([tensors[name] for name in stage.inputs])
+                scores.append(class_logits.amax(-1))
+
+        tensors = self.flow(images, depth, revise=look)
+        return {public: tensors[name] for public, name in self.raw_outputs.items()}, scores[0]
+
     def maps(self, images: Tensor, *, skip: bool) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The backbone's and the encoder's maps [N, C, h, w] of super, or with ``skip`` of base."""
         raise NotImplementedError

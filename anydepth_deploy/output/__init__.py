@@ -1,0 +1,1 @@
+"""What goes to standard output: one document for machines, tables that fit for people."""

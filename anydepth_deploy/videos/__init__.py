@@ -1,0 +1,1 @@
+"""Videos, cameras and streams: frames in, frames out."""

@@ -1,0 +1,96 @@
+"""Videos that tests make: tiny, of a few frames that can be told apart."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["cut", "level_of", "make_clip", "moments", "turned"]
+
+STEP = 8
+"""Grey levels between frames: H.264 moves them by one or two."""
+
+
+def make_clip(
+    path: Path,
+    count: int = 12,
+    size: tuple[int, int] = (48, 64),
+    *,
+    rate: Fraction | int = 10,
+    codec: str = "libx264",
+    noise: bool = False,
+    times: Sequence[Fraction] | None = None,
+    key_every: int = 5,
+) -> Path:
+    """A video of `count` frames of `size` (height, width): frame n is grey of level 8 n + 16, its
+    left half is brighter by 40. `noise`: in a band below, so that each frame takes room. `times`:
+    of the frames, in seconds, where they keep no rate."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=Fraction(rate))
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = key_every
+        unit = Fraction(1, 10_000) if times else 1 / Fraction(rate)
+        stream.codec_context.time_base = unit
+        for number in range(count):
+            pixels = frame_pixels(number, size)
+            if noise:
+                band = pixels[size[0] // 2 :]
+                band[:] = rng.integers(0, 256, band.shape, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number if times is None else round(times[number] / unit)
+            frame.time_base = unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def frame_pixels(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    pixels = np.full((*size, 3), 16 + STEP * number % 200, np.uint8)
+    pixels[:, : size[1] // 2] += 40
+    return pixels
+
+
+def level_of(pixels: NDArray[np.uint8]) -> int:
+    """Which frame this is, by its right upper corner."""
+    return round((float(pixels[2:8, -8:-2].mean()) - 16) / STEP)
+
+
+def cut(path: Path, share: float) -> Path:
+    """A copy that ends early."""
+    content = path.read_bytes()
+    found = path.with_name(f"cut-{path.name}")
+    found.write_bytes(content[: int(len(content) * share)])
+    return found
+
+
+def turned(path: Path, quarter: int) -> Path:
+    """The MP4 `path`, marked so that players turn it by `quarter` quarters clockwise: the matrix of
+    its track's header (ISO 14496-12, 8.3.2), as phones write it."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 4 + 4 * 4 + 4 + 4 * 2 + 2 * 4
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter % 4]
+    one = 1 << 16
+    matrix = (cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
+    content[place : place + 36] = struct.pack(">9i", *matrix)
+    found = path.with_name(f"turned-{quarter}-{path.name}")
+    found.write_bytes(content)
+    return found
+
+
+def moments(path: Path) -> tuple[list[float], tuple[int, int], Fraction, str]:
+    """What a player sees of a video: times of its frames, height and width, rate, and codec."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        times = [float(frame.time) for frame in container.decode(stream) if frame.time is not None]
+        size = (stream.height, stream.width)
+        return times, size, Fraction(stream.average_rate or 0), stream.codec_context.name

@@ -112,6 +112,7 @@ bench: $(STAMP) cpp
 	$(BIN)/python benchmarks/pilot_overhead.py
 	$(BIN)/python benchmarks/triton_router.py
 	$(BIN)/python benchmarks/triton_auto.py
+	$(BIN)/python benchmarks/triton_shedding.py
 	$(BIN)/python benchmarks/cpp_against_python.py
 
 # On an NVIDIA GPU: make curve ARGS="--runtime torch-cudagraph --precision fp16"

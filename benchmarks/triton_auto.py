@@ -129,10 +129,10 @@ def _played(
 
 
 class Load:
-    """Requests to the router of one server, over connections that stay open. Ends with
+    """Requests to the router of one server, over ``clients`` connections that stay open. Ends with
     :meth:`close`."""
 
-    def __init__(self, server: LocalServer, bundle: Bundle) -> None:
+    def __init__(self, server: LocalServer, bundle: Bundle, clients: int = CLIENTS) -> None:
         self._server = server
         grpc: Any = import_module("tritonclient.grpc")
         images = np.random.default_rng(0).random((1, 3, *bundle.size), np.float32)
@@ -143,7 +143,7 @@ class Load:
         def connect() -> None:
             self._here.client = grpc.InferenceServerClient(server.grpc)
 
-        self._pool = ThreadPoolExecutor(CLIENTS, initializer=connect)
+        self._pool = ThreadPoolExecutor(clients, initializer=connect)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -162,8 +162,13 @@ class Load:
     def _ask(self, parameters: dict[str, str], due: float | None) -> Answer:
         """``due``: by :func:`time.perf_counter`; now, where it is not given."""
         began = time.perf_counter() if due is None else due
+        row = self.row(parameters)
+        return 1e3 * (time.perf_counter() - began), row
+
+    def row(self, parameters: dict[str, str]) -> int:
+        """Send a request from one of the pool's threads; the row that was run."""
         found = self._here.client.infer(f"{NAME}_router", self._inputs, parameters=parameters)
-        return 1e3 * (time.perf_counter() - began), int(found.as_numpy("depth_row")[0])
+        return int(found.as_numpy("depth_row")[0])
 
     def at(self, moments: Sequence[float], parameters: dict[str, str]) -> list[Answer]:
         """Requests that are due so many seconds from now."""
@@ -180,17 +185,30 @@ def parameters_of(way: str, budget: float) -> dict[str, str]:
     return {"depth": way, "budget_ms": f"{(1 - KEPT) * budget:.3f}"}
 
 
+def usual_ms(load: Load) -> float:
+    """Milliseconds of a request at super while there is no other."""
+    for _ in range(ALONE):
+        load.alone({"depth": "base"})
+    # Others use this machine, too: the least of several medians.
+    return min(
+        float(np.median([load.alone({"depth": "super"}) for _ in range(ALONE)]))
+        for _ in range(BATCHES)
+    )
+
+
+def poisson(draw: random.Random, rate: float, seconds: float) -> list[float]:
+    """Moments of requests, ``rate`` of them a second, in seconds from the first moment on."""
+    moments, moment = [], 0.0
+    while (moment := moment + draw.expovariate(rate)) < seconds:
+        moments.append(moment)
+    return moments
+
+
 def under_load(
     load: Load, bundle: Bundle, rates: Sequence[float], rounds: int, seconds: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a request takes alone, and what becomes of requests at each rate."""
-    for _ in range(ALONE):
-        load.alone({"depth": "base"})
-    # Others use this machine, too: the least of several medians.
-    usual = min(
-        float(np.median([load.alone({"depth": "super"}) for _ in range(ALONE)]))
-        for _ in range(BATCHES)
-    )
+    usual = usual_ms(load)
     budget = BUDGET * usual
     for _ in range(ALONE):
         load.alone(parameters_of("auto", budget))
@@ -201,9 +219,7 @@ def under_load(
     draw.shuffle(turns)
     with bar("load") as progress:
         for turn, rate in enumerate(turns):
-            moments, moment = [], 0.0
-            while (moment := moment + draw.expovariate(rate * 1e3 / usual)) < seconds:
-                moments.append(moment)
+            moments = poisson(draw, rate * 1e3 / usual, seconds)
             for way in draw.sample(WAYS, len(WAYS)):
                 before = load.missed()
                 answers = load.at(moments, parameters_of(way, budget))
@@ -256,19 +272,20 @@ def choosing(rungs: int, under_way: int, stretches: int = 30, calls: int = 300) 
 
 
 @contextlib.contextmanager
-def served(family: str) -> Iterator[tuple[LocalServer, Bundle]]:
+def served(family: str, max_queue: int | None = None) -> Iterator[tuple[LocalServer, Bundle]]:
+    """``max_queue``: images that wait in the router, None for as many as usual."""
     environment = ensure()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with bar(f"export {family}") as progress:
             bundle = export_bundle(checkpoint_of(family), folder / "bundle", progress=progress)
-        options = ServeOptions(device="cpu", threads=1, workers=1)
+        options = ServeOptions(device="cpu", threads=1, workers=1, max_queue=max_queue)
         write_repository(bundle, folder / "repository", name=NAME, options=options)
         with LocalServer(environment, folder / "repository", log=folder / "log") as server:
             yield server, bundle
 
 
-def _words(value: object) -> object:
+def words(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else value
@@ -307,7 +324,7 @@ def _without_server() -> dict[str, Any]:
         f"a made-up device, levels of {', '.join(map(str, LADDER_MS))} ms, a budget of "
         f"{BUDGET * LADDER_MS[-1]:.1f} ms; rates in parts of what can be done at super",
         ["rate", "depth", "late %", "no level fits %", "mean cost ms", "by level %"],
-        [[_words(value) for value in row.values()] for row in rows],
+        [[words(value) for value in row.values()] for row in rows],
     )
     return {"ladder_ms": LADDER_MS, "budget": BUDGET, "simulated": rows, "choosing": costs}
 
@@ -326,7 +343,7 @@ def _of_server(family: str, rates: Sequence[float], rounds: int, seconds: float)
             *("rate", "depth", "requests", "late %", "seen by the router %", "median ms"),
             *("p95 ms", "by level %", "M macs"),
         ],
-        [[_words(value) for value in row.values()] for row in rows],
+        [[words(value) for value in row.values()] for row in rows],
     )
     return {
         "family": family,

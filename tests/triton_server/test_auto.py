@@ -3,6 +3,7 @@ tight and loose, and many clients at once."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import triton_graphs
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+from scaling_rules import queries
 from triton_graphs import SIDE
 from triton_serving import (
     PROTOCOLS,
@@ -210,6 +213,32 @@ def test_old_repositories_serve_pictures(server: LocalServer) -> None:
 
 def test_a_server_at_auto_is_well(server: LocalServer) -> None:
     assert check_health(f"http://{server.http}", timeout=30) == ["best", "old", "plain"]
+
+
+def test_what_autoscalers_ask_for_is_there(server: LocalServer) -> None:
+    """Every series of the queries in deploy/kubernetes, by name and labels: a query for one that
+    does not exist answers with nothing, and adds no pods."""
+    taught(server, "plain")
+    picture = {"image": np.zeros((1, 8, 8, 3), np.uint8)}
+    infer(server, "http", "plain", picture, auto(LOOSE))
+    series = r"(\w+)\{([^{}]*)\}"
+    assert until(lambda: counted(server, "plain", "auto_predicted_seconds", images="1") > 0)
+    metrics = list(text_string_to_metric_families(server.metrics()))
+    samples = [sample for family in metrics for sample in family.samples]
+    asked = [found for query in queries() for found in re.findall(series, query)]
+    assert len(asked) > 10
+    for name, selectors in asked:
+        labels = re.findall(r'(\w+)(=~?)"([^"]*)"', selectors)
+        assert any(
+            sample.name in (name, f"{name}_total")  # as the parser calls Triton's own counters
+            and all(
+                re.fullmatch(value, sample.labels[label])
+                if how == "=~"
+                else sample.labels[label] == value
+                for label, how, value in labels
+            )
+            for sample in samples
+        ), (name, selectors)
 
 
 def test_the_client_names_a_budget(server: LocalServer) -> None:

@@ -16,9 +16,10 @@ __all__ = ["place_captions"]
 
 Box = Sequence[float]
 
-EVERYWHERE = 48
-"""Captions up to which the whole picture is looked through for room; with more there is rarely any,
-and it takes the third power of their number."""
+EVERYWHERE = 24
+"""Captions up to which the whole picture is looked through for room; that takes the third power of
+their number. Of more, places above and below the box are tried, unless they would fill the picture.
+"""
 
 
 def place_captions(
@@ -31,13 +32,14 @@ def place_captions(
     fits at all, and overlaps no earlier one where room is left; otherwise it hides least of them.
     """
     placed = np.zeros((0, 4), np.int64)
-    found = []
+    found, areas = [], 0
     for box, (wide, high) in zip(boxes, sizes, strict=True):
         most = (max(0, width - wide), max(0, height - high))
         places = _near(box, wide, high, most)
         free = _overlap(places, wide, high, placed) == 0
         if not free.any():
-            places = np.concatenate([places, _touching(box, wide, high, most, placed)])
+            if len(placed) <= EVERYWHERE or areas < width * height:
+                places = np.concatenate([places, _touching(box, wide, high, most, placed)])
             hidden = _overlap(places, wide, high, placed)
             free = hidden == hidden.min()
             places = places[free]
@@ -45,6 +47,7 @@ def place_captions(
         else:
             x, y = places[np.argmax(free)]
         found.append((int(x), int(y)))
+        areas += wide * high
         placed = np.concatenate([placed, [[x, y, x + wide, y + high]]])
     return found
 

@@ -51,7 +51,7 @@ def pictures(content: Any) -> list[str]:
 @pytest.mark.parametrize("rate", [Fraction(10), Fraction(30000, 1001)])
 def test_a_video_in_a_playable_one_out(run: Run, bundle: Bundle, rate: Fraction) -> None:
     make_clip(Path("a.mp4"), 9, rate=rate)
-    found = run("predict", bundle.path, "a.mp4", "--threshold", "0.3", "--json").json
+    found = run("predict", bundle.path, "a.mp4", "--threshold", "0.6", "--json").json
     assert pictures(found) == [f"a.mp4#{n}" for n in range(9)]
     assert {item["drawn"] for item in found["predictions"]} == {"a.pred.mp4"}
     assert [item["frame"] for item in found["predictions"]] == list(range(9))
@@ -62,7 +62,7 @@ def test_a_video_in_a_playable_one_out(run: Run, bundle: Bundle, rate: Fraction)
     assert drawn[0] == pytest.approx(given[0], abs=1e-3)
     assert drawn[1:] == (given[1], given[2], "h264")
     # And again: a name that nobody chose replaces nothing.
-    assert "a-2.pred.mp4" in run("predict", bundle.path, "a.mp4").out
+    assert "a-2.pred.mp4" in run("predict", bundle.path, "a.mp4", "--threshold", "1").out
 
 
 def test_every_frame_is_drawn_on(run: Run, bundle: Bundle) -> None:
@@ -150,20 +150,21 @@ def test_a_phone_held_upright(run: Run, bundle: Bundle) -> None:
     assert moments(Path("stored.mp4"))[1] == (48, 64)
 
 
-@pytest.mark.parametrize("words", [[], ["--compare", "base,super"], ["--batch", "4"]])
+@pytest.mark.parametrize("words", [[], ["--compare", "base,super", "--batch", "4"]])
 def test_a_cut_video_is_drawn_as_far_as_it_goes(run: Run, bundle: Bundle, words: list[str]) -> None:
-    path = cut(make_clip(Path("a.mp4"), 40, noise=True), 0.5)
+    path = cut(make_clip(Path("a.mp4"), 20, noise=True), 0.5)
+    words = [*words, "--threshold", "0.6"]
     shown = run("predict", bundle.path, path, "--json", *words)
     assert shown.code == 2
     content = strict_json(shown.out)
     count = content["pictures"]
-    assert 10 < count < 38
+    assert 5 < count < 18
     assert len(content["predictions"]) == count * (2 if "--compare" in words else 1)
     assert len(moments(Path("cut-a.pred.mp4"))[0]) == count
     (line,) = shown.err.splitlines()
     assert line.startswith(f"error: video cut-a.mp4 ends at frame {count} (")
     assert content["skipped"] == [{"image": "cut-a.mp4", "error": line.removeprefix("error: ")}]
-    shown = run("predict", bundle.path, path, *words)
+    shown = run("predict", bundle.path, path, "--no-draw", "--threshold", "0.6")
     assert f"{count} frames" in shown.out
     assert shown.err == f"{line}\n"
 

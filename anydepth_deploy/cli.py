@@ -337,7 +337,7 @@ def _stated(error: Any) -> str:
 def _choices(error: Any) -> str:
     """What a missing option takes, where that is one of a few words: ``<first|second>``, or
     ``<word>`` where they are too long for that and begin its help."""
-    option = getattr(error, "param", None)
+    option: Any = getattr(error, "param", None)
     shown = getattr(option, "metavar", None) or ""
     if type(error).__name__ != "MissingParameter":
         return ""

@@ -13,9 +13,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anydepth_deploy.bundle.golden import Golden, read_golden
 from anydepth_deploy.depth import Depth, DepthTable
 from anydepth_deploy.documents import (
     Document,
@@ -35,6 +34,9 @@ from anydepth_deploy.manifest import (
     MeasuredLadder,
     Verification,
 )
+
+if TYPE_CHECKING:
+    from anydepth_deploy.bundle.golden import Golden
 
 __all__ = [
     "DOCUMENT",
@@ -137,6 +139,8 @@ class BundleFiles:
                 "was exported, which adds them and keeps its artifacts, or name the checkpoint to "
                 "compare with"
             )
+        from anydepth_deploy.bundle.golden import read_golden  # which running needs nothing of
+
         return read_golden(self.file(entry, check=False), entry.sha256)
 
     def file(self, artifact: Artifact | GoldenFile, *, check: bool = True) -> Path:

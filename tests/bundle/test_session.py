@@ -330,7 +330,7 @@ def test_without_onnx(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = bundle.session(artifact="gated", raw=True)  # they are there without it
     found = raw.run_raw(random_images(1, SIDE, SIDE), 0)
     assert all(np.isfinite(array).all() for array in found.values())
-    assert len(found) > 3
+    assert "logits" in found
 
 
 def test_a_file_that_is_no_graph(bundle_copy: Path) -> None:

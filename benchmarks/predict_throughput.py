@@ -5,7 +5,8 @@
 A folder of JPEGs of 1080p, random weights of R50 at 640 x 640, a session of one thread. A round
 runs each way once over the same pictures, in an order drawn anew: the network alone, over inputs
 that are prepared already; `predict` with `--no-draw`, as it is, and reading nothing ahead;
-`predict` with drawings. What counts is the ratio of a round's throughputs.
+`predict` with drawings. What counts is the ratio of a round's throughputs; the processor's time of
+all threads says what work there is beside the network's, also where other processes are in the way.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of the processor in all threads."""
+    began, busy = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def measured(bundle: Bundle, folder: Path, depth: str, rounds: int, count: int) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def measured(bundle: Bundle, folder: Path, depth: str, rounds: int, count: int) 
     }
     alone()
     draw = random.Random(0)
-    took: dict[str, list[float]] = {name: [] for name in ways}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with bar("rounds") as progress:
         for number in range(rounds):
             progress(depth, number, rounds)
@@ -96,10 +98,12 @@ def measured(bundle: Bundle, folder: Path, depth: str, rounds: int, count: int) 
                 took[name].append(seconds(ways[name]))
     base = np.array(took["network alone"])
     rows = {}
-    for name, values in took.items():
-        ratio = ratio_of_medians(base, np.array(values), paired=True)
+    for name, pairs in took.items():
+        values = np.array(pairs)
+        ratio = ratio_of_medians(base[:, 0], values[:, 0], paired=True)
         rows[name] = {
-            "pictures_per_second": round(count / float(np.median(values)), 3),
+            "pictures_per_second": round(count / float(np.median(values[:, 0])), 3),
+            "processor_seconds": round(float(np.median(values[:, 1])) / count, 3),
             "of_network_alone": {k: v and round(v, 4) for k, v in ratio.model_dump().items()},
         }
     return {"depth": depth, "pictures": count, "rounds": rounds, "ways": rows}
@@ -133,11 +137,12 @@ def main() -> None:
         for result in results:
             print_table(
                 f"{network} at {result['depth']} (aim: {GOAL:g} of the network alone, --no-draw)",
-                ["way", "pictures/s", "ratio", "from", "to"],
+                ["way", "pictures/s", "processor s", "ratio", "from", "to"],
                 [
                     [
                         way,
                         row["pictures_per_second"],
+                        row["processor_seconds"],
                         *(
                             "-" if value is None else f"{value:.3f}"
                             for value in row["of_network_alone"].values()

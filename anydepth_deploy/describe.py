@@ -166,8 +166,9 @@ def show(
         keys=3 if moved else 2,
     )
     if golden := found.get("golden"):
+        pictures = "1 picture" if golden["pictures"] == 1 else f"{golden['pictures']} pictures"
         console.print_line(
-            f"golden outputs: {golden['pictures']} pictures at {len(golden['depths'])} depths, "
+            f"golden outputs: {pictures} at {count_depths(len(golden['depths']))}, "
             f"{golden['bytes'] / 1000:.0f} kB; 'verify {found['path']}' compares with them"
         )
     for ladder in found.get("measured", []):

@@ -186,7 +186,8 @@ def export_bundle(
             if progress is not None:
                 progress("golden outputs", 0, 1)
             depths = golden_depths(table.space, table.ladder)
-            writer.add_golden(golden_writer(model, depths, manifest.preprocess))
+            macs = max(row.macs["total"] for row in manifest.depths)
+            writer.add_golden(golden_writer(model, depths, manifest.preprocess, macs))
     bundle = open_bundle(out)
     for line in (kept_from, gone(previous, bundle.manifest), other_size(loaded, size)):
         if note is not None and line:

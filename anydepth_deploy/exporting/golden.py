@@ -7,7 +7,8 @@ itself is told by super and base.
 Which pictures: generated ones, of another shape than the input and with no two colour channels
 alike, so that preprocessing shows. The queries of a network that chooses them must follow from it,
 not from rounding: of several pictures those are taken where, at every depth, the last token that is
-taken is the most ahead of the first that is not.
+taken is the most ahead of the first that is not. Of large networks there is one picture, as it
+comes; where a runtime takes other queries of it at a tie, wider limits hold.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ __all__ = ["golden_depths", "golden_pictures", "golden_writer", "make_golden"]
 PICTURES = 2
 ROUNDS = 4
 """Of pictures that are tried, where queries are chosen."""
+DEAR = 10**10
+"""Multiply-adds at super from which on there is one picture, and no other is tried: two of R50 took
+longer than all else that an export does."""
 CLEAR = 2e-4
 """By how many logits a choice has to be ahead, twice what FP32 may differ by, for its picture to be
 taken at once."""
@@ -64,12 +68,12 @@ def golden_pictures(index: int) -> NDArray[np.uint8]:
 
 
 def golden_writer(
-    model: AnyDepthModel, depths: Sequence[Depth], recipe: Preprocess
+    model: AnyDepthModel, depths: Sequence[Depth], recipe: Preprocess, macs: int
 ) -> Callable[[Path], GoldenFile]:
     """What writes and describes a file of them; see :meth:`BundleWriter.add_golden`."""
 
     def write(path: Path) -> GoldenFile:
-        found = make_golden(model, depths, recipe)
+        found = make_golden(model, depths, recipe, macs)
         path.write_bytes(encode(found))
         return GoldenFile(
             file="golden",
@@ -82,14 +86,18 @@ def golden_writer(
     return write
 
 
-def make_golden(model: AnyDepthModel, depths: Sequence[Depth], recipe: Preprocess) -> Golden:
-    """Run ``model`` at ``depths``, super among them, on pictures that ``recipe`` prepares."""
+def make_golden(
+    model: AnyDepthModel, depths: Sequence[Depth], recipe: Preprocess, macs: int = 0
+) -> Golden:
+    """Run ``model``, of ``macs`` multiply-adds at super, at ``depths``, super among them, on
+    pictures that ``recipe`` prepares."""
     outputs = find_family(model.family).outputs
     before, model.memory = model.memory, StageMemory()
     try:
-        pictures = _pictures(0)
+        pictures = _pictures(0, 1 if macs >= DEAR else PICTURES)
         found = _run(model, depths, prepare_batch(pictures, recipe)[0])
-        if outputs.choice is not None and min(_ahead(found, outputs)) < CLEAR:
+        choose = outputs.choice is not None and macs < DEAR
+        if choose and min(_ahead(found, outputs, PICTURES)) < CLEAR:
             pictures = _clear_pictures(model, outputs, depths, recipe, pictures, found)
             found = _run(model, depths, prepare_batch(pictures, recipe)[0])
     finally:
@@ -118,8 +126,8 @@ def make_golden(model: AnyDepthModel, depths: Sequence[Depth], recipe: Preproces
     return Golden(np.stack(pictures), depths_by_text, count, cells, tokens)
 
 
-def _pictures(first: int) -> list[NDArray[np.uint8]]:
-    return [golden_pictures(first + place) for place in range(PICTURES)]
+def _pictures(first: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
+    return [golden_pictures(first + place) for place in range(count)]
 
 
 Found = dict[Depth, tuple[Raw, "NDArray[np.float32] | None"]]
@@ -153,7 +161,7 @@ def _clear_pictures(
         if first:
             pictures = _pictures(first)
             found = _run(model, depths, prepare_batch(pictures, recipe)[0])
-        ahead = _ahead(found, outputs)
+        ahead = _ahead(found, outputs, PICTURES)
         tried += [(-ahead[place], first + place, pictures[place]) for place in range(PICTURES)]
         if sum(-entry[0] >= CLEAR for entry in tried) >= PICTURES:
             break
@@ -161,10 +169,10 @@ def _clear_pictures(
     return [picture for _, _, picture in best]
 
 
-def _ahead(found: Found, outputs: Outputs) -> list[float]:
+def _ahead(found: Found, outputs: Outputs, count: int) -> list[float]:
     """By how many logits, of each picture, the last token that is taken is ahead of the first that
     is not, at the depth where that is the least."""
-    ahead = np.full(PICTURES, math.inf)
+    ahead = np.full(count, math.inf)
     for raw, scores in found.values():
         tokens = outputs.items(raw).tokens
         if scores is None or tokens is None or scores.shape[1] <= tokens.shape[1]:

@@ -21,7 +21,7 @@ DISTRIBUTIONS = {
 """Packages whose distribution has another name."""
 
 TORCH = ("torch",)
-EXPORT = ("torch", "onnx", "onnx_ir", "onnxscript", "scipy", "safetensors")
+EXPORT = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 RUNTIME, BUILDER, ENGINES = "a runtime", "a builder", "engines"
 RTX = "tensorrt-rtx"
 
@@ -30,9 +30,11 @@ NEEDS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("inspect", "a checkpoint", "export", TORCH),
     ("calibrate", "", "export", (*EXPORT, "onnxruntime")),
     ("export", "", "export", EXPORT),
-    ("build", "", "tensorrt", ("onnx", "onnx_ir", "scipy", BUILDER)),
-    ("verify", "graphs", "export", ("torch", "scipy", RUNTIME)),
-    ("verify", "engines", "tensorrt", ("scipy", "onnx", "onnxruntime", ENGINES)),
+    ("build", "engines", "tensorrt", ("onnx", "onnx_ir", BUILDER)),
+    ("build", "FP16 graphs", "graphs", ("onnx", "onnx_ir")),
+    ("verify", "a bundle", "onnxruntime", (RUNTIME,)),
+    ("verify", "--checkpoint", "export", ("torch", RUNTIME)),
+    ("verify", "engines", "tensorrt", (ENGINES,)),
     ("eval", "", "eval", ("faster_coco_eval", RUNTIME)),
     ("bench", "a bundle", "onnxruntime", (RUNTIME,)),
     ("bench", "a checkpoint", "export", TORCH),
@@ -41,7 +43,9 @@ NEEDS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("report", "--plot", "plot", ("matplotlib",)),
     ("ladder", "--images", "onnxruntime", (RUNTIME,)),
     ("ladder", "--data", "eval", ("faster_coco_eval", RUNTIME)),
+    ("bundle", "edit", "", ()),
     ("predict", "", "onnxruntime", (RUNTIME,)),
+    ("predict", "videos", "video", ("av", RUNTIME)),
     ("train", "", "train", ("torch", "kornia", "scipy", "yaml")),
     ("norms", "", "export", TORCH),
     ("shapes", "", "", ()),
@@ -50,6 +54,10 @@ NEEDS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("doctor", "", "", ()),
 )
 """Command, of what, the extra that brings most of it, and what it imports or needs."""
+
+
+BRINGS = {"export": ("onnxruntime",), "graphs": ("export",), "tensorrt": ("export",)}
+"""By extra, others whose packages it brings, as far as :data:`NEEDS` asks for them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,6 @@ def _fix(missing: Sequence[str], extra: str) -> str | None:
     names = [extra] if extra else []
     for name in missing:
         other = "onnxruntime" if name == RUNTIME else EXTRAS.get(name)
-        covered = extra in ("export", "train") and other in ("export", "onnxruntime")
-        if other and other not in names and not (covered and extra == "export"):
+        if other and other not in (*names, *BRINGS.get(extra, ())):
             names.append(other)
     return f"pip install 'anydepth-deploy[{','.join(names)}]'" if names else None

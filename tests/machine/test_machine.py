@@ -243,8 +243,11 @@ def test_commands_of_a_device_without_torch() -> None:
     found = {
         (row.command, row.what): row for row in commands_here(rows, {"onnxruntime": "1.30"}.get, {})
     }
-    for name in (("predict", ""), ("bench", "a bundle"), ("report", ""), ("inspect", "a bundle")):
-        assert found[name].works
+    for name in ("bench", "inspect", "verify"):
+        assert found[name, "a bundle"].works
+    assert found["predict", ""].works
+    assert found["report", ""].works
+    assert found["build", "FP16 graphs"].fix == "pip install 'anydepth-deploy[graphs]'"
     export = found["export", ""]
     assert not export.works
     assert "torch" in (export.reason or "")

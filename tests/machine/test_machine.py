@@ -254,7 +254,8 @@ def test_commands_of_a_device_without_torch() -> None:
     assert export.fix == "pip install 'anydepth-deploy[export]'"
     assert found["report", "--plot"].fix == "pip install 'anydepth-deploy[plot]'"
     nothing = commands_here(runtimes_here({}, gpu=None, jetson=False), lambda _: None, {})
-    (predict,) = (row for row in nothing if row.command == "predict")
+    predict, videos = (row for row in nothing if row.command == "predict")
+    assert videos.fix == "pip install 'anydepth-deploy[video,onnxruntime]'"
     assert predict.fix == "pip install 'anydepth-deploy[onnxruntime]'"
 
 

@@ -259,6 +259,8 @@ def subset(bundle: Bundle, folder: Path, keep: Callable[[Artifact], bool]) -> Pa
     kept = [item for item in bundle.manifest.artifacts if keep(item)]
     for item in kept:
         shutil.copy(bundle.path / item.file, folder / item.file)
+    if golden := bundle.manifest.golden:
+        shutil.copy(bundle.path / golden.file, folder / golden.file)
     manifest = bundle.manifest.model_copy(update={"artifacts": kept, "results": {}})
     (folder / MANIFEST).write_text(manifest.model_dump_json())
     return folder

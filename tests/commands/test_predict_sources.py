@@ -320,9 +320,9 @@ def truth(bundle: Bundle, names: Sequence[str], ids: Sequence[int]) -> Path:
 def test_coco_results_as_pycocotools_has_them(run: Run, bundle: Bundle, street: Path) -> None:
     words = ("000007.png", "sub", "--threshold", "0.3", "--no-draw", "--format", "coco")
     expected = detections(run, bundle, "000007.png", "sub")
-    plain = run("predict", bundle.path, *words).json  # no note: names are numbers
+    plain = json.loads(run("predict", bundle.path, *words).out)  # no note: names are numbers
     path = truth(bundle, ["000007.png", "000005.png"], [70, 50])
-    named = run("predict", bundle.path, *words, "--data", path).json
+    named = json.loads(run("predict", bundle.path, *words, "--data", path).out)
     cases: list[tuple[Any, dict[str, int], Callable[[int], int]]] = [
         (plain, {"000007.png": 7, "sub/000005.png": 5}, lambda label: label + 1),
         (named, {"000007.png": 70, "sub/000005.png": 50}, lambda label: 100 - 7 * label),
@@ -355,7 +355,7 @@ def test_coco_results_of_other_names(run: Run, bundle: Bundle, street: Path) -> 
         *(2, "truth.json has no id, or several, for 1 of 1 pictures: car.png"),
     )
     fails(run("predict", bundle.path, "clip.mp4", *words, "--data", "truth.json"), 2, "is a video")
-    assert run("predict", bundle.path, "sub", *words[2:], "--threshold", "1").json == []
+    assert json.loads(run("predict", bundle.path, "sub", *words[2:], "--threshold", "1").out) == []
 
 
 def test_yolo_labels_beside_drawings(run: Run, bundle: Bundle, street: Path) -> None:

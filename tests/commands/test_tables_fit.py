@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,10 @@ def given(
 
 
 def told(shown: str) -> set[str]:
-    """Words, without the rules below the names of columns."""
-    return set(shown.replace("─", " ").split())
+    """Words, without the rules below the names of columns, and without what takes another time
+    each time."""
+    lasting = re.sub(r" in [0-9.]+ s(: [0-9.]+ a second)?$", "", shown, flags=re.MULTILINE)
+    return set(lasting.replace("─", " ").split())
 
 
 COMMANDS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ TRAINED = ROOT / "anydepth_deploy" / "trained" / "anydepth-detr-tiny-shapes.pth"
 
 @pytest.fixture(autouse=True, scope="session")
 def _settings() -> None:
+    # Tables are as wide as it says; workers of pytest have it, and nobody's terminal is meant.
+    os.environ.pop("COLUMNS", None)
     # The networks of the tests are tiny: a second thread waits more than it helps.
     torch.set_num_threads(1)
     # Exporting makes millions of objects that stay: looking for garbage among them after every 700

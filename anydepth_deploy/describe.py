@@ -13,7 +13,7 @@ from anydepth_deploy.annotations.evaluations import labels, read_evaluations
 from anydepth_deploy.bundle.bundle import open_bundle
 from anydepth_deploy.bundle.verdicts import read_verdicts
 from anydepth_deploy.depth import DepthSpace, count_depths
-from anydepth_deploy.errors import shorten
+from anydepth_deploy.errors import shorten, shown
 from anydepth_deploy.families.shared.settling import Said, assumption
 from anydepth_deploy.manifest import depth_rows
 
@@ -354,14 +354,18 @@ def _results(
     """What is known of these very files: the newest verdict on each, and the newest evaluation on
     each data set. ``verify``: the command that gives a verdict."""
     verdicts: dict[str, bool] = {}
+    references: dict[str, str] = {}
     for record in results.get("verify", []):
         for tried in read_verdicts(record) or []:
             if tried.precision != "bf16":  # that says nothing of the artifact in FP32
                 verdicts[tried.sha256] = tried.passed
+                references[tried.sha256] = str(record.get("compared_with", "checkpoint"))
     hashes = [item["sha256"] for item in artifacts]
     equal = sum(verdicts.get(digest, False) for digest in hashes)
     failed = sum(not verdicts.get(digest, True) for digest in hashes)
-    verdict = f"verified: {equal} of {len(hashes)} artifacts agree with the checkpoint"
+    held = sorted({references[digest] for digest in hashes if digest in references})
+    beside = " or ".join(f"the {shown(name)}" for name in held)
+    verdict = f"verified: {equal} of {len(hashes)} artifacts agree with {beside}"
     lines = [f"{verdict}, {failed} DIFFER" if failed else verdict] if equal or failed else []
     if (untried := len(hashes) - equal - failed) > 0:
         lines.append(f"not verified yet: {untried} of {len(hashes)} artifacts; next: {verify}")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,7 +18,7 @@ from anydepth_deploy.depth import Depth
 from anydepth_deploy.detector.flow import Flow
 from anydepth_deploy.detector.frames import AnyItem, is_live
 from anydepth_deploy.detector.items import Reading
-from anydepth_deploy.detector.result import Result
+from anydepth_deploy.detector.result import Result, check_threshold
 from anydepth_deploy.detector.sources import Skipped, Skips, items_of
 from anydepth_deploy.detector.urls import TIMEOUT
 from anydepth_deploy.errors import UsageError, shorten, shown
@@ -148,12 +149,13 @@ class Detector:
     def _flow(
         self, threshold: float, batch: int, ahead: int, bgr: bool, skipped: list[Skipped] | None
     ) -> Flow:
-        if not 0 <= threshold <= 1:
-            raise UsageError(f"threshold is {threshold}: expected a score from 0 to 1")
-        if batch < 1:
-            raise UsageError(f"batch is {batch}: expected at least 1 picture per call")
-        if ahead < 0:
-            raise UsageError(f"ahead is {ahead}: expected 0 pictures that are read ahead, or more")
+        check_threshold(threshold)
+        if not _counts(batch, 1):
+            raise UsageError(f"batch is {batch!r}: expected at least 1 picture per call")
+        if not _counts(ahead, 0):
+            raise UsageError(
+                f"ahead is {ahead!r}: expected 0 pictures that are read ahead, or more"
+            )
         if self.session.batch is not None:
             batch = min(batch, self.session.batch.largest)
         reading = replace(self._reading, bgr=bgr)
@@ -286,3 +288,8 @@ def _not_as_many(depths: int, pictures: str) -> UsageError:
     return UsageError(
         f"{depths} depths for {pictures} pictures: expected one for each, or a single one for all"
     )
+
+
+def _counts(value: object, least: int) -> bool:
+    """Whether it is a whole number of at least ``least``."""
+    return isinstance(value, Integral) and int(value) >= least

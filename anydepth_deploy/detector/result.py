@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -37,6 +38,12 @@ class Found(NamedTuple):
     score: float
     label: int
     name: str
+
+
+def check_threshold(value: object) -> None:
+    """Raise :class:`UsageError` for what is no score."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise UsageError(f"threshold is {value!r}: expected a score from 0 to 1")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,10 +149,12 @@ class Result:
     ) -> Result:
         """The detections of at least ``threshold``, and of the classes ``names``.
 
-        Raises :class:`UsageError` for a class that the network does not have.
+        Raises :class:`UsageError` for a class that the network does not have, and for what is no
+        score.
         """
         kept = np.ones(len(self), bool)
         if threshold is not None:
+            check_threshold(threshold)
             kept &= self.scores >= threshold
         if names is not None:
             wanted = [names] if isinstance(names, str) else list(names)

@@ -115,7 +115,8 @@ def contents_of(source: str | Path, *, partial: bool = False) -> Contents:
     if is_file(path):
         return Contents(path.parent, [path])
     if not is_folder(path):
-        raise ImageError(f"{path} is neither a picture nor a folder of pictures")
+        told = f"{path} is neither a picture nor a folder of pictures"
+        raise ImageError(told if os.path.lexists(path) else f"{told}: it does not exist")
     found = look_into(path)
     if found.closed and not (partial and found.pictures):
         raise ImageError(f"{found.closed[0][1]}; let it be read, or move it elsewhere")

@@ -30,9 +30,9 @@ def export(checkpoint: str | Path, out: str | Path, **options: Any) -> Bundle:
 
     ``options``: those of the command by their names, as texts or as what they mean: ``depth``,
     ``layout``, ``weights``, ``precision`` and ``target`` (``"fp32,fp16"`` or a list), ``size``
-    (``"384x640"``, 640, or height and width), ``deformable``, ``ladder``, ``classes``, ``ranges``,
-    ``keep``, ``quantise``, ``max_ratio``, ``max_error``, ``nms``, ``nms_score``, ``nms_iou``,
-    ``decoder_activation`` and the others of networks, ``raw``, ``force``; and those of
+    (``"384x640"``, 640, or height and width), ``resize``, ``deformable``, ``ladder``, ``classes``,
+    ``ranges``, ``keep``, ``quantise``, ``max_ratio``, ``max_error``, ``nms``, ``nms_score``,
+    ``nms_iou``, ``decoder_activation`` and the others of networks, ``raw``, ``force``; and those of
     :func:`export_bundle`, which raises what is raised. Engines are for :func:`build`.
 
     Raises :class:`TypeError` for two names of one thing.

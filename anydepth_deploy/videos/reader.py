@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anydepth_deploy.errors import ImageError, missing_extra
 from anydepth_deploy.pictures.budget import MAX_PIXELS, check_picture
+from anydepth_deploy.videos.display import displayed
 
 __all__ = [
     "READING",
@@ -181,16 +182,17 @@ class Video:
             moment = float(number / self.rate) if self.rate else 0.0
         progress.count, progress.moment = number + 1, moment
         pixels = image.to_ndarray(format="rgb24")
-        turn = getattr(image, "rotation", 0) if self.upright else 0
-        if turn and turn % 90 == 0:
-            pixels = np.ascontiguousarray(np.rot90(pixels, turn // 90))
+        if self.upright:
+            pixels = displayed(pixels, image)
         return Frame(number, moment, stamp, pixels, self.rate, self.expected)
 
     def _is_short(self, progress: _Progress) -> bool:
         kinds = {*self.container.format.name.split(",")}
         if self.source.live or not kinds & PROMISING or not self.container.duration:
             return False
-        start = Fraction(self.container.start_time or 0, MICROSECONDS)
+        # Matroska counts from zero, the others from where they start.
+        from_zero = "matroska" in kinds
+        start = Fraction(0 if from_zero else self.container.start_time or 0, MICROSECONDS)
         slack = max(Fraction(SLACK), 2 / self.rate if self.rate else Fraction(0))
         promised = Fraction(self.container.duration, MICROSECONDS)
         return progress.reached - start + slack < promised

@@ -185,9 +185,9 @@ def test_inspect_counts_what_is_verified(
     hashes = [item.sha256 for item in bundle.manifest.artifacts]
     assert len(set(hashes)) == 5
 
-    def record(verdicts: dict[str, bool]) -> list[str]:
+    def record(verdicts: dict[str, bool], **more: str) -> list[str]:
         rows = [{"sha256": digest, "passed": passed} for digest, passed in verdicts.items()]
-        bundle.record("verify", {"when": "2025-01-01T00:00:00+00:00", "artifacts": rows})
+        bundle.record("verify", {"when": "2025-01-01T00:00:00+00:00", "artifacts": rows, **more})
         lines = run("inspect", out).out.splitlines()
         return [line.split("; next")[0] for line in lines if "verified" in line]
 
@@ -197,6 +197,13 @@ def test_inspect_counts_what_is_verified(
     ]
     assert record(dict.fromkeys(hashes, True)) == [
         "verified: 5 of 5 artifacts agree with the checkpoint"
+    ]
+    golden = {"compared_with": "golden outputs"}
+    assert record({hashes[0]: True}, **golden) == [
+        "verified: 5 of 5 artifacts agree with the checkpoint or the golden outputs"
+    ]
+    assert record(dict.fromkeys(hashes, True), **golden) == [
+        "verified: 5 of 5 artifacts agree with the golden outputs"
     ]
 
 

@@ -246,13 +246,15 @@ def test_other_numbers_of_depths(detector: Detector, photos: Path) -> None:
             detector.stream("photos", depth)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-def test_thresholds_that_are_none(detector: Detector, threshold: float) -> None:
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5"])
+def test_thresholds_that_are_none(detector: Detector, threshold: Any) -> None:
     with pytest.raises(UsageError, match="expected a score from 0 to 1"):
         detector(picture(1), threshold=threshold)
 
 
 def test_batches_that_are_none(detector: Detector) -> None:
+    with pytest.raises(UsageError, match=r"batch is 1\.5: expected at least 1 picture per call"):
+        detector(picture(1), batch=1.5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="batch is 0: expected at least 1 picture per call"):
         detector(picture(1), batch=0)
 

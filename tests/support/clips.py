@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cut", "level_of", "make_clip", "moments", "turned"]
+__all__ = ["cut", "displayed", "level_of", "make_clip", "moments", "turned"]
 
 STEP = 8
 """Grey levels between frames: H.264 moves them by one or two."""
@@ -74,15 +74,19 @@ def cut(path: Path, share: float) -> Path:
 
 
 def turned(path: Path, quarter: int) -> Path:
-    """The MP4 `path`, marked so that players turn it by `quarter` quarters clockwise: the matrix of
-    its track's header (ISO 14496-12, 8.3.2), as phones write it."""
+    """The MP4 `path`, marked so that players turn it by `quarter` quarters clockwise."""
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter % 4]
+    return displayed(path, (cos, sin, -sin, cos))
+
+
+def displayed(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """The MP4 `path` with a b c d in the matrix of its track's header (ISO 14496-12, 8.3.2), as
+    phones write it: point (p, q) is shown at (a p + c q, b p + d q), moved to where it fits."""
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 4 + 4 + 4 * 4 + 4 + 4 * 2 + 2 * 4
-    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter % 4]
-    one = 1 << 16
-    matrix = (cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
-    content[place : place + 36] = struct.pack(">9i", *matrix)
-    found = path.with_name(f"turned-{quarter}-{path.name}")
+    a, b, c, d = (value << 16 for value in matrix)
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    found = path.with_name(f"displayed-{'_'.join(map(str, matrix))}-{path.name}")
     found.write_bytes(content)
     return found
 

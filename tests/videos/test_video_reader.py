@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import cut, frame_pixels, level_of, make_clip, turned
+from clips import cut, displayed, frame_pixels, level_of, make_clip, turned
 
 from anydepth_deploy.detector.frames import FramePicture
 from anydepth_deploy.detector.items import Reading
@@ -76,6 +76,30 @@ def test_videos_of_phones_are_upright(tmp_path: Path, quarter: int) -> None:
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
     found = [frame.pixels for frame in frames(path, upright=False)]
     assert all(np.array_equal(*pair) for pair in zip(found, stored, strict=True))
+
+
+@pytest.mark.parametrize(
+    "matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (-1, 0, 0, -1)]
+)
+def test_mirrored_videos_are_mirrored(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Point by point, from the corner that the matrix moves there."""
+    plain = make_clip(tmp_path / "a.mp4", 1)
+    ((stored,), (found,)) = (
+        [frame.pixels for frame in frames(path)] for path in (plain, displayed(plain, matrix))
+    )
+    a, b, c, d = matrix
+    rows, columns = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    across, down = a * columns + c * rows, b * columns + d * rows
+    expected = np.empty_like(found)
+    expected[down - down.min(), across - across.min()] = stored
+    assert np.array_equal(found, expected)
+
+
+def test_a_matroska_that_begins_late_is_whole(tmp_path: Path) -> None:
+    times = [5 + Fraction(n, 25) for n in range(10)]
+    found = frames(make_clip(tmp_path / "a.mkv", 10, times=times))
+    assert len(found) == 10  # and nothing is raised: it is not cut
+    assert found[-1].time == pytest.approx(9 / 25, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])

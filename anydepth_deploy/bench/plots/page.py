@@ -225,7 +225,9 @@ def caption_of(series: Sequence[Series], drawn: Sequence[Drawn]) -> list[str]:
     if differ:
         reasons = dict.fromkeys(reason for r in differ for reason in r.verdict.reasons)
         shown = list(reasons)[:3] + ([f"and {len(reasons) - 3} more"] if len(reasons) > 3 else [])
-        texts.append(f"Not valid: {'; '.join(shown) or 'no reason given'}.")
+        unknown = all(result.verdict.word == "unknown" for result in differ)
+        told = "Not known to be valid" if unknown else "Not valid"
+        texts.append(f"{told}: {'; '.join(shown) or 'no reason given'}.")
     notes = [note for item in drawn if not item.missing for note in item.notes]
     return texts + list(dict.fromkeys(notes))
 

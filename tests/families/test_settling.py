@@ -314,6 +314,7 @@ def test_a_bundle_takes_no_graphs_of_what_is_said_otherwise(tmp_path: Path) -> N
     assert (out / "manifest.json").read_bytes() == before
     assert {item.name for item in out.iterdir()} == {
         "manifest.json",
+        "golden.safetensors",
         *(item.file for item in open_bundle(out).manifest.artifacts),
     }
     told: list[str] = []

@@ -157,6 +157,8 @@ def _format(form: str, json: bool) -> str:
 
 def _depths(depth: str | None, compare: str | None, form: str) -> list[str]:
     if compare is None:
+        if depth is not None and "," in depth:
+            raise UsageError(f"--depth takes one: --compare '{depth}' takes several")
         return [depth or "super"]
     if depth is not None:
         raise UsageError("--compare names the depths: leave --depth out")

@@ -213,6 +213,7 @@ NO_PLACES = {
     "no drawing": (["clip.mp4", "--no-draw", "--out", "d"], "--out d is where drawings go"),
     "labels without a place": (["clip.mp4", "--format", "yolo"], "give --out FOLDER"),
     "labels in a file": (["clip.mp4", "--format", "yolo", "--out", "d.mp4"], "give --out FOLDER"),
+    "depths as one": (["clip.mp4", "--depth", "base,super"], "one: --compare 'base,super' takes"),
     "one depth": (["clip.mp4", "--compare", "base"], "names 1 depth: expected two or"),
     "a depth twice": (["clip.mp4", "--compare", "base,base"], "names a depth twice"),
     "an unknown depth": (["clip.mp4", "--compare", "base,deep"], "unknown depth 'deep'"),

@@ -142,11 +142,11 @@ def test_a_stream_is_drawn_with_the_times_of_its_frames(run: Run, bundle: Bundle
 
 
 def test_a_phone_held_upright(run: Run, bundle: Bundle) -> None:
-    turned(make_clip(Path("a.mp4"), 3), 1)
-    assert run("predict", bundle.path, "turned-1-a.mp4", "--out", "up.mp4").code == 0
+    clip = turned(make_clip(Path("a.mp4"), 3), 1)
+    assert run("predict", bundle.path, clip, "--out", "up.mp4").code == 0
     assert moments(Path("up.mp4"))[1] == (64, 48)
     words = ("--out", "stored.mp4", "--orientation", "stored")
-    assert run("predict", bundle.path, "turned-1-a.mp4", *words).code == 0
+    assert run("predict", bundle.path, clip, *words).code == 0
     assert moments(Path("stored.mp4"))[1] == (48, 64)
 
 

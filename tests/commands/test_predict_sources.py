@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import cut, make_clip, moments, turned
+from clips import cut, make_clip, moments, streamed, turned
 from command_line import Run, fails, strict_json
 from conftest import RUNGS
 from PIL import Image
@@ -124,18 +123,9 @@ def test_depths_side_by_side(run: Run, bundle: Bundle, street: Path) -> None:
 
 def test_a_stream_is_drawn_with_the_times_of_its_frames(run: Run, bundle: Bundle) -> None:
     content = make_clip(Path("live.ts"), 60, noise=True, rate=20).read_bytes()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(content)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        url = f"tcp://user:secret@127.0.0.1:{server.getsockname()[1]}"
+    with streamed(content) as place:
+        url = f"tcp://user:secret@{place}"
         found = run("predict", bundle.path, url, "--out", "d.mp4", "--depth", "base", "--json")
-        thread.join()
     assert "secret" not in found.out + found.err
     times = [item["time"] for item in found.json["predictions"]]
     assert moments(Path("d.mp4"))[0] == pytest.approx([t - times[0] for t in times], abs=2e-3)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import cut, level_of, make_clip, turned
+from clips import cut, level_of, make_clip, streamed, turned
 from listening import ListeningSession, listening_detector
 from PIL import Image
 
@@ -231,17 +231,8 @@ def test_every_picture_at_several_depths(tmp_path: Path, clip: Path, batch: int)
 def broadcast(tmp_path: Path) -> Iterator[str]:
     """The address of a stream that sends 60 frames at once, and then ends."""
     content = make_clip(tmp_path / "live.ts", 60, noise=True).read_bytes()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(content)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"tcp://name:secret@127.0.0.1:{server.getsockname()[1]}"
-        thread.join()
+    with streamed(content) as place:
+        yield f"tcp://name:secret@{place}"
 
 
 def test_a_stream_gives_its_newest_frame(tmp_path: Path, broadcast: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cut", "displayed", "level_of", "make_clip", "moments", "turned"]
+__all__ = ["cut", "displayed", "level_of", "make_clip", "moments", "streamed", "turned"]
 
 STEP = 8
 """Grey levels between frames: H.264 moves them by one or two."""
@@ -98,3 +101,19 @@ def moments(path: Path) -> tuple[list[float], tuple[int, int], Fraction, str]:
         times = [float(frame.time) for frame in container.decode(stream) if frame.time is not None]
         size = (stream.height, stream.width)
         return times, size, Fraction(stream.average_rate or 0), stream.codec_context.name
+
+
+@contextlib.contextmanager
+def streamed(content: bytes) -> Iterator[str]:
+    """Where one client is sent `content`, at once: `HOST:PORT`, for an address of the kind tcp."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(content)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()

@@ -15,6 +15,14 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from anydepth_deploy.runtimes.onnxruntime.wire import (
+    BYTES,
+    FIXED64,
+    VARINT,
+    field,
+    number_field,
+)
+
 __all__ = ["fix_depth"]
 
 DEPTH = b"depth"
@@ -31,7 +39,6 @@ INSIDE: dict[str, dict[int, str]] = {
 }
 DATA_TYPE, NAME, RAW_DATA, EXTERNAL, LOCATION_KIND = 2, 8, 9, 13, 14
 INT64, IN_A_FILE = 7, 1
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def fix_depth(path: Path, row: int, location: str) -> bytes:
@@ -62,7 +69,7 @@ class _Rewriting:
         for number, _, begin, value, end in self._fields(0, len(self._content)):
             if number == GRAPH:
                 graph = self._graph(value, end, row)
-                parts.append(_field(GRAPH, graph))
+                parts.append(field(GRAPH, graph))
             else:
                 parts.append(self._content[begin:end])
         return b"".join(parts)
@@ -70,16 +77,16 @@ class _Rewriting:
     def _graph(self, start: int, stop: int, row: int) -> bytes:
         """The outer graph, with a constant in place of its input ``depth``."""
         constant = (
-            _number(DATA_TYPE, INT64)
-            + _field(NAME, DEPTH)
-            + _field(RAW_DATA, row.to_bytes(8, "little"))
+            number_field(DATA_TYPE, INT64)
+            + field(NAME, DEPTH)
+            + field(RAW_DATA, row.to_bytes(8, "little"))
         )
         kept = [
             field
             for field in self._fields(start, stop)
             if field[0] != INPUT or self._bytes(PORT_NAME, *field[3:]) != DEPTH
         ]
-        return self._rewritten(kept, "graph") + _field(INITIALIZER, constant)
+        return self._rewritten(kept, "graph") + field(INITIALIZER, constant)
 
     def _rewritten(self, fields: list[Field], kind: str) -> bytes:
         parts = []
@@ -88,10 +95,10 @@ class _Rewriting:
             if inner is None:
                 parts.append(self._content[begin:end])
             elif inner == "tensor":
-                parts.append(_field(number, self._tensor(value, end)))
+                parts.append(field(number, self._tensor(value, end)))
             else:
                 content = self._rewritten(list(self._fields(value, end)), inner)
-                parts.append(_field(number, content))
+                parts.append(field(number, content))
         return b"".join(parts)
 
     def _tensor(self, start: int, stop: int) -> bytes:
@@ -112,9 +119,9 @@ class _Rewriting:
             if number != RAW_DATA
         ]
         parts += [
-            _field(EXTERNAL, _field(1, key) + _field(2, value)) for key, value in entries.items()
+            field(EXTERNAL, field(1, key) + field(2, value)) for key, value in entries.items()
         ]
-        return b"".join([*parts, _number(LOCATION_KIND, IN_A_FILE)])
+        return b"".join([*parts, number_field(LOCATION_KIND, IN_A_FILE)])
 
     def _bytes(self, wanted: int, start: int, stop: int) -> bytes | None:
         """The value of a field of bytes."""
@@ -147,20 +154,3 @@ class _Rewriting:
             shift += 7
             if byte < 128:
                 return number, place
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _coded(number << 3 | BYTES) + _coded(len(content)) + content
-
-
-def _number(number: int, value: int) -> bytes:
-    return _coded(number << 3 | VARINT) + _coded(value)
-
-
-def _coded(number: int) -> bytes:
-    parts = bytearray()
-    while number > 127:
-        parts.append(number & 127 | 128)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)

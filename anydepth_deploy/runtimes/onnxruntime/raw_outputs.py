@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from anydepth_deploy.runtimes.onnxruntime.wire import field
+
 __all__ = ["appended_outputs"]
 
 GRAPH = 7
@@ -19,7 +21,6 @@ onnx.proto."""
 NODE, OUTPUT = 1, 12
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, OP_TYPE = 1, 2, 3, 4
 VALUE_NAME = 1
-BYTES = 2
 
 
 def appended_outputs(tensors: Mapping[str, str], present: Collection[str]) -> bytes:
@@ -34,24 +35,10 @@ def appended_outputs(tensors: Mapping[str, str], present: Collection[str]) -> by
         if name in present:
             continue
         node = (
-            _field(NODE_INPUT, tensor.encode())
-            + _field(NODE_OUTPUT, name.encode())
-            + _field(NODE_NAME, name.encode())
-            + _field(OP_TYPE, b"Identity")
+            field(NODE_INPUT, tensor.encode())
+            + field(NODE_OUTPUT, name.encode())
+            + field(NODE_NAME, name.encode())
+            + field(OP_TYPE, b"Identity")
         )
-        parts += [_field(NODE, node), _field(OUTPUT, _field(VALUE_NAME, name.encode()))]
-    return _field(GRAPH, b"".join(parts)) if parts else b""
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last have the eighth bit set."""
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
+        parts += [field(NODE, node), field(OUTPUT, field(VALUE_NAME, name.encode()))]
+    return field(GRAPH, b"".join(parts)) if parts else b""

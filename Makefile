@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help docs release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu clean
+.PHONY: help docs release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu gpu-pack clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
 	@echo "make gpu     what needs an NVIDIA GPU, with what is installed (STEP=name FORCE=1 OUT=folder WITHIN=seconds)"
+	@echo "make gpu-pack  what was found there, in one file to send in"
 	@echo "make clean   remove the environment and what the demo wrote"
 
 demo: $(STAMP)
@@ -124,6 +125,10 @@ curve: $(STAMP)
 gpu:
 	@$(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(PYTHON) -m benchmarks.gpu \
 	  $(if $(STEP),--step '$(STEP)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(WITHIN),--within $(WITHIN)) $(if $(OUT),--out '$(OUT)')
+
+# All that `make gpu` and `bench` found on this machine, in one file to send in (PACK=file).
+gpu-pack:
+	@$(PYTHON) -m benchmarks.gpu --pack $(if $(PACK),'$(PACK)')
 
 # torch goes first and alone, so that its version is the one that was tried and nothing drags in
 # another. Set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to spare the CUDA packages.

@@ -2,6 +2,7 @@
 
     python -m release            # build into dist/, try everything
     python -m release --build    # build only
+    python -m release --repository https://forge/owner/name    # with absolute links, for an index
 
 1. Both are built, the wheel from the source distribution; what is in them is what should be.
 2. The wheel with its extras for exporting goes into a new environment, whose ``anydepth-deploy
@@ -22,6 +23,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from anydepth_deploy.version import __version__
 from release.environments import (
     ROOT,
     Environment,
@@ -30,6 +32,7 @@ from release.environments import (
     make_environment,
     run,
 )
+from release.source import staged
 
 FAMILIES = ("anydepth-detr", "anydepth-yolo")
 
@@ -69,11 +72,12 @@ EXPORTED = "tests/pilot/test_pilot.py::test_detections_are_those_of_the_session"
 """The one among them that asks for an exported network."""
 
 
-def build(out: Path) -> tuple[Path, Path]:
-    """The source distribution and the wheel, in ``out``, which is emptied of earlier ones."""
+def build(out: Path, tree: Path = ROOT) -> tuple[Path, Path]:
+    """The source distribution and the wheel of ``tree``, in ``out``, which is emptied of earlier
+    ones."""
     for old in (*out.glob("*.whl"), *out.glob("*.tar.gz")):
         old.unlink()
-    run([sys.executable, "-m", "build", "--outdir", out, ROOT], ROOT)
+    run([sys.executable, "-m", "build", "--outdir", out, tree], tree)
     (source,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     return source, wheel
 
@@ -137,6 +141,8 @@ def main() -> int:
     )
     parser.add_argument("--build", action="store_true", help="build only")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--repository", help="its address on a forge: links become absolute")
+    parser.add_argument("--ref", default=f"v{__version__}", help="the tag or branch of links")
     options = parser.parse_args()
     options.out.mkdir(exist_ok=True)
 
@@ -147,7 +153,13 @@ def main() -> int:
 
     try:
         begun = time.monotonic()
-        source, wheel = build(options.out)
+        if options.repository is None:
+            source, wheel = build(options.out)
+            print("links of the README are relative: --repository makes them absolute", flush=True)
+        else:
+            with tempfile.TemporaryDirectory(prefix="anydepth-source-") as folder:
+                tree = staged(ROOT, Path(folder), options.repository, options.ref)
+                source, wheel = build(options.out, tree)
         check_contents(source, wheel)
         for path in (source, wheel):
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)

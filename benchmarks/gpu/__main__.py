@@ -12,6 +12,7 @@ from . import __doc__ as description
 from .device import find_machine
 from .needs import Needs
 from .runner import Call, UnknownStepError, run_steps, select
+from .sending import NothingError, send
 from .steps import table
 
 
@@ -24,6 +25,9 @@ def main() -> int:
     parser.add_argument("--force", action="store_true", help="repeat what has a result")
     parser.add_argument("--within", type=float, help="seconds for everything together")
     parser.add_argument("--out", type=Path, help="folder for a summary and an archive of results")
+    parser.add_argument(
+        "--pack", nargs="?", const="", metavar="FILE", help="run nothing: pack what was found here"
+    )
     parser.add_argument("--list", action="store_true", help="list the steps and end")
     options = parser.parse_args()
     steps = table()
@@ -36,9 +40,12 @@ def main() -> int:
             return 0
         signal.signal(signal.SIGTERM, _interrupted)
         machine = find_machine()
+        if options.pack is not None:
+            print(send(Path(options.pack) if options.pack else None, machine))
+            return 0
         call = Call(names, options.force, options.within, options.out and options.out.resolve())
         return run_steps(steps, machine, Needs(machine), call)
-    except UnknownStepError as error:
+    except (NothingError, UnknownStepError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

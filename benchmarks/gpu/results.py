@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,18 @@ from .device import ROOT, Machine
 from .process import TIMED_OUT
 from .step import Run, Step
 
-__all__ = ["FORMAT", "RESULTS", "WORK", "document", "kept", "pack", "read_all", "write"]
+__all__ = [
+    "FORMAT",
+    "RESULTS",
+    "WORK",
+    "archive",
+    "document",
+    "kept",
+    "pack",
+    "read_all",
+    "travels",
+    "write",
+]
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
 
@@ -95,14 +108,31 @@ def pack(out: Path, summary: str, results: Path, work: Path) -> None:
     work it holds logs and result files of ``bench``, no networks and no engines."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.md").write_text(summary, encoding="utf-8")
-    found = [*results.glob("*"), *(path for pattern in TRAVELS for path in work.glob(pattern))]
-    if not found:
-        return
-    partial = out / "gpu.tar.gz.partial"
-    with tarfile.open(partial, "w:gz") as archive:
-        for path in sorted(found):
-            archive.add(path, _inside(path))
-    partial.replace(out / "gpu.tar.gz")
+    if found := travels(results, work):
+        archive(out / "gpu.tar.gz", found)
+
+
+def travels(results: Path, work: Path) -> list[Path]:
+    """The files of ``results`` of a device, and what of its ``work`` is small."""
+    return [*results.glob("*"), *(path for pattern in TRAVELS for path in work.glob(pattern))]
+
+
+def archive(path: Path, files: Sequence[Path], texts: Mapping[str, str] | None = None) -> None:
+    """Write ``files``, as they lie in the checkout, and ``texts`` by name into an archive, whole or
+    not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with tarfile.open(partial, "w:gz") as packed:
+            for name, text in (texts or {}).items():
+                content = text.encode()
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                packed.addfile(member, io.BytesIO(content))
+            for file in sorted(files):
+                packed.add(file, _inside(file))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 TRAVELS = ("*/logs/*", "*/runs/*", "shared/curve-*/*")

@@ -77,6 +77,18 @@ def test_commands(path: Path) -> None:
     assert not gone
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    for name, line in (
+        ("pyproject.toml", 'version = "{}"'),
+        ("CITATION.cff", "version: {}"),
+        ("cpp/CMakeLists.txt", "project(anydepth VERSION {} "),
+        ("CHANGELOG.md", "## {} "),
+    ):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert line.format(NOW["version"]) in text, name
+    assert f"anydepth_deploy-{NOW['version']}-py3" in (ROOT / "docs/quickstart.md").read_text()
+
+
 def test_this_release_is_kept() -> None:
     """Its file was made when its version was written down."""
     assert NOW["version"] in {path.stem for path in RELEASES}

@@ -13,8 +13,7 @@ from pathlib import Path
 from .device import ROOT, Machine, environment
 from .process import run_command
 from .results import RESULTS, WORK, archive, read_all, travels
-from .runner import outcome
-from .summary import markdown
+from .summary import markdown, outcome
 
 __all__ = ["NothingError", "send"]
 

@@ -79,7 +79,7 @@ def _without_numbers(model: AnyDepthModel) -> AnyDepthModel:
     return copy.deepcopy(model, copies)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of what runs inside by torch's formulas, two for a multiply-add.
 
     ``torch.utils.flop_counter.FlopCounterMode`` has the same sum, and sums of modules that nobody
@@ -87,7 +87,7 @@ class _Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
     def __torch_dispatch__(

@@ -7,6 +7,7 @@ which it warned, and named in the changelog.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,13 @@ def test_the_version_is_the_same_everywhere() -> None:
     for name, line in (
         ("pyproject.toml", 'version = "{}"'),
         ("CITATION.cff", "version: {}"),
-        ("cpp/CMakeLists.txt", "project(anydepth VERSION {} "),
         ("CHANGELOG.md", "## {} "),
     ):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert line.format(NOW["version"]) in text, name
+    header = (ROOT / "cpp/include/anydepth/version.hpp").read_text(encoding="utf-8")
+    parts = re.findall(r"^#define ANYDEPTH_VERSION_(?:MAJOR|MINOR|PATCH) ([0-9]+)$", header, re.M)
+    assert ".".join(parts) == NOW["version"]
     assert f"anydepth_deploy-{NOW['version']}-py3" in (ROOT / "docs/quickstart.md").read_text()
 
 

@@ -1,8 +1,10 @@
-// Detects objects in a picture at a depth, and draws them:
+// Detects objects in pictures at a depth, and draws them:
 //
 //     anydepth-detect engines/r50 street.png --depth FTFT-F-5 --out found.png
+//     anydepth-detect engines/r50 photos/*.jpg --batch 8 --out drawn
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,27 +12,29 @@
 #include <filesystem>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "anydepth/anydepth.hpp"
 #include "pictures.hpp"
+#include "show.hpp"
 
 namespace {
 
 constexpr const char* kUsage =
-    "usage: anydepth-detect BUNDLE PICTURE [--depth super|base|level:K|FFTT-F-6] "
-    "[--threshold 0.5] [--out FILE] [--runtime NAME] [--layout gated|set|stages] "
+    "usage: anydepth-detect BUNDLE PICTURE... [--depth super|base|level:K|FFTT-F-6] "
+    "[--threshold 0.5] [--batch 1] [--out FILE, or FOLDER for several] [--runtime NAME] [--layout gated|set|stages] "
     "[--precision NAME] [--threads N] [--max-pixels 89478485] [--json]";
-
-// Small pictures are enlarged to about this many pixels before boxes are drawn on them.
-constexpr std::size_t kSmallestDrawing = 640;
 
 struct Arguments {
   std::filesystem::path bundle;
-  std::filesystem::path picture;
+  std::vector<std::filesystem::path> pictures;
   std::string depth = "super";
   float threshold = 0.5F;
+  std::size_t batch = 1;
   std::optional<std::filesystem::path> out;
   bool json = false;
   anydepth::SessionOptions session;
@@ -49,7 +53,7 @@ double number(const std::string& option, const std::string& text) {
   return value;
 }
 
-std::size_t pixels(const std::string& option, const std::string& text) {
+std::size_t whole(const std::string& option, const std::string& text) {
   const auto value = number(option, text);
   if (!(value >= 1 && value < 1e15 && value == std::floor(value))) {
     misused(option + " is '" + text + "': expected a whole number, at least 1");
@@ -78,6 +82,8 @@ Arguments parse(const std::vector<std::string>& words) {
       found.depth = value;
     } else if (word == "--threshold") {
       found.threshold = static_cast<float>(number(word, value));
+    } else if (word == "--batch") {
+      found.batch = whole(word, value);
     } else if (word == "--out") {
       found.out = value;
     } else if (word == "--runtime") {
@@ -87,153 +93,214 @@ Arguments parse(const std::vector<std::string>& words) {
     } else if (word == "--precision") {
       found.session.precision = value;
     } else if (word == "--max-pixels") {
-      found.session.max_pixels = pixels(word, value);
+      found.session.max_pixels = whole(word, value);
     } else if (word == "--threads") {
       found.session.threads = static_cast<int>(number(word, value));
     } else {
       misused("unknown option " + word);
     }
   }
-  if (paths.size() != 2) {
+  if (paths.size() < 2) {
     misused("a bundle and a picture are expected, found " + std::to_string(paths.size()) +
             " arguments");
   }
   found.bundle = paths[0];
-  found.picture = paths[1];
+  found.pictures.assign(paths.begin() + 1, paths.end());
   return found;
 }
 
-std::string unicode_escape(unsigned int unit) {
-  char escape[8];
-  std::snprintf(escape, sizeof escape, "\\u%04x", unit);
-  return escape;
+// Where each picture is drawn; empty where nothing is. Several are drawn into a folder, under their
+// names.
+std::vector<std::filesystem::path> drawings(const Arguments& arguments) {
+  if (!arguments.out) {
+    return {};
+  }
+  if (arguments.pictures.size() == 1) {
+    auto place = *arguments.out;
+    if (!place.has_extension()) {
+      place += pictures::preferred();
+    }
+    return {place};
+  }
+  std::error_code failed;
+  std::filesystem::create_directories(*arguments.out, failed);
+  if (!std::filesystem::is_directory(*arguments.out)) {
+    misused("--out " + arguments.out->string() + " is no folder, which drawings of several need");
+  }
+  std::vector<std::filesystem::path> places;
+  std::set<std::filesystem::path> taken;
+  for (const auto& picture : arguments.pictures) {
+    const auto place =
+        *arguments.out / (picture.stem().string() + ".pred" + pictures::preferred());
+    if (!taken.insert(place).second) {
+      misused("two pictures would be drawn as " + place.string() + ": give them one by one");
+    }
+    places.push_back(place);
+  }
+  return places;
 }
 
-// A text of JSON in ASCII: no letter of a class's name, which a file says, reaches a terminal as it
-// is. Manifests are UTF-8.
-std::string quoted(const std::string& text) {
-  std::string made = "\"";
-  for (std::size_t place = 0; place < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[place]);
-    const std::size_t size = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    unsigned int point = size == 1 ? lead : lead & (0x7fU >> size);
-    for (std::size_t next = 1; next < size && place + next < text.size(); ++next) {
-      point = (point << 6U) | (static_cast<unsigned char>(text[place + next]) & 0x3fU);
+// The class of an error, as Python calls it.
+std::string kind_of(const anydepth::Error& error) {
+  if (dynamic_cast<const anydepth::BundleError*>(&error) != nullptr) {
+    return "BundleError";
+  }
+  if (dynamic_cast<const anydepth::DepthError*>(&error) != nullptr) {
+    return "DepthError";
+  }
+  if (dynamic_cast<const anydepth::DeviceError*>(&error) != nullptr) {
+    return "DeviceError";
+  }
+  if (dynamic_cast<const anydepth::ImageError*>(&error) != nullptr) {
+    return "ImageError";
+  }
+  if (dynamic_cast<const anydepth::InputError*>(&error) != nullptr) {
+    return "InputError";
+  }
+  return "UsageError";
+}
+
+// One call: pictures that were read, and which of all they are.
+struct Group {
+  std::vector<pictures::Picture> pictures;
+  std::vector<std::size_t> places;
+};
+
+class Run {
+ public:
+  explicit Run(const Arguments& arguments)
+      : arguments_(arguments),
+        bundle_(anydepth::Bundle::open(arguments.bundle)),
+        depth_(bundle_.table().find(arguments.depth).text),
+        drawings_(drawings(arguments)) {}
+
+  int operator()() {
+    const auto session = bundle_.session(arguments_.session);
+    const auto begun = std::chrono::steady_clock::now();
+    Group group;
+    for (std::size_t place = 0; place < arguments_.pictures.size(); ++place) {
+      read(place, group);
+      if (group.pictures.size() == arguments_.batch) {
+        run(session, group);
+        group = {};
+      }
     }
-    place += size;
-    if (point == '"' || point == '\\') {
-      made += '\\';
+    if (!group.pictures.empty()) {
+      run(session, group);
     }
-    if (point >= 0x10000) {
-      made += unicode_escape(0xd800 + ((point - 0x10000) >> 10U));
-      made += unicode_escape(0xdc00 + ((point - 0x10000) & 0x3ffU));
-    } else if (point < 0x20 || point >= 0x7f) {
-      made += unicode_escape(point);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begun;
+    document_.seconds = taken.count();
+    return finish();
+  }
+
+ private:
+  void read(std::size_t place, Group& group) {
+    const auto& path = arguments_.pictures[place];
+    pictures::Reading reading;
+    reading.max_pixels = arguments_.session.max_pixels;
+    reading.recipe = bundle_.manifest().preprocess;
+    try {
+      group.pictures.push_back(pictures::read(path, reading));
+      group.places.push_back(place);
+    } catch (const anydepth::ImageError& error) {
+      if (arguments_.pictures.size() == 1) {
+        throw;
+      }
+      document_.skipped.push_back({path, error.what()});
+    }
+  }
+
+  void run(const anydepth::Session& session, const Group& group) {
+    std::vector<anydepth::ImageView> views;
+    for (const auto& picture : group.pictures) {
+      views.push_back(picture.view());
+    }
+    const auto answer = session.run(views, arguments_.depth);
+    for (std::size_t index = 0; index < views.size(); ++index) {
+      const auto place = group.places[index];
+      show::Prediction found{arguments_.pictures[place], depth_,
+                             answer.image(index, arguments_.threshold), std::nullopt};
+      for (const auto& item : found.detections) {
+        bundle_.class_name(item.label);  // throws where there is none, before anything is printed
+      }
+      if (!drawings_.empty()) {
+        pictures::write(drawings_[place], show::drawn(group.pictures[index], found.detections));
+        found.drawing = drawings_[place];
+      }
+      tell(found);
+      document_.predictions.push_back(std::move(found));
+    }
+  }
+
+  void tell(const show::Prediction& found) const {
+    if (arguments_.json) {
+      return;
+    }
+    if (arguments_.pictures.size() > 1) {
+      std::printf("%s\n", anydepth::shorten({found.image.string()}).c_str());
+    }
+    show::table(found, bundle_);
+    if (found.drawing) {
+      std::printf("drawn: %s\n", anydepth::shorten({found.drawing->string()}).c_str());
+    }
+  }
+
+  int finish() const {
+    std::optional<show::Failure> failure;
+    if (!document_.skipped.empty()) {
+      failure = {"ImageError", std::to_string(document_.skipped.size()) + " of " +
+                                   std::to_string(arguments_.pictures.size()) +
+                                   " pictures were skipped: " + document_.skipped.front().error};
+    }
+    if (arguments_.json) {
+      show::json(document_, bundle_, failure);
     } else {
-      made += static_cast<char>(point);
+      for (const auto& one : document_.skipped) {
+        std::printf("skipped: %s\n", one.error.c_str());
+      }
     }
-  }
-  return made + "\"";
-}
-
-void print_json(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                const anydepth::Bundle& bundle) {
-  std::printf("{\"depth\": %s, \"detections\": [", quoted(depth).c_str());
-  const char* comma = "";
-  for (const auto& item : found) {
-    const auto& box = item.box;
-    std::printf("%s\n {\"class\": %s, \"label\": %lld, \"score\": %.6f, "
-                "\"box\": [%.3f, %.3f, %.3f, %.3f]}",
-                comma, quoted(bundle.class_name(item.label)).c_str(),
-                static_cast<long long>(item.label), static_cast<double>(item.score),
-                static_cast<double>(box[0]), static_cast<double>(box[1]),
-                static_cast<double>(box[2]), static_cast<double>(box[3]));
-    comma = ",";
-  }
-  std::printf("]}\n");
-}
-
-void print_table(const std::vector<anydepth::Detection>& found, const std::string& depth,
-                 const anydepth::Bundle& bundle) {
-  std::printf("%zu detection(s) at depth %s\n", found.size(), anydepth::shorten({depth}).c_str());
-  if (found.empty()) {
-    return;
-  }
-  std::printf("%-16s %6s  %8s %8s %8s %8s\n", "class", "score", "x1", "y1", "x2", "y2");
-  for (const auto& item : found) {
-    const auto& box = item.box;
-    std::printf("%-16s %6.3f  %8.1f %8.1f %8.1f %8.1f\n",
-                anydepth::shorten({bundle.class_name(item.label)}).c_str(),
-                static_cast<double>(item.score), static_cast<double>(box[0]),
-                static_cast<double>(box[1]), static_cast<double>(box[2]),
-                static_cast<double>(box[3]));
-  }
-}
-
-pictures::Picture drawn(const pictures::Picture& picture,
-                        std::vector<anydepth::Detection> found) {
-  const auto longest = std::max(picture.width, picture.height);
-  const auto times = std::max<std::size_t>(1, kSmallestDrawing / longest);
-  auto drawing = pictures::enlarged(picture, times);
-  const auto shortest = std::min(drawing.width, drawing.height);
-  const auto line = std::max<std::size_t>(1, std::min(longest * times / 320, shortest / 8));
-  std::reverse(found.begin(), found.end());  // the best last, over the others
-  for (const auto& item : found) {
-    auto box = item.box;
-    for (auto& side : box) {
-      side *= static_cast<float>(times);
+    if (!failure) {
+      return 0;
     }
-    pictures::draw_box(drawing, box, pictures::class_colour(item.label), line);
+    std::fprintf(stderr, "error: %s\n", anydepth::shorten({failure->message}).c_str());
+    return failure->exit_status;
   }
-  return drawing;
-}
 
-void detect(const Arguments& arguments) {
-  const auto bundle = anydepth::Bundle::open(arguments.bundle);
-  const auto& depth = bundle.table().find(arguments.depth);
-  pictures::Reading reading;
-  reading.max_pixels = arguments.session.max_pixels;
-  reading.recipe = bundle.manifest().preprocess;
-  const auto picture = pictures::read(arguments.picture, reading);
-  const auto session = bundle.session(arguments.session);
-  const auto found =
-      session.run({picture.view()}, arguments.depth).image(0, arguments.threshold);
-  for (const auto& item : found) {
-    bundle.class_name(item.label);  // throws where there is none, before anything is printed
+  const Arguments& arguments_;
+  anydepth::Bundle bundle_;
+  std::string depth_;
+  std::vector<std::filesystem::path> drawings_;
+  show::Document document_;
+};
+
+int failed(const show::Failure& failure, bool json) {
+  if (json) {
+    show::json(failure);
   }
-  (arguments.json ? print_json : print_table)(found, depth.text, bundle);
-  if (auto out = arguments.out) {
-    if (!out->has_extension()) {
-      *out += pictures::preferred();
-    }
-    pictures::write(*out, drawn(picture, found));
-    if (!arguments.json) {
-      std::printf("drawn: %s\n", anydepth::shorten({out->string()}).c_str());
-    }
-  }
+  std::fprintf(stderr, "error: %s\n", failure.message.c_str());
+  return failure.exit_status;
 }
 
 }  // namespace
 
 int main(int count, char** words) {
+  const std::vector<std::string> given(words + 1, words + count);
+  const bool json = std::find(given.begin(), given.end(), "--json") != given.end();
   try {
-    const std::vector<std::string> given(words + 1, words + count);
     if (!given.empty() && given.front() == "--help") {
       std::printf("%s\n", kUsage);
       return 0;
     }
-    detect(parse(given));
-    return 0;
+    const auto arguments = parse(given);
+    return Run(arguments)();
   } catch (const anydepth::Error& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 2;
+    return failed({kind_of(error), error.what()}, json);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr,
-                 "error: there is not enough memory for this: free some, or give a smaller picture or "
-                 "bundle\n");
-    return 2;
+    return failed({"UsageError",
+                   "there is not enough memory for this: free some, or give a smaller picture or "
+                   "bundle"},
+                  json);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: this is a bug: %s\n", anydepth::shorten({error.what()}).c_str());
-    return 3;
+    return failed({"Exception", "this is a bug: " + anydepth::shorten({error.what()}), 3}, json);
   }
 }

@@ -94,7 +94,8 @@ void print(const nlohmann::ordered_json& result, const bench::Options& options, 
     }
     return;
   }
-  auto shown = result;
+  nlohmann::ordered_json shown = {{"schema_version", 1}};  // as Python's commands begin theirs
+  shown.update(result);
   for (auto& depth : shown["depths"]) {
     depth.erase("samples");
   }

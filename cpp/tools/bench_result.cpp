@@ -9,16 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "anydepth/version.hpp"
 #include "bench_host.hpp"
 #include "bench_records.hpp"
 #include "bench_statistics.hpp"
 #include "bench_text.hpp"
 #include "bench_verdict.hpp"
 #include "text.hpp"
-
-#ifndef ANYDEPTH_VERSION
-#define ANYDEPTH_VERSION "unknown"
-#endif
 
 namespace bench {
 namespace {

@@ -48,7 +48,9 @@ def found_by(program: Path, bundle: Bundle, path: Path, *words: object) -> list[
     options = ("--threshold", THRESHOLD, "--threads", 1, "--json")
     done = detect(program, bundle.path, path, *options, *words)
     assert (done.returncode, done.stderr) == (0, "")
-    rows: list[dict[str, Any]] = json.loads(done.stdout)["detections"]
+    (one,) = json.loads(done.stdout)["predictions"]
+    assert one["image"] == str(path)
+    rows: list[dict[str, Any]] = one["detections"]
     return rows
 
 
@@ -155,6 +157,87 @@ def test_a_table_for_people(
     assert nothing.stdout.startswith("0 detection(s)")
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_several_pictures_in_batches(
+    program: Path, bundle: Bundle, picture: Image.Image, batch: int, tmp_path: Path
+) -> None:
+    """Of several sizes, one of them no picture: the document of ``predict``, and drawings."""
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(paths):
+        picture.crop((0, 0, 200 - 30 * number, 100 + 10 * number)).save(path)
+    paths.insert(2, tmp_path / "none.png")
+    paths[2].write_text("no picture")
+    options = ("--threshold", THRESHOLD, "--threads", 1, "--json", "--batch", batch)
+    out = tmp_path / "drawn"
+    done = detect(program, bundle.path, *paths, *options, "--out", out)
+    found = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert found["schema_version"] == 1
+    assert found["pictures"] == 4
+    assert found["pictures_per_second"] > 0
+    readable = [path for path in paths if path.name != "none.png"]
+    assert [one["image"] for one in found["predictions"]] == [str(path) for path in readable]
+    for path, one in zip(readable, found["predictions"], strict=True):
+        assert one["depth"] == str(bundle.table.find("super"))
+        assert one["detections"] == predicted(bundle, path, "super")
+        assert one["drawn"] == str(out / f"{path.stem}.pred.png")
+        assert Path(one["drawn"]).is_file()
+    (skipped,) = found["skipped"]
+    assert skipped["image"] == str(paths[2])
+    assert found["error"] == {
+        "kind": "ImageError",
+        "message": f"1 of 5 pictures were skipped: {skipped['error']}",
+        "exit_status": 2,
+    }
+    assert found["error"]["message"] in done.stderr
+    document = json.loads(json.dumps(found))
+    from_python = {"predictions", "skipped", "pictures", "seconds", "pictures_per_second"}
+    assert set(document) == {"schema_version", "error", *from_python}
+
+
+def test_several_pictures_for_people(
+    program: Path, bundle: Bundle, picture: Image.Image, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        picture.save(path)
+    done = detect(program, bundle.path, *paths, "--threshold", THRESHOLD)
+    assert (done.returncode, done.stderr) == (0, "")
+    tables = done.stdout.split(f"{paths[1]}\n")
+    assert tables[0].removeprefix(f"{paths[0]}\n") == tables[1]  # the same picture twice
+
+
+def test_two_drawings_of_one_name_are_refused(
+    program: Path, bundle: Bundle, picture: Image.Image, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+    for path in paths:
+        path.parent.mkdir()
+        picture.save(path)
+    done = detect(program, bundle.path, *paths, "--out", tmp_path / "drawn")
+    assert_one_line(done, f"two pictures would be drawn as {tmp_path / 'drawn' / 'x.pred.png'}")
+    assert not any((tmp_path / "drawn").iterdir())
+    (tmp_path / "file").write_text("")
+    done = detect(program, bundle.path, *paths, "--out", tmp_path / "file")
+    assert_one_line(done, "file is no folder, which drawings of several need")
+
+
+def test_errors_for_programs(program: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """As ``--json`` of Python's commands tells them."""
+    for words, kind in (
+        ((tmp_path / "nowhere", "x.png"), "BundleError"),
+        ((bundle.path, "x.png"), "ImageError"),
+        ((bundle.path, "x.png", "--depth", "deep"), "DepthError"),
+        ((bundle.path,), "UsageError"),
+    ):
+        done = detect(program, *words, "--json")
+        told = json.loads(done.stdout)
+        assert done.returncode == told["error"]["exit_status"] == 2
+        assert told["schema_version"] == 1
+        assert told["error"]["kind"] == kind
+        assert done.stderr == f"error: {told['error']['message']}\n"
+
+
 def test_the_program_in_the_documentation(bundle: Bundle, tmp_path: Path) -> None:
     """It compiles as it stands there, and runs."""
     folder = build("optimised", DETECT)
@@ -213,6 +296,7 @@ def test_pictures_that_are_none(
         (("BUNDLE", "PICTURE", "--depth", "deep"), "unknown depth 'deep'"),
         (("BUNDLE", "PICTURE", "--threshold", "high"), "--threshold is 'high'"),
         (("BUNDLE", "PICTURE", "--colour", "red"), "unknown option --colour"),
+        (("BUNDLE", "PICTURE", "--batch", "0"), "--batch is '0': expected a whole number"),
         (("BUNDLE", "PICTURE", "--runtime", "torch"), "unknown runtime 'torch'"),
         (("BUNDLE", "PICTURE", "--out", "drawn.webp"), "drawn.webp cannot be written: expected"),
         (("BUNDLE", "PICTURE", "--out", "no/where.png"), "no/where.png cannot be written"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,13 +111,13 @@ def test_another_project_uses_the_installation(application: Path, tmp_path: Path
     (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
     status, text = run(application, tmp_path)
     assert status == 0, text
-    assert text.splitlines()[:2] == ["imaginary with 8 depths", "runtime onnxruntime"]
+    assert text.splitlines()[1:3] == ["imaginary with 8 depths", "runtime onnxruntime"]
 
 
 def test_errors_are_caught_across_the_border(application: Path, tmp_path: Path) -> None:
     """Their classes are visible outside of the library, though little else is."""
     status, text = run(application, tmp_path / "nowhere")
-    assert (status, text.startswith("refused: bundle ")) == (2, True)
+    assert (status, text.splitlines()[1].startswith("refused: bundle ")) == (2, True)
 
 
 def test_the_public_headers_stand_alone(installed: Path, tmp_path: Path) -> None:
@@ -236,10 +238,76 @@ def test_libraries_of_the_system_are_found_without_sbin_in_path(
     call(command, env=environment)
 
 
-def test_versions_agree() -> None:
+def test_versions_agree(application: Path, tmp_path: Path) -> None:
+    """Of the package, of the headers, and of the library that is linked."""
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
-    cmake = (SOURCE / "CMakeLists.txt").read_text()
-    assert f"project(anydepth VERSION {version} " in cmake
+    assert run(application, tmp_path)[1].splitlines()[0] == f"anydepth {version} {version}"
+
+
+def test_pkg_config(installed: Path, application: Path, tmp_path: Path) -> None:
+    """A compiler and ``pkg-config`` are enough, wherever the installation was moved to."""
+    if shutil.which("pkg-config") is None:
+        absent("there is no pkg-config here")
+    moved = tmp_path / "moved"
+    shutil.copytree(installed, moved, symlinks=True)
+    (folder,) = moved.glob("lib*/pkgconfig")
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(folder)}
+
+    def told(*words: str) -> str:
+        return call(["pkg-config", *words, "anydepth"], env=environment)
+
+    (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert told("--modversion").strip() == version
+    static = () if is_shared(installed) else ("--static",)
+    flags = shlex.split(told("--cflags", "--libs", *static))
+    assert ("-DANYDEPTH_STATIC" in flags) != is_shared(installed)
+    library = named("ANYDEPTH_ONNXRUNTIME_LIBRARY")
+    if not is_shared(installed) and library is not None:
+        (tmp_path / "libonnxruntime.so").symlink_to(library.resolve())
+        (tmp_path / "libonnxruntime.so.1").symlink_to(library.resolve())
+        flags += [f"-L{tmp_path}", f"-Wl,-rpath,{tmp_path}"]
+    flags += [f"-Wl,-rpath,{folder.parent}"]
+    program = tmp_path / "program"
+    source = SOURCE / "tests" / "consume" / "consume.cpp"
+    call(["c++", "-std=c++17", str(source), *flags, "-o", str(program)])
+    (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
+    assert run(program, tmp_path) == run(application, tmp_path)
+
+
+def test_presets_are_configured() -> None:
+    listed = call(["cmake", "-S", str(SOURCE), "--list-presets"], cwd=SOURCE)
+    assert re.findall(r'^  "(\w+)"', listed, re.M) == ["release", "static", "jetson", "sanitize"]
+    presets = json.loads((SOURCE / "CMakePresets.json").read_text())["configurePresets"]
+    options = {name for one in presets for name in one["cacheVariables"]}
+    known = (SOURCE / "CMakeLists.txt").read_text() + (SOURCE / "cmake/Backends.cmake").read_text()
+    for name in options:
+        assert name in known or name.removeprefix("ANYDEPTH_") in known, name
+
+
+def test_a_project_that_includes_it(tmp_path: Path) -> None:
+    """FetchContent, as docs/cpp.md has it; the sources are those of this tree. The project's own
+    choices stay, and nothing of the library is installed with it."""
+    text = (ROOT / "docs" / "cpp.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```cmake\n(include\(FetchContent\).*?)```", text, re.DOTALL)
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(SOURCE / "tests" / "consume" / "consume.cpp", source / "detector.cpp")
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\nproject(detector LANGUAGES CXX)\n"
+        "add_executable(detector detector.cpp)\n" + block + "install(TARGETS detector)\n"
+        "if(DEFINED CACHE{BUILD_SHARED_LIBS})\n  message(FATAL_ERROR decided)\nendif()\n"
+    )
+    folder = tmp_path / "build"
+    options = ["-DANYDEPTH_OPENVINO=OFF", "-DANYDEPTH_UNITY=ON", "-DCMAKE_BUILD_TYPE=None"]
+    options.append(f"-DFETCHCONTENT_SOURCE_DIR_ANYDEPTH={ROOT}")
+    call(["cmake", "-S", str(source), "-B", str(folder), *options, *dependencies()])
+    call(["cmake", "--build", str(folder), "--parallel", "2"])
+    (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
+    status, told = run(folder / "detector", tmp_path)
+    assert (status, told.splitlines()[1]) == (0, "imaginary with 8 depths"), told
+    call(["cmake", "--install", str(folder), "--prefix", str(tmp_path / "prefix")])
+    found = [path for path in (tmp_path / "prefix").rglob("*") if path.is_file()]
+    assert [path.name for path in found] == ["detector"]
 
 
 # --- what is missing -------------------------------------------------------------------------

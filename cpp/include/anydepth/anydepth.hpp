@@ -17,3 +17,4 @@
 #include "anydepth/pilot.hpp"
 #include "anydepth/session.hpp"
 #include "anydepth/tensor.hpp"
+#include "anydepth/version.hpp"

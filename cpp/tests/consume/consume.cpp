@@ -5,6 +5,7 @@
 #include <anydepth/anydepth.hpp>
 
 int main(int count, char** words) {
+  std::cout << "anydepth " << ANYDEPTH_VERSION << ' ' << anydepth::version() << '\n';
   try {
     const auto bundle = anydepth::Bundle::open(count > 1 ? words[1] : ".");
     std::cout << bundle.manifest().family << " with " << bundle.table().rows().size()

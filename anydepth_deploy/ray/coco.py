@@ -48,7 +48,8 @@ def write_coco(
     classes, names = _named(files)
     items = [FilePicture(name) for name in sorted(names, key=Path)]
     ids = ImageIds(items, annotations)
-    numbers = {item.name: ids.of(Prediction("", "", "", source=item.name)) for item in items}
+    usable = [item.name for item in items if names[item.name]]
+    numbers = {name: ids.of(Prediction("", "", "", source=name)) for name in usable}
     categories = category_ids(annotations, classes)
 
     def write(opened: BinaryIO) -> None:
@@ -61,7 +62,7 @@ def write_coco(
         output.end()
 
     write_or_refuse(Path(file), write, "results", ImageError)
-    return len(items)
+    return len(usable)
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,17 @@ class _Numbers:
         return self.by_name[item.source]
 
 
-def _named(files: list[Place]) -> tuple[list[str], set[str]]:
-    """The names of classes, and of the pictures that could be used."""
+def _named(files: list[Place]) -> tuple[list[str], dict[str, bool]]:
+    """The names of classes, and of pictures, and whether these could be used."""
     parquet = needed("pyarrow.parquet")
     classes: list[str] = []
-    names: set[str] = set()
+    names: dict[str, bool] = {}
     for place in files:
         with place.open() as opened:
             file = parquet.ParquetFile(opened)
             classes = record_of(file, place)["classes"]
             rows = file.read(columns=["path", "error"]).to_pylist()
-        names.update(row["path"] for row in rows if row["error"] is None)
+        names.update((row["path"], row["error"] is None) for row in rows)
     return classes, names
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ def predict_many(
     that of workers before Ray is started.
     """
     ray = _ray()
-    _check(workers=workers, threads=threads, part=part)
+    _check(workers=workers, threads=threads, part=part, retries=retries + 1)
     _check_options(options)
     check_threshold(threshold)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -110,16 +110,18 @@ def predict_many(
     before = _before(work.pictures, done)
     if not parts:
         return Report(before=before, skipped=work.skipped)
-    arguments = (target, work.place, record, detect)
     with _started(ray):
-        rows = _rows(ray, parts, arguments, workers, _resources(threads, gpus, retries))
-        return _report(rows, len(parts), before, work.skipped, progress)
+        resources = _resources(threads, gpus)
+        count = min(workers or _room(ray, resources), len(parts))
+        begin = time.monotonic()
+        writers = _writers(ray, count, resources, retries, (target, work.place, record, detect))
+        with contextlib.closing(_rows(ray, parts, writers)) as rows:
+            return _report(rows, len(parts), before, work.skipped, progress, begin)
 
 
 def _ray() -> Any:
-    ray = needed("ray")
-    needed("ray.data")
-    return ray
+    needed("pyarrow")
+    return needed("ray")
 
 
 def _check(**counts: int | None) -> None:
@@ -156,13 +158,9 @@ def _before(names: Sequence[str], done: Written) -> int:
     return sum(name in done.pictures for name in names) if names else done.rows
 
 
-def _resources(threads: int, gpus: float, retries: int) -> dict[str, Any]:
-    return {
-        "num_cpus": RESTS if gpus else threads,
-        "num_gpus": gpus,
-        "max_restarts": -1,
-        "max_task_retries": retries,
-    }
+def _resources(threads: int, gpus: float) -> dict[str, float]:
+    """What Ray sets aside for a worker."""
+    return {"num_cpus": RESTS if gpus else threads, "num_gpus": gpus}
 
 
 @contextlib.contextmanager
@@ -179,29 +177,45 @@ def _started(ray: Any) -> Iterator[None]:
 
 
 def _rows(
-    ray: Any,
-    parts: Sequence[Part],
-    arguments: tuple[Any, ...],
-    workers: int | None,
-    resources: Mapping[str, Any],
+    ray: Any, parts: Sequence[Part], writers: Sequence[Any]
 ) -> Iterator[dict[str, Any]]:
-    """What :class:`PartWriter` says of each part, as soon as it is written."""
-    if workers is None:
-        kind, each = ("GPU", resources["num_gpus"]) if resources["num_gpus"] else ("CPU", 1)
-        each = max(each, resources["num_cpus"])
-        workers = max(1, int(ray.cluster_resources().get(kind, 1) // each))
-    texts = [{"part": item.to_text()} for item in parts]
-    dataset = ray.data.from_items(texts, override_num_blocks=len(texts)).map_batches(
-        PartWriter,
-        fn_constructor_args=arguments,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
-        batch_size=1,
-        **resources,
-    )
+    """What :class:`PartWriter` says of each part, as soon as it is written. A worker gets a part
+    when it is ready for one: some may wait for machines that are still to come."""
+    waiting = deque(parts)
+    left = len(parts)
+    asked = {writer.ready.remote(): writer for writer in writers}
     try:
-        yield from dataset.iter_rows()
+        while left:
+            (answer, *_), _ = ray.wait([*asked], num_returns=1)
+            writer = asked.pop(answer)
+            found = ray.get(answer)
+            if waiting:
+                asked[writer.write.remote(waiting.popleft().to_text())] = writer
+            if found is not None:
+                left -= 1
+                yield found
     except ray.exceptions.RayError as error:
         raise _ours(ray, error) from None
+    finally:
+        for writer in writers:
+            ray.kill(writer)
+
+
+def _writers(
+    ray: Any, count: int, resources: Mapping[str, float], retries: int, arguments: tuple[Any, ...]
+) -> list[Any]:
+    kind = ray.remote(PartWriter).options(
+        **resources, max_restarts=-1, max_task_retries=retries, max_concurrency=1
+    )
+    return [kind.remote(*arguments) for _ in range(count)]
+
+
+def _room(ray: Any, resources: Mapping[str, float]) -> int:
+    """How many workers Ray has room for now."""
+    there = ray.cluster_resources()
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    rooms = [there.get(names[name], 0) / share for name, share in resources.items() if share]
+    return max(1, int(min(rooms)))
 
 
 def _ours(ray: Any, error: BaseException) -> BaseException:
@@ -209,7 +223,8 @@ def _ours(ray: Any, error: BaseException) -> BaseException:
     died, a line that says so."""
     behind = list(_behind(error))
     for found in behind:
-        if isinstance(found, AnyDepthError):
+        # Ray's own copy is one of ours, too, with a traceback as its text.
+        if isinstance(found, AnyDepthError) and not isinstance(found, ray.exceptions.RayError):
             found.__cause__ = None
             return found
     if any(isinstance(found, ray.exceptions.RayActorError) for found in behind):
@@ -234,8 +249,8 @@ def _report(
     before: int,
     skipped: list[Skipped],
     progress: Progress | None,
+    begin: float,
 ) -> Report:
-    begin = time.monotonic()
     pictures, failed, count = 0, 0, 0
     skipped = list(skipped)
     if progress is not None:
@@ -245,7 +260,7 @@ def _report(
         pictures += int(row["pictures"])
         failed += int(row["failed"])
         room = max(0, MOST_NAMED - len(skipped))
-        skipped += [Skipped(*pair) for pair in json.loads(row["failures"])[:room]]
+        skipped += [Skipped(*pair) for pair in row["failures"][:room]]
         if progress is not None:
             progress(f"{pictures} pictures", count, parts)
     return Report(pictures, failed, before, count, time.monotonic() - begin, skipped)

@@ -1,14 +1,13 @@
-"""What a worker of a job does: parts in, files of results out."""
+"""What a worker of a job does: parts in, files of results out. It is an actor of Ray."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anydepth_deploy.detector.items import Item
-from anydepth_deploy.errors import ImageError, first_line
+from anydepth_deploy.errors import AnyDepthError, ImageError, first_line
 from anydepth_deploy.ray.cells import item_of
 from anydepth_deploy.ray.needed import needed
 from anydepth_deploy.ray.parts import Part, with_record
@@ -36,15 +35,23 @@ class PartWriter:
         self._out = out
         self._source = source
         self._record = record
-        self._detect = Detect(**detect)
+        self._refused: AnyDepthError | None = None
+        try:
+            self._detect = Detect(**detect)
+        except AnyDepthError as error:
+            # Told by `ready`: of what a constructor raises, Ray passes on a text alone.
+            self._refused = error
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """``batch``: parts as text, in the column ``part``. Returns a row for each: ``pictures``,
-        ``failed``, ``seconds``, and ``failures`` as JSON."""
-        rows = [self._written(Part.from_text(str(text))) for text in batch["part"]]
-        return {name: [row[name] for row in rows] for name in rows[0]}
+    def ready(self) -> None:
+        """Raises what opening the bundle has raised."""
+        if self._refused is not None:
+            raise self._refused
 
-    def _written(self, part: Part) -> dict[str, Any]:
+    def write(self, text: str) -> dict[str, Any]:
+        """Write the part that ``text`` tells, and return how many ``pictures`` it has, how many of
+        them ``failed``, which these are (``failures``: names and errors, of the first), and the
+        ``seconds`` that it took."""
+        part = Part.from_text(text)
         pa, parquet = needed("pyarrow"), needed("pyarrow.parquet")
         begin = time.monotonic()
         table = self._of_table(part) if part.table else self._of_pictures(part.pictures)
@@ -57,7 +64,7 @@ class PartWriter:
             "pictures": table.num_rows,
             "failed": failed.num_rows,
             "seconds": time.monotonic() - begin,
-            "failures": json.dumps([[row["path"], row["error"]] for row in named]),
+            "failures": [(row["path"], row["error"]) for row in named],
         }
 
     def _of_pictures(self, names: Sequence[str]) -> Any:

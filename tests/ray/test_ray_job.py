@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from killing_store import KillingStore
+from PIL import Image
 
 import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import Bundle
@@ -22,7 +22,7 @@ from anydepth_deploy.predict.run import predict
 from anydepth_deploy.ray import Detect, predict_many, write_coco
 
 # Ray Data warns of its own settings when it is imported.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("default:.*is deprecated:DeprecationWarning:ray")
 
 COUNT = 7
 SURROUNDINGS = {
@@ -62,14 +62,15 @@ def cluster() -> Iterator[Any]:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures with shapes, one that is none, and one of another size below."""
     folder = tmp_path_factory.mktemp("photos")
-    draw_shapes(folder / "drawn", COUNT, seed=3)
-    found = folder / "all"
-    shutil.copytree(folder / "drawn" / "images", found)
-    (found / "below").mkdir()
-    pictures = sorted(found.glob("*.*"))
-    pictures[-1].rename(found / "below" / pictures[-1].name)
-    (found / "broken.jpg").write_bytes(b"no picture")
-    return found
+    draw_shapes(folder, COUNT, seed=3)
+    (folder / "annotations.json").unlink()
+    (folder / "below").mkdir()
+    last = max(folder.glob("*.png"))
+    with Image.open(last) as picture:
+        picture.resize((90, 140)).save(folder / "below" / last.name)
+    last.unlink()
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
@@ -198,4 +199,19 @@ def test_what_a_worker_refuses_is_one_line(
         predict_many(bundle, photos, tmp_path / "found", precision="int8", workers=1)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.parquet"))
-    assert os.getpid()  # this process is there still
+
+
+def test_a_part_that_kills_every_worker(
+    cluster: Any, bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    """It ends the job, which keeps what others have written."""
+    store, deaths = tmp_path / "store", tmp_path / "deaths"
+    shutil.copytree(photos, store)
+    deaths.mkdir()
+    (store / "broken.jpg").rename(store / "deadly.jpg")
+    files = KillingStore(str(store), str(deaths), times=99)
+    with pytest.raises(ad.AnyDepthError, match="a worker died again and again over one part"):
+        predict_many(
+            bundle, "", tmp_path / "found", part=4, workers=1, retries=1, filesystem=files
+        )
+    assert len(list(deaths.iterdir())) == 2

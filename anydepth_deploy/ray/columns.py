@@ -50,9 +50,7 @@ def found_table(
         "depth": column(pa.string(), [depth] * len(found)),
         "height": column(pa.int32(), of(lambda result: result.size[0])),
         "width": column(pa.int32(), of(lambda result: result.size[1])),
-        "boxes": column(
-            pa.list_(pa.list_(pa.float32())), of(lambda result: result.boxes.tolist())
-        ),
+        "boxes": column(pa.list_(pa.list_(pa.float32())), of(lambda result: result.boxes.tolist())),
         "scores": column(pa.list_(pa.float32()), of(lambda result: result.scores.tolist())),
         "labels": column(pa.list_(pa.int64()), of(lambda result: result.labels.tolist())),
         "names": column(pa.list_(pa.string()), of(lambda result: result.names)),

@@ -20,7 +20,7 @@ from anydepth_deploy.errors import AnyDepthError, ImageError, UsageError, shorte
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.ray.needed import needed
 from anydepth_deploy.ray.parts import Part, Written, groups_of, parts_of, written
-from anydepth_deploy.ray.places import Place, place_of
+from anydepth_deploy.ray.places import place_of
 from anydepth_deploy.ray.stage import Detect
 from anydepth_deploy.ray.work import work_of
 from anydepth_deploy.ray.writer import PartWriter
@@ -176,9 +176,7 @@ def _started(ray: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def _rows(
-    ray: Any, parts: Sequence[Part], writers: Sequence[Any]
-) -> Iterator[dict[str, Any]]:
+def _rows(ray: Any, parts: Sequence[Part], writers: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """What :class:`PartWriter` says of each part, as soon as it is written. A worker gets a part
     when it is ready for one: some may wait for machines that are still to come."""
     waiting = deque(parts)

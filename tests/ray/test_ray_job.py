@@ -9,27 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from killing_store import KillingStore
-from PIL import Image
+from many_pictures import COUNT, assert_as_one_process, draw_photos, rows_of
 
 import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import Bundle
-from anydepth_deploy.pictures.shapes import write_coco as draw_shapes
 from anydepth_deploy.predict.run import predict
 from anydepth_deploy.ray import Detect, predict_many, write_coco
 
 # Ray Data warns of its own settings when it is imported.
 pytestmark = pytest.mark.filterwarnings("default:.*is deprecated:DeprecationWarning:ray")
 
-COUNT = 7
 SURROUNDINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
@@ -46,6 +43,7 @@ def cluster() -> Iterator[Any]:
             ray.init(
                 num_cpus=2,
                 num_gpus=0,
+                _node_ip_address="127.0.0.1",
                 include_dashboard=False,
                 object_store_memory=80 * 2**20,
                 log_to_driver=False,
@@ -60,41 +58,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures with shapes, one that is none, and one of another size below."""
-    folder = tmp_path_factory.mktemp("photos")
-    draw_shapes(folder, COUNT, seed=3)
-    (folder / "annotations.json").unlink()
-    (folder / "below").mkdir()
-    last = max(folder.glob("*.png"))
-    with Image.open(last) as picture:
-        picture.resize((90, 140)).save(folder / "below" / last.name)
-    last.unlink()
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    return folder
-
-
-def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """What is written, by the name of the file; each once."""
-    rows = [row for file in folder.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-    found = {Path(row["path"]).name: row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def assert_as_one_process(bundle: Bundle, photos: Path, rows: dict[str, dict[str, Any]]) -> None:
-    skipped: list[Any] = []
-    with ad.load(bundle, threads=1) as detector:
-        expected = detector(photos, "base", 0.0, skipped=skipped)
-    assert {*rows} == {Path(str(one.path)).name for one in expected} | {"broken.jpg"}
-    assert [Path(item.image).name for item in skipped] == ["broken.jpg"]
-    for one in expected:
-        row = rows[Path(str(one.path)).name]
-        assert np.array_equal(np.array(row["boxes"], np.float32), one.boxes)
-        assert np.array_equal(np.array(row["scores"], np.float32), one.scores)
-        assert row["labels"] == one.labels.tolist()
-        assert row["names"] == one.names
-        assert (row["height"], row["width"], row["depth"]) == (*one.size, one.depth)
-        assert row["error"] is None
+    return draw_photos(tmp_path_factory.mktemp("photos"))
 
 
 def test_a_folder_interrupted_and_taken_up_again(
@@ -211,7 +175,5 @@ def test_a_part_that_kills_every_worker(
     (store / "broken.jpg").rename(store / "deadly.jpg")
     files = KillingStore(str(store), str(deaths), times=99)
     with pytest.raises(ad.AnyDepthError, match="a worker died again and again over one part"):
-        predict_many(
-            bundle, "", tmp_path / "found", part=4, workers=1, retries=1, filesystem=files
-        )
+        predict_many(bundle, "", tmp_path / "found", part=4, workers=1, retries=1, filesystem=files)
     assert len(list(deaths.iterdir())) == 2

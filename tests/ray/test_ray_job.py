@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ SURROUNDINGS = {
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_AUTH_MODE": "token",  # of its own, or Ray would leave one in the home folder
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 

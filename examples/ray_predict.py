@@ -1,6 +1,6 @@
 """Objects in very many pictures, on Ray, into Parquet files or COCO's results.
 
-    python examples/ray_predict.py engines/r50 photos found --depth base --workers 2 --coco found.json
+    python examples/ray_predict.py engines/r50 photos found --depth base --coco found.json
 
 Start it again after an interruption: it goes on with what is missing.
 """

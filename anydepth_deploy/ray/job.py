@@ -115,7 +115,8 @@ def predict_many(
         count = min(workers or _room(ray, resources), len(parts))
         begin = time.monotonic()
         writers = _writers(ray, count, resources, retries, (target, work.place, record, detect))
-        with contextlib.closing(_rows(ray, parts, writers)) as rows:
+        rows = _rows(ray, parts, writers)
+        with contextlib.closing(rows):  # type: ignore[type-var]  # a generator
             return _report(rows, len(parts), before, work.skipped, progress, begin)
 
 

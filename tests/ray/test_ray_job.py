@@ -67,7 +67,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_interrupted_and_taken_up_again(
     cluster: Any, bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
-    out, job = tmp_path / "found", {"depth": "base", "threshold": 0.0, "part": 2, "workers": 2}
+    out = tmp_path / "found"
+    job: dict[str, Any] = {"depth": "base", "threshold": 0.0, "part": 2, "workers": 2}
 
     def stop(what: str, done: int, total: int) -> None:
         assert total == 4
@@ -138,7 +139,7 @@ def test_a_stage_in_a_pipeline_of_ray_and_a_job_over_its_tables(
     rows = {Path(row["path"]).name: row for row in found.take_all()}
     assert_as_one_process(bundle, photos, rows)
 
-    job = {"depth": "base", "threshold": 0.0, "workers": 1}
+    job: dict[str, Any] = {"depth": "base", "threshold": 0.0, "workers": 1}
     report = predict_many(bundle, tmp_path / "tables", tmp_path / "found", **job)
     assert report.pictures == COUNT + 1
     assert_as_one_process(bundle, photos, rows_of(tmp_path / "found"))

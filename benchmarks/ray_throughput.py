@@ -134,7 +134,7 @@ def measured(
                 begin = time.perf_counter()
                 processor = calls[name]()
                 took[name].append((time.perf_counter() - begin, processor))
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, pairs in took.items():
         values = np.array(pairs)
         each = WORKERS if name.startswith("two") else 1
@@ -164,8 +164,13 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_enable_metrics_collection"):
-        os.environ.setdefault(name, "0")
+    # Ray is nice to others by default (15): beside other work, priorities would be compared.
+    settings = {
+        "USAGE_STATS_ENABLED": "0",
+        "enable_metrics_collection": "0",
+        "worker_niceness": "0",
+    }
+    os.environ.update({f"RAY_{name}": value for name, value in settings.items()})
     found = machine("onnxruntime", "numpy", "pillow", "pyarrow", "ray")
     import ray
 

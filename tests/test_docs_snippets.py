@@ -59,8 +59,8 @@ def missing_names(source: str) -> list[str]:
                 missing += [f"{module}.{name}" for name in names if not hasattr(found, name)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found = ours.get(node.value.id)
-            if found is not None and not hasattr(found, node.attr):
+            owner = ours.get(node.value.id)
+            if owner is not None and not hasattr(owner, node.attr):
                 missing.append(f"{node.value.id}.{node.attr}")
     return missing
 

@@ -93,6 +93,20 @@ def test_a_folder_interrupted_and_taken_up_again(
     done = predict_many(bundle, photos, out, **job)
     assert (done.pictures, done.parts, done.before) == (0, 0, COUNT + 1)
 
+    assert write_coco(out, tmp_path / "coco.json") == COUNT
+    expected = predict(bundle, str(photos), "base", threshold=0.0, draw=False, skipped=[])
+    found: dict[int, list[dict[str, Any]]] = {}
+    for one in json.loads((tmp_path / "coco.json").read_text()):
+        found.setdefault(one["image_id"], []).append(one)
+    assert {*found} == {*range(1, COUNT + 1)}  # in the order of paths
+    for number, item in enumerate(expected, 1):
+        assert [(one["category_id"] - 1, one["score"]) for one in found[number]] == [
+            (one["label"], one["score"]) for one in item.detections
+        ]
+        for one, other in zip(found[number], item.detections, strict=True):
+            left, top, right, bottom = other["box"]
+            assert one["bbox"] == pytest.approx([left, top, right - left, bottom - top], abs=2e-3)
+
 
 def test_a_worker_that_is_killed(
     cluster: Any, bundle: Bundle, photos: Path, tmp_path: Path
@@ -125,7 +139,7 @@ def test_a_worker_that_is_killed(
 def test_a_stage_in_a_pipeline_of_ray_and_a_job_over_its_tables(
     cluster: Any, bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
-    """Bytes of files into Parquet; pictures in Parquet into results, which are COCO's."""
+    """Bytes of files into Parquet; pictures in Parquet into results."""
     from ray.data import ActorPoolStrategy, read_binary_files
 
     pictures = read_binary_files(str(photos), include_paths=True)
@@ -146,18 +160,6 @@ def test_a_stage_in_a_pipeline_of_ray_and_a_job_over_its_tables(
     assert not predict_many(bundle, tmp_path / "tables", tmp_path / "found", **job).parts
     with pytest.raises(ad.AnyDepthError, match="another job: its depth is"):
         predict_many(bundle, tmp_path / "tables", tmp_path / "found", threshold=0.0)
-
-    assert write_coco(tmp_path / "found", tmp_path / "coco.json") == COUNT
-    results = json.loads((tmp_path / "coco.json").read_text())
-    expected = predict(bundle, str(photos), "base", threshold=0.0, draw=False, skipped=[])
-    assert len(results) == sum(len(item.detections) for item in expected)
-    by_id: dict[int, list[float]] = {}
-    for one in results:
-        by_id.setdefault(one["image_id"], []).append(one["score"])
-    assert by_id == {
-        number: [found["score"] for found in item.detections]
-        for number, item in enumerate(expected, 1)
-    }
 
 
 def test_what_a_worker_refuses_is_one_line(

@@ -21,7 +21,7 @@ from anydepth_deploy.predict.run import predict
 from anydepth_deploy.ray import Detect, predict_many, write_coco
 
 # Ray Data warns of its own settings when it is imported.
-pytestmark = pytest.mark.filterwarnings("default:.*is deprecated:DeprecationWarning:ray")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:ray")
 
 SURROUNDINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

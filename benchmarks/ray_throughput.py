@@ -14,6 +14,7 @@ other processes are in the way.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -81,12 +82,21 @@ class Timed(PartWriter):
         return {**super().write(text), "processor": time.process_time() - begin}
 
 
-def ways(bundle: str, depth: str, folders: list[list[str]], out: Path, ray: Any) -> Any:
+def ways(
+    bundle: str,
+    depth: str,
+    folders: list[list[str]],
+    out: Path,
+    ray: Any,
+    stack: contextlib.ExitStack,
+) -> tuple[dict[str, Callable[[], float]], dict[str, float]]:
     """Each way as a call that gives the seconds of the processor, and what starting took."""
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")
     pools = [
-        ProcessPoolExecutor(1, context, initializer=open_detector, initargs=(bundle,))
+        stack.enter_context(
+            ProcessPoolExecutor(1, context, initializer=open_detector, initargs=(bundle,))
+        )
         for _ in folders
     ]
     _settle(pools, folders, depth)
@@ -186,8 +196,11 @@ def main() -> None:
         place = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # names of sockets are short
         ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, _temp_dir=place)
         try:
-            calls, started = ways(str(bundle.path), options.depth, folders, folder / "found", ray)
-            rows = measured(calls, options.rounds, options.count)
+            with contextlib.ExitStack() as stack:
+                calls, started = ways(
+                    str(bundle.path), options.depth, folders, folder / "found", ray, stack
+                )
+                rows = measured(calls, options.rounds, options.count)
         finally:
             ray.shutdown()
             shutil.rmtree(place, ignore_errors=True)

@@ -40,9 +40,7 @@ def work_of(source: Any, filesystem: Any = None) -> Work:
     texts = [str(item) for item in (source if isinstance(source, list | tuple) else [source])]
     if not texts:
         raise UsageError("no source is given: expected a folder, a table, or a list of these")
-    places = [
-        place_of("") if ADDRESS.match(text) else place_of(text, filesystem) for text in texts
-    ]
+    places = [place_of("") if ADDRESS.match(text) else place_of(text, filesystem) for text in texts]
     work = Work(places[0])
     for text, place in zip(texts, places, strict=True):
         if place.filesystem != work.place.filesystem:

@@ -81,10 +81,14 @@ class MissingExtraError(AnyDepthError):
     """An optional dependency is not installed. ``extra``: that brings it; None where none does."""
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        self._given = package, extra, purpose
         wanted = package if extra is None else f"'anydepth-deploy[{extra}]'"
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed: pip install {wanted}"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given  # it comes from other processes, too
 
 
 EXTRAS = {
@@ -101,7 +105,9 @@ EXTRAS = {
     "onnxscript": "export",
     "openvino": "openvino",
     "polygraphy": "tensorrt",
+    "pyarrow": "ray",
     "pynvml": "nvidia",
+    "ray": "ray",
     "safetensors": "export",
     "scipy": "train",
     "tensorboard": "train",

@@ -20,11 +20,13 @@ from anydepth_deploy.detector.urls import TIMEOUT, fetch
 from anydepth_deploy.pictures.images import MAX_PIXELS, Preprocess, decode_image, load_image
 
 __all__ = [
+    "EncodedPicture",
     "FetchedPicture",
     "FilePicture",
     "HeldPicture",
     "Item",
     "MemoryPicture",
+    "NumberedItem",
     "Picture",
     "Reading",
     "UrlPicture",
@@ -142,6 +144,39 @@ class FetchedPicture(_Still):
             max_pixels=how.max_pixels,
             recipe=how.recipe,
         )
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """The bytes of a file that somebody else has read. ``path``: what it is called."""
+
+    path: str
+    content: bytes = field(repr=False)
+    found: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def had(self, how: Reading) -> FetchedPicture:
+        return FetchedPicture(self.path, self.content)
+
+
+@dataclass(frozen=True)
+class NumberedItem:
+    """An item of many that may have the same name, or none: what is skipped is known by its
+    ``number``, which is its name."""
+
+    number: int
+    item: Item
+    found: bool = True
+
+    @property
+    def name(self) -> str:
+        return str(self.number)
+
+    def had(self, how: Reading) -> Picture:
+        return self.item.had(how)
 
 
 @dataclass(frozen=True)

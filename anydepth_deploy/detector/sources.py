@@ -20,7 +20,13 @@ from PIL import Image
 
 from anydepth_deploy.detector.arrays import is_tensor
 from anydepth_deploy.detector.frames import AnyItem, VideoItem
-from anydepth_deploy.detector.items import FilePicture, MemoryPicture, UrlPicture
+from anydepth_deploy.detector.items import (
+    EncodedPicture,
+    FilePicture,
+    MemoryPicture,
+    NumberedItem,
+    UrlPicture,
+)
 from anydepth_deploy.errors import ImageError, UsageError, shorten
 from anydepth_deploy.pictures.drawings import DRAWING, DRAWN_VIDEO, without_drawings
 from anydepth_deploy.pictures.folders import SUFFIXES, contents_of, is_file, is_folder, is_picture
@@ -40,6 +46,9 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 """How an address begins; one letter is a drive of Windows."""
 
 PATTERN = frozenset("*?[")
+
+ITEMS = (EncodedPicture, FilePicture, MemoryPicture, NumberedItem, UrlPicture, VideoItem)
+"""What is an item already."""
 
 EXPECTED = (
     "a path, a folder, a pattern, an address, the number of a camera, a picture of Pillow, an "
@@ -75,7 +84,7 @@ def items_of(source: Any, skips: Skips) -> Sequence[AnyItem] | Iterator[AnyItem]
     Folders and patterns are looked through now, pictures are read when they are asked for. Raises
     :class:`ImageError` for a source without a picture, and :class:`UsageError` for what is none.
     """
-    if isinstance(source, FilePicture | UrlPicture | MemoryPicture | VideoItem):
+    if isinstance(source, ITEMS):
         return [source]
     if isinstance(source, str):
         return _named(source, skips)

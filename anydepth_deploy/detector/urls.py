@@ -13,7 +13,7 @@ from typing import Any
 from anydepth_deploy.errors import ImageError, first_line
 from anydepth_deploy.version import __version__
 
-__all__ = ["TIMEOUT", "fetch"]
+__all__ = ["TIMEOUT", "fetch", "most_bytes", "too_large"]
 
 TIMEOUT = 30.0
 """Seconds that a picture may take on its way, unless told otherwise."""
@@ -28,6 +28,11 @@ PLAIN = "!#$%&'()*+,/:;=?@[]~"
 """Letters of an address that stay as they are; others are written as ``%E4``."""
 
 
+def most_bytes(max_pixels: int) -> int:
+    """Of a file from afar: no picture of ``max_pixels`` pixels takes more."""
+    return max_pixels * BYTES_A_PIXEL + BYTES_BESIDE
+
+
 def fetch(url: str, max_pixels: int, timeout: float = TIMEOUT) -> bytes:
     """What ``url`` (http or https) answers. Proxies are those of the environment.
 
@@ -35,7 +40,7 @@ def fetch(url: str, max_pixels: int, timeout: float = TIMEOUT) -> bytes:
     ``timeout``: seconds for the whole of it. Raises :class:`ImageError` where there is no answer in
     time, another one than a file, or a larger one.
     """
-    most = max_pixels * BYTES_A_PIXEL + BYTES_BESIDE
+    most = most_bytes(max_pixels)
     deadline = time.monotonic() + timeout
     try:
         request = urllib.request.Request(
@@ -90,15 +95,20 @@ def _content(
         blocks.append(block)
         size += len(block)
         if size > most:
-            raise ImageError(
-                f"picture {url} has more than {most} bytes, which no picture within the budget of "
-                f"{max_pixels} pixels has: make it smaller, or raise max_pixels"
-            )
+            raise too_large(url, max_pixels)
         if time.monotonic() > deadline:
             raise _late(url, timeout)
     if expected is not None and size < expected:
         raise ImageError(f"picture {url} was cut short: {size} of {expected} bytes came; try again")
     return b"".join(blocks)
+
+
+def too_large(name: str, max_pixels: int) -> ImageError:
+    """What is said of a file from afar of more than :func:`most_bytes`."""
+    return ImageError(
+        f"picture {name} has more than {most_bytes(max_pixels)} bytes, which no picture within the "
+        f"budget of {max_pixels} pixels has: make it smaller, or raise max_pixels"
+    )
 
 
 def _late(url: str, timeout: float) -> ImageError:

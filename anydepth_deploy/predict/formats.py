@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from anydepth_deploy.annotations.categories import match_classes
 from anydepth_deploy.annotations.coco import read_coco
@@ -56,11 +56,17 @@ class CsvRows:
         self._write(text.getvalue())
 
 
+class Ids(Protocol):
+    """Gives pictures their numbers."""
+
+    def of(self, item: Prediction) -> int: ...
+
+
 class CocoResults:
     """An array of COCO's results: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height),
     ``score``, as pycocotools loads them."""
 
-    def __init__(self, write: Write, ids: ImageIds, categories: Sequence[int]) -> None:
+    def __init__(self, write: Write, ids: Ids, categories: Sequence[int]) -> None:
         self._write = write
         self._ids = ids
         self._categories = categories

@@ -964,7 +964,7 @@ def test_pictures_that_differ_most(two_depths: Bundle, data: CocoData, tmp_path:
     assert none.max() == 0  # the picture, which is black
     assert full.max() > 200
     grey = np.asarray(Image.open(folder / second.files[0]))
-    assert {tuple(pixel) for pixel in grey.reshape(-1, 3)} == {(0, 0, 0), (160, 160, 160)}
+    assert {tuple(pixel) for pixel in grey.reshape(-1, 3)} == {(0, 0, 0), (200, 200, 200)}
     content = json.loads((folder / "differences.json").read_text())
     assert content["schema_version"] == 1
     assert content["pictures"][0]["boxes"][0][0]["class"] == "circle"

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 DIFFERENCES = "differences.json"
-GREY = (160, 160, 160)
+GREY = (200, 200, 200)
 
 
 class _Model(BaseModel):

@@ -420,13 +420,19 @@ def _score(
     objects = Counter(
         int(item["category_id"]) for item in content["annotations"] if not item["iscrowd"]
     )
+    ap, ap50, ap75, small, medium, large = map(_percent, figures.stats[:6])
     return Accuracy(
         precision,
         str(depth),
         bundle.table.level(depth),
         bundle.macs(depth)["total"],
-        *map(_percent, figures.stats[:6]),
-        classes=tuple(
+        ap,
+        ap50,
+        ap75,
+        small,
+        medium,
+        large,
+        tuple(
             ClassAccuracy(names[key], _percent(value), objects[key])
             for key, value in figures.by_category.items()
         ),

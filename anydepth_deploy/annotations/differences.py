@@ -66,4 +66,6 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     shared = np.clip(np.minimum(ends_a[:, None], ends_b[None]) - low, 0, None).prod(axis=2)
     areas = [rows[:, WIDTH] * rows[:, HEIGHT] for rows in (a, b)]
     united = areas[0][:, None] + areas[1][None] - shared
-    return np.divide(shared, united, out=np.zeros_like(shared), where=united > 0)
+    overlap: NDArray[np.float64] = np.zeros_like(shared)
+    np.divide(shared, united, out=overlap, where=united > 0)
+    return overlap

@@ -982,9 +982,19 @@ def test_pictures_that_differ_most(two_depths: Bundle, data: CocoData, tmp_path:
 def test_differences_of_other_depths(
     run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path, depths: str, message: str
 ) -> None:
-    words = ("--save-differences", tmp_path / "new" / "d", "--difference-depths", depths)
+    words = ("--save-differences", tmp_path / "new" / "d", "--between", depths)
     fails(run("eval", two_depths.path, "--data", data.path, *words), 2, message)
     assert not (tmp_path / "new").exists()
+
+
+def test_no_picture_of_differences(
+    run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path
+) -> None:
+    words = ("--save-differences", tmp_path / "d", "--pictures", 0)
+    told = "0 pictures of differences: expected 1 or more"
+    fails(run("eval", two_depths.path, "--data", data.path, *words), 2, told)
+    ad_evaluate(two_depths, data.path, save_differences=tmp_path / "d", pictures=1)
+    assert len(read_differences(tmp_path / "d").pictures) == 1
 
 
 def test_the_command_says_what_it_left(

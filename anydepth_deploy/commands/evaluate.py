@@ -65,21 +65,17 @@ def evaluate(
     save_differences: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="Draw the pictures on which two depths differ most, in the first precision.",
+            help="Folder: draw the pictures on which two depths differ most, in the first precision.",
         ),
     ] = None,
-    difference_depths: Annotated[
+    between: Annotated[
         str, typer.Option(help="With --save-differences: the two depths.")
     ] = "super,base",
-    difference_count: Annotated[
-        int, typer.Option(help="With --save-differences: how many pictures.", min=1)
-    ] = 12,
+    pictures: Annotated[int, typer.Option(help="With --save-differences: how many pictures.")] = 12,
     detections: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="Write what was found in COCO's results format, a file for each depth.",
+            help="Folder: write what was found in COCO's results format, a file for each depth.",
         ),
     ] = None,
     runtime: Runtime = "onnxruntime",
@@ -118,7 +114,7 @@ def evaluate(
         orientation=orientation,
         max_pixels=max_pixels,
         match_by_rank=match_by_rank,
-        files=Files(save_differences, difference_depths, difference_count, detections),
+        files=Files(save_differences, between, pictures, detections),
         watched=lambda name: console.bar(f"eval {name}", quiet=json),
     )
     coco, rows = found.data, found.rows

@@ -85,6 +85,10 @@ def report(
         raise UsageError("--allow is for --compare")
     if compare and any(file is not None for file in (plot, out, latex, html)):
         raise UsageError("--compare takes two results and no --plot, --latex, --html or --out")
+    # Only a page may hold two: what else there is can be refused before anything is read.
+    alone = len(results) == 1 and results[0].suffix.lower() not in (".html", ".htm")
+    if compare and (alone or len(results) > 2):
+        raise UsageError(f"--compare takes two results, {len(results)} are named")
     for name, given in (
         ("--evaluation", evaluation),
         ("--differences", differences),

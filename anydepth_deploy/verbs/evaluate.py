@@ -46,8 +46,8 @@ def evaluate(
     match_by_rank: bool = False,
     record: bool = True,
     save_differences: str | Path | None = None,
-    difference_depths: str = "super,base",
-    difference_count: int = 12,
+    between: str = "super,base",
+    pictures: int = 12,
     detections: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Accuracy]:
@@ -57,8 +57,8 @@ def evaluate(
     ``data``: annotations in COCO's format; ``images``: the folder of their pictures, by default
     where they are. ``depth``: ``all`` (the ladder), ``every``, or depths joined by commas.
     ``precision``: one, several, or ``all``. ``record``: whether the manifest keeps the outcome.
-    ``save_differences``: a folder for drawings of the ``difference_count`` pictures on which the
-    two ``difference_depths`` differ most in the first precision, and ``differences.json``; see
+    ``save_differences``: a folder for drawings of the ``pictures`` pictures on which the
+    two ``between`` differ most in the first precision, and ``differences.json``; see
     :mod:`anydepth_deploy.annotations.differences`. ``detections``: a folder for what was found, in
     COCO's results format, ``PRECISION-DEPTH.json`` each. The rest, and what is raised, is that
     of :func:`anydepth_deploy.evaluation.evaluate`.
@@ -82,8 +82,8 @@ def evaluate(
         record=record,
         files=Files(
             None if save_differences is None else Path(save_differences),
-            difference_depths,
-            difference_count,
+            between,
+            pictures,
             None if detections is None else Path(detections),
         ),
         watched=lambda _: contextlib.nullcontext(progress),
@@ -95,8 +95,8 @@ class Files:
     """What an evaluation leaves beside its figures; the fields are options of :func:`evaluate`."""
 
     save_differences: Path | None = None
-    difference_depths: str = "super,base"
-    difference_count: int = 12
+    between: str = "super,base"
+    pictures: int = 12
     detections: Path | None = None
 
     def check(self, bundle: Bundle, depths: Sequence[Depth]) -> tuple[Depth, Depth] | None:
@@ -108,9 +108,9 @@ class Files:
                 try_to_write(folder / file, "file", ImageError)
         if self.save_differences is None:
             return None
-        if self.difference_count < 1:
-            raise UsageError(f"{self.difference_count} pictures of differences: expected 1 or more")
-        found = list(dict.fromkeys(bundle.table.select(self.difference_depths)))
+        if self.pictures < 1:
+            raise UsageError(f"{self.pictures} pictures of differences: expected 1 or more")
+        found = list(dict.fromkeys(bundle.table.select(self.between)))
         if len(found) != 2:
             raise UsageError(
                 f"differences are between two depths, not {len(found)}: name two different ones, "
@@ -197,6 +197,6 @@ def evaluate_all(
                     pair,
                     dict(zip(classes, bundle.classes, strict=True)),
                     precision=name,
-                    most=files.difference_count,
+                    most=files.pictures,
                 )
     return Evaluation(coco, list(names), rows, written, differences)

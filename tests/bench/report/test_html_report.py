@@ -114,10 +114,7 @@ def test_pictures_are_in_the_page(whole: Path) -> None:
 
 def test_points_are_where_their_figures_are(results: list[BenchResult]) -> None:
     accuracy, work = charts(results)
-    for chart, figures in (
-        (accuracy, lambda depth: depth.accuracy.ap),
-        (work, lambda depth: depth.macs / 1e9),
-    ):
+    for chart in (accuracy, work):
         marks = [
             np.polyfit([float(tick.text) for tick in axis], [tick.at for tick in axis], 1)
             for axis in (chart.x_ticks, chart.y_ticks)
@@ -126,9 +123,11 @@ def test_points_are_where_their_figures_are(results: list[BenchResult]) -> None:
             ordered = sorted(result.depths, key=lambda depth: depth.latency.median_ms.value)
             for point, depth in zip(line.points, ordered, strict=True):
                 x = np.polyval(marks[0], depth.latency.median_ms.value)
-                assert (point.x, point.y) == pytest.approx(
-                    (x, np.polyval(marks[1], figures(depth)))
-                )
+                assert depth.accuracy is not None
+                assert depth.macs is not None
+                figure = depth.accuracy.ap if chart is accuracy else depth.macs / 1e9
+                y = np.polyval(marks[1], figure)
+                assert (point.x, point.y) == pytest.approx((x, y))
                 assert point.valid == (depth.verdict.word == "valid")
                 assert depth.depth in point.lines
                 left, top, width, height = point.tip

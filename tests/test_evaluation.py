@@ -993,8 +993,16 @@ def test_no_picture_of_differences(
     words = ("--save-differences", tmp_path / "d", "--pictures", 0)
     told = "0 pictures of differences: expected 1 or more"
     fails(run("eval", two_depths.path, "--data", data.path, *words), 2, told)
-    ad_evaluate(two_depths, data.path, save_differences=tmp_path / "d", pictures=1)
-    assert len(read_differences(tmp_path / "d").pictures) == 1
+
+
+def test_an_earlier_run_leaves_nothing(two_depths: Bundle, data: CocoData, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    ad_evaluate(two_depths, data.path, save_differences=folder)
+    (folder / "01-mine.pred.png").write_bytes(b"of somebody else")
+    ad_evaluate(two_depths, data.path, save_differences=folder, pictures=1)
+    (picture,) = read_differences(folder).pictures
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*picture.files, "differences.json", "01-mine.pred.png"}
 
 
 def test_the_command_says_what_it_left(

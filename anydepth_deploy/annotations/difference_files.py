@@ -6,6 +6,7 @@ file of others.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -121,9 +122,11 @@ def save_differences(
 
     ``found``: of each depth an array a picture in the order of ``data.images``, [K, 7] of image id,
     x, y, width, height, score, category id. ``names``: of categories, by id. Boxes that the other
-    depth has are grey and thin. Pictures without a difference are left out. Raises
+    depth has are grey and thin. Pictures without a difference are left out. Drawings that an
+    earlier document there named and this one does not are removed. Raises
     :class:`ImageError` where a picture cannot be read or a file not be written.
     """
+    before = _files_of(folder)
     pairs = zip(found[depths[0]], found[depths[1]], strict=True)
     every = [difference(first, second) for first, second in pairs]
     order = sorted(range(len(every)), key=lambda place: -every[place].weight)
@@ -163,7 +166,18 @@ def save_differences(
     write_or_refuse(
         folder / DIFFERENCES, lambda file: file.write(content), "differences", ImageError
     )
+    for name in before - _files_of(folder):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
     return document
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The drawings that the document in ``folder`` names; none where there is no sound one."""
+    try:
+        return {name for picture in read_differences(folder).pictures for name in picture.files}
+    except ImageError:
+        return set()
 
 
 def _sides(

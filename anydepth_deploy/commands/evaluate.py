@@ -65,7 +65,8 @@ def evaluate(
     save_differences: Annotated[
         Path | None,
         typer.Option(
-            help="Folder: draw the pictures on which two depths differ most, in the first precision.",
+            help="Folder: draw the pictures on which two depths differ most, of the first "
+            "precision.",
         ),
     ] = None,
     between: Annotated[

@@ -108,7 +108,7 @@ def test_pictures_are_in_the_page(whole: Path) -> None:
         colours.append(pixels.mean(axis=(0, 1)).round().tolist())
     assert np.allclose(colours, [[255, 0, 0], [0, 0, 255]], atol=3)
     assert pictures[0]["alt"] == "dog.jpg at FFFF-F-6: 2 boxes, only here: dog 0.90"
-    assert pictures[1]["alt"] == "dog.jpg at TTTT-T-4: 1 boxes, nothing that the other lacks"
+    assert pictures[1]["alt"] == "dog.jpg at TTTT-T-4: 1 box, nothing that the other lacks"
     assert "They differ on 20 of 50 pictures of val.json" in page.text
 
 

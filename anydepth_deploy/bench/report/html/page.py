@@ -265,7 +265,7 @@ def _only_here(boxes: Sequence[DrawnBox]) -> str:
     words = [f"{shown(box.name, NAME)} {box.score:.2f}" for box in alone[:NAMED]]
     more = f" and {len(alone) - NAMED} more" if len(alone) > NAMED else ""
     only = f"only here: {', '.join(words)}{more}" if words else "nothing that the other lacks"
-    return f"{len(boxes)} boxes, {only}"
+    return f"{len(boxes)} {'box' if len(boxes) == 1 else 'boxes'}, {only}"
 
 
 def _embedded(path: Path) -> str:

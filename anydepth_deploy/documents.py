@@ -131,7 +131,11 @@ class Document(Generic[Model]):
         package warns of.
         """
         named = self.named.format(what=self.what, path=path)
-        content = self._parsed(path, named)
+        return self.check(self._parsed(path, named), path)
+
+    def check(self, content: Any, path: Path) -> Model:
+        """Check what was parsed of the file ``path``; the rest is as :meth:`read` does it."""
+        named = self.named.format(what=self.what, path=path)
         found = content if isinstance(content, dict) else {}
         if self.format is not None and found.get("format") != self.format:
             raise self.error(

@@ -97,6 +97,7 @@ EXTRAS = {
     "faster_coco_eval": "eval",
     "google": "triton",
     "grpc": "triton",
+    "jinja2": "report",
     "kornia": "train",
     "matplotlib": "plot",
     "onnx": "export",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from anydepth_deploy.annotations.boxes import check_areas, check_boxes, check_pi
 from anydepth_deploy.annotations.categories import Matching, match_classes
 from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.annotations.findings import Finding
-from anydepth_deploy.annotations.scoring import coco_class, coco_rows, coco_stats
+from anydepth_deploy.annotations.scoring import coco_class, coco_figures, coco_rows
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.bundle.choose import SESSION_PRECISIONS, choose_artifacts
 from anydepth_deploy.bundle.session import Session
@@ -35,15 +36,49 @@ from anydepth_deploy.runtimes.registry import graph_targets, runs_on, runtime_co
 
 __all__ = [
     "Accuracy",
+    "ClassAccuracy",
     "CocoData",
+    "Found",
     "Labelled",
+    "LostClass",
     "check_precisions",
     "evaluate",
+    "lost_classes",
     "pareto_ladder",
     "precisions_of",
     "score_depths",
     "write_ladder",
 ]
+
+
+Found = Mapping[Depth, Sequence[NDArray[np.float64]]]
+"""What each depth found: an array a picture, [K, 7] of image id, x, y, width and height in pixels
+of the picture, score, category id."""
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Average precision of one class in percent, IoU 0.50:0.95; -1 where the data has none of it.
+
+    ``name``: of the class, or of a category that no class is. ``objects``: how many there are to
+    find, crowds aside.
+    """
+
+    name: str
+    ap: float
+    objects: int
+
+
+@dataclass(frozen=True)
+class LostClass:
+    """A class whose AP at base is below that at super; AP in percent, ``fall`` in points."""
+
+    precision: str
+    name: str
+    objects: int
+    super: float
+    base: float
+    fall: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,14 @@ class Accuracy:
     ap_small: float
     ap_medium: float
     ap_large: float
+    classes: tuple[ClassAccuracy, ...] = ()
+    """In the order of the categories' ids; ``ap`` is the mean of those that the data has."""
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest keeps: without the classes, of which there may be many."""
+        found = asdict(self)
+        del found["classes"]
+        return found
 
 
 class Labelled(Protocol):
@@ -169,13 +212,15 @@ def evaluate(
     progress: Progress | None = None,
     record: bool = True,
     match_by_rank: bool = False,
+    keep: Callable[[Found], object] | None = None,
 ) -> list[Accuracy]:
     """COCO average precision of ``bundle`` at each of ``depths``, in their order.
 
     ``layout``, ``weights``, ``precision`` and ``target`` choose the artifacts as in
     :meth:`Bundle.session`. Each picture is prepared once and run at every depth; ``batch`` gives
-    way to the profile of an engine. ``match_by_rank``: as in :func:`match_classes`. The outcome is
-    recorded in the manifest, with the artifacts that were measured and the hash of the data.
+    way to the profile of an engine. ``match_by_rank``: as in :func:`match_classes`. ``keep`` is
+    called once with all that was found. The outcome is recorded in the manifest, with the artifacts
+    that were measured and the hash of the data.
 
     Raises :class:`MissingExtraError` without the extra ``eval``, :class:`ImageError` when classes
     and categories do not fit, and what sessions raise.
@@ -198,7 +243,15 @@ def evaluate(
         rounded=any(rounds_to_half(item) for item in measured),
     )
     rows = score_depths(
-        bundle, session, data, matching.ids, depths, precision, batch=batch, progress=progress
+        bundle,
+        session,
+        data,
+        matching.ids,
+        depths,
+        precision,
+        batch=batch,
+        progress=progress,
+        keep=keep,
     )
     if record:
         result = {
@@ -213,7 +266,7 @@ def evaluate(
             "mapped_by": matching.mapped_by,
             "matched": matching.record(),
             "findings": [item.record() for item in (*data.findings, *matching.findings)],
-            "rows": [asdict(row) for row in rows],
+            "rows": [row.record() for row in rows],
         }
         bundle.record("eval", result, by="data_sha256")
     return rows
@@ -229,9 +282,11 @@ def score_depths(
     *,
     batch: int = 8,
     progress: Progress | None = None,
+    keep: Callable[[Found], object] | None = None,
 ) -> list[Accuracy]:
     """Average precision of an open session of ``bundle`` at each of ``depths``; ``ids``: of the
-    category of each class in ``data``. Raises as :func:`evaluate` does."""
+    category of each class in ``data``; ``keep`` is called with what was found.
+    Raises as :func:`evaluate` does."""
     coco = coco_class()
     if session.batch is not None:
         batch = min(batch, session.batch.largest)
@@ -243,7 +298,14 @@ def score_depths(
         _run_chunk(session, bundle, data, chunk, np.asarray(ids), found)
     if progress is not None:
         progress("scoring", len(data.images), len(data.images))
-    return [_score(coco, data.content, found[depth], depth, bundle, precision) for depth in depths]
+    if keep is not None:
+        keep(found)
+    names = {int(item["id"]): str(item["name"]) for item in data.content["categories"]}
+    names |= {int(key): name for key, name in zip(ids, bundle.classes, strict=True)}
+    return [
+        _score(coco, data.content, found[depth], depth, bundle, precision, names)
+        for depth in depths
+    ]
 
 
 def precisions_of(
@@ -300,6 +362,24 @@ def pareto_ladder(bundle: Bundle, rows: Sequence[Accuracy]) -> list[str]:
     return list(dict.fromkeys([*(row.depth for row in rungs), top]))  # they may be one depth
 
 
+def lost_classes(bundle: Bundle, rows: Sequence[Accuracy]) -> list[LostClass]:
+    """The classes that lose AP between super and base, the largest fall first, by precision.
+
+    Empty where ``rows`` lack super or base, or nothing falls.
+    """
+    base, top = str(bundle.table.space.base), str(bundle.table.space.super)
+    found: list[LostClass] = []
+    for precision in dict.fromkeys(row.precision for row in rows):
+        ends = {row.depth: row.classes for row in rows if row.precision == precision}
+        lost = [
+            LostClass(precision, high.name, high.objects, high.ap, low.ap, round(fall, 2))
+            for high, low in zip(ends.get(top, ()), ends.get(base, ()), strict=False)
+            if high.ap >= 0 and (fall := high.ap - low.ap) > 0
+        ]
+        found += sorted(lost, key=lambda item: (-item.fall, item.name))
+    return found
+
+
 def write_ladder(path: str | Path, ladder: Sequence[str]) -> None:
     """Write a ladder file that ``export --ladder`` reads."""
     content = (json.dumps({"ladder": list(ladder)}, indent=2) + "\n").encode()
@@ -334,9 +414,30 @@ def _score(
     depth: Depth,
     bundle: Bundle,
     precision: str,
+    names: Mapping[int, str],
 ) -> Accuracy:
-    stats = coco_stats(content, results, coco)
-    percent = [round(100 * float(value), 2) if value >= 0 else -1.0 for value in stats]
-    return Accuracy(
-        precision, str(depth), bundle.table.level(depth), bundle.macs(depth)["total"], *percent[:6]
+    figures = coco_figures(content, results, coco)
+    objects = Counter(
+        int(item["category_id"]) for item in content["annotations"] if not item["iscrowd"]
     )
+    ap, ap50, ap75, small, medium, large = map(_percent, figures.stats[:6])
+    return Accuracy(
+        precision,
+        str(depth),
+        bundle.table.level(depth),
+        bundle.macs(depth)["total"],
+        ap,
+        ap50,
+        ap75,
+        small,
+        medium,
+        large,
+        tuple(
+            ClassAccuracy(names[key], _percent(value), objects[key])
+            for key, value in figures.by_category.items()
+        ),
+    )
+
+
+def _percent(value: float) -> float:
+    return round(100 * float(value), 2) if value >= 0 else -1.0

@@ -16,15 +16,26 @@ from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
 
+from anydepth_deploy.annotations.difference_files import read_differences
+from anydepth_deploy.annotations.results_files import write_results
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.bundle.writer import BundleWriter
 from anydepth_deploy.depth import Depth, parse_ladder
 from anydepth_deploy.detections import Detections
 from anydepth_deploy.errors import BundleError, ImageError, MissingExtraError, UsageError
-from anydepth_deploy.evaluation import Accuracy, CocoData, evaluate, pareto_ladder, write_ladder
+from anydepth_deploy.evaluation import (
+    Accuracy,
+    ClassAccuracy,
+    CocoData,
+    evaluate,
+    lost_classes,
+    pareto_ladder,
+    write_ladder,
+)
 from anydepth_deploy.manifest import Artifact
 from anydepth_deploy.pictures.shapes import write_coco
+from anydepth_deploy.verbs.evaluate import evaluate as ad_evaluate
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture."""
@@ -825,3 +836,190 @@ def test_a_ladder_needs_both_ends(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
         write_ladder(tmp_path / "file" / "l.json", LADDER)
+
+
+# --- what is left beside the figures ----------------------------------------------------------
+
+
+class TwoDepths(FakeSession):
+    """Super finds everything; base finds nothing in one picture, and less surely in another."""
+
+    def __init__(self) -> None:
+        super().__init__(shifted(0.0))
+
+    def run(self, images: NDArray[np.float32], depth: Depth) -> Detections:
+        start = self.seen.get(str(depth), 0)
+        found = super().run(images, depth)
+        if str(depth) == "TT-1":
+            for row, image in enumerate(sorted(TRUTH)[start : start + len(images)]):
+                found.scores[row] *= {2: 0.0, 4: 0.9, 11: 1.0}[image]
+                found.boxes[row] *= image != 2  # what has no score would count all the same
+        return found
+
+
+@pytest.fixture
+def two_depths(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setattr(Bundle, "session", lambda *_, **__: TwoDepths())
+    return bundle
+
+
+def test_classes_and_what_base_loses(two_depths: Bundle, data: CocoData) -> None:
+    table = two_depths.table
+    rows = evaluate(two_depths, data, [table.find("super"), table.find("base")])
+    for row in rows:
+        assert [item.name for item in row.classes] == ["star", "circle", "square"]  # by id
+        assert [item.objects for item in row.classes] == [1, 3, 2]
+        assert row.ap == pytest.approx(np.mean([item.ap for item in row.classes]), abs=0.01)
+    full, less = rows
+    assert [item.ap for item in full.classes] == [100, 100, 100]
+    lost = lost_classes(two_depths, rows)
+    # The star is gone; of three circles one is left: recall 1/3, 34 of COCO's 101 levels of it.
+    assert [item.ap for item in less.classes] == [0, pytest.approx(100 * 34 / 101, abs=0.01), 100]
+    assert [(item.name, item.super, item.base) for item in lost] == [
+        ("star", 100, 0),
+        ("circle", 100, less.classes[1].ap),
+    ]
+    assert lost[1].fall == pytest.approx(100 - less.classes[1].ap)
+    assert lost_classes(two_depths, rows[:1]) == []
+    (record,) = open_bundle(two_depths.path).manifest.results["eval"]
+    assert "classes" not in record["rows"][0]
+
+
+def test_lost_classes_are_in_order(bundle: Bundle) -> None:
+    def row(depth: str, **by_class: float) -> Accuracy:
+        classes = tuple(ClassAccuracy(name, ap, 5) for name, ap in by_class.items())
+        return Accuracy("fp32", depth, 0, 1, 1, 1, 1, 1, 1, 1, classes)
+
+    rows = [
+        row("TT-1", a=10, b=50, c=30, d=-1, e=20),
+        row("FF-2", a=20, b=50, c=80, d=-1, e=10),
+    ]
+    found = lost_classes(bundle, rows)
+    assert [(item.name, item.super, item.base, item.fall) for item in found] == [
+        ("c", 80, 30, 50),
+        ("a", 20, 10, 10),
+    ]
+
+
+def test_a_category_without_a_class(two_depths: Bundle, tmp_path: Path) -> None:
+    more = {"id": 20, "name": "moon"}
+    boxes = json.loads(write_data(tmp_path / "d").read_text())["annotations"]
+    boxes.append({**boxes[0], "id": 99, "category_id": 20, "bbox": [150, 60, 30, 30], "area": 900})
+    with_moon = CocoData(
+        write_data(tmp_path / "d", categories=[*CATEGORIES, more], annotations=boxes)
+    )
+    (row,) = evaluate(two_depths, with_moon, [two_depths.table.find("super")], record=False)
+    assert row.classes[-1] == ClassAccuracy("moon", 0, 1)
+    assert row.ap == 75
+
+
+def test_detections_in_cocos_format(two_depths: Bundle, data: CocoData, tmp_path: Path) -> None:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    rows = ad_evaluate(
+        two_depths, data.path, depth="super,base", detections=tmp_path / "new" / "found"
+    )
+    for row in rows:
+        truth = COCO(str(data.path))
+        path = tmp_path / "new" / "found" / f"fp32-{row.depth}.json"
+        evaluation = COCOeval_faster(truth, truth.loadRes(str(path)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert row.ap == round(100 * evaluation.stats[0], 2)
+        assert row.ap75 == round(100 * evaluation.stats[2], 2)
+        content = json.loads(path.read_text())
+        assert set(content[0]) == {"image_id", "category_id", "bbox", "score"}
+    assert rows[0].ap > rows[1].ap
+
+
+def test_no_detections_in_cocos_format(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_results(tmp_path, {bundle.table.find("base"): [np.zeros((0, 7))]}, "int8")
+    assert path.name == "int8-TT-1.json"
+    assert json.loads(path.read_text()) == []
+
+
+def test_pictures_that_differ_most(two_depths: Bundle, data: CocoData, tmp_path: Path) -> None:
+    folder = tmp_path / "differences"
+    ad_evaluate(two_depths, data.path, depth="all", save_differences=folder)
+    told = read_differences(folder)
+    assert (told.depths, told.compared, told.differing) == (("FF-2", "TT-1"), 3, 2)
+    first, second = told.pictures
+    # Base lacks three boxes of 0.9, 0.8 and 0.7; in the other picture scores fall by a tenth.
+    assert (first.picture, first.image_id, second.image_id) == ("2.png", 2, 4)
+    assert first.difference == pytest.approx((0.6 + 0.5 + 0.4) / 0.7, abs=1e-3)
+    assert second.difference == pytest.approx((0.09 + 0.08) / 0.7, abs=1e-3)
+    assert [len(boxes) for boxes in first.boxes] == [3, 0]
+    assert not any(box.matched for box in first.boxes[0])
+    assert all(box.matched for box in second.boxes[0] + second.boxes[1])
+    # The first to be found, within a rounding of the network's input.
+    assert first.boxes[0][0].name == "circle"
+    assert first.boxes[0][0].box == pytest.approx((5, 50, 86, 90), abs=0.02)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "differences.json",
+        *(f"{rank}-{depth}.pred.png" for rank in ("01", "02") for depth in ("FF-2", "TT-1")),
+    }
+    full, none = (np.asarray(Image.open(folder / name)) for name in first.files)
+    assert none.max() == 0  # the picture, which is black
+    assert full.max() > 200
+    grey = np.asarray(Image.open(folder / second.files[0]))
+    assert {tuple(pixel) for pixel in grey.reshape(-1, 3)} == {(0, 0, 0), (200, 200, 200)}
+    content = json.loads((folder / "differences.json").read_text())
+    assert content["schema_version"] == 1
+    assert content["pictures"][0]["boxes"][0][0]["class"] == "circle"
+
+
+@pytest.mark.parametrize(
+    ("depths", "message"),
+    [
+        ("super", "differences are between two depths, not 1"),
+        ("super,base,TF-2", "between two depths, not 3"),
+        ("super,TF-2", "depths that are not evaluated: TF-2"),
+        ("super,nonsense", "nonsense"),
+    ],
+)
+def test_differences_of_other_depths(
+    run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path, depths: str, message: str
+) -> None:
+    words = ("--save-differences", tmp_path / "new" / "d", "--between", depths)
+    fails(run("eval", two_depths.path, "--data", data.path, *words), 2, message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_picture_of_differences(
+    run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path
+) -> None:
+    words = ("--save-differences", tmp_path / "d", "--pictures", 0)
+    told = "0 pictures of differences: expected 1 or more"
+    fails(run("eval", two_depths.path, "--data", data.path, *words), 2, told)
+
+
+def test_an_earlier_run_leaves_nothing(two_depths: Bundle, data: CocoData, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    ad_evaluate(two_depths, data.path, save_differences=folder)
+    (folder / "01-mine.pred.png").write_bytes(b"of somebody else")
+    ad_evaluate(two_depths, data.path, save_differences=folder, pictures=1)
+    (picture,) = read_differences(folder).pictures
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*picture.files, "differences.json", "01-mine.pred.png"}
+
+
+def test_the_command_says_what_it_left(
+    run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path
+) -> None:
+    words = ("--save-differences", tmp_path / "d", "--detections", tmp_path / "f")
+    found = run("eval", two_depths.path, "--data", data.path, *words)
+    assert found.code == 0
+    out = " ".join(found.out.split())
+    assert "fp32: AP falls most from super to base in " in out
+    assert "FF-2 and TT-1 differ on 2 of 3 pictures; the 2 that differ most:" in out
+    document = run("eval", two_depths.path, "--data", data.path, *words, "--json").document
+    assert document["differences"] == str(tmp_path / "d" / "differences.json")
+    assert [Path(path).name for path in document["detections"]] == [
+        f"fp32-{row['depth']}.json" for row in document["rows"]
+    ]
+    assert document["lost"][0]["fall"] > 0
+    assert document["rows"][0]["classes"][0].keys() == {"class", "ap", "objects"}
+    plain = run("eval", two_depths.path, "--data", data.path, "--depth", "base", "--json").document
+    assert (plain["lost"], plain["detections"], plain["differences"]) == ([], [], None)

@@ -36,6 +36,8 @@ __all__ = [
     "Subject",
     "Verdict",
     "Word",
+    "check_result",
+    "plain",
     "read_result",
     "write_result",
 ]
@@ -299,6 +301,11 @@ def read_result(path: str | Path) -> BenchResult:
     return _DOCUMENT.read(Path(path))
 
 
+def check_result(content: Any, path: str | Path) -> BenchResult:
+    """Check what was parsed of the file ``path``. Raises :class:`ResultError`."""
+    return _DOCUMENT.check(content, Path(path))
+
+
 def write_result(path: str | Path, result: BenchResult, *, replace: bool = True) -> Path:
     """Write ``result`` to a file, whole or not at all; returns its path.
 
@@ -306,7 +313,7 @@ def write_result(path: str | Path, result: BenchResult, *, replace: bool = True)
     a number. Raises :class:`ResultError`.
     """
     file = Path(path)
-    content = (_lines(_plain(result)) + "\n").encode()
+    content = (_lines(plain(result)) + "\n").encode()
     if replace:
         write_or_refuse(file, lambda target: target.write(content), "result", ResultError)
         return file
@@ -314,7 +321,7 @@ def write_result(path: str | Path, result: BenchResult, *, replace: bool = True)
         return write_new(file, lambda target: target.write(content))
 
 
-def _plain(result: BenchResult) -> dict[str, Any]:
+def plain(result: BenchResult) -> dict[str, Any]:
     """The document, with readings that hold what was read and nothing else."""
     content = result.model_dump(mode="json")
     for device, written in zip(result.devices, content["devices"], strict=True):

@@ -27,14 +27,17 @@ from anydepth_deploy.commands.options import (
 )
 from anydepth_deploy.console import Table, giga
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import UsageError
+from anydepth_deploy.errors import UsageError, shown
 from anydepth_deploy.pictures.budget import MAX_PIXELS
 from anydepth_deploy.runtimes.registry import format_of
 
 if TYPE_CHECKING:
-    from anydepth_deploy.evaluation import Accuracy
+    from anydepth_deploy.evaluation import Accuracy, LostClass
 
-__all__ = ["accuracy_table", "as_data", "evaluate", "precision_table"]
+__all__ = ["accuracy_table", "as_data", "evaluate", "lost_lines", "precision_table"]
+
+LOST = 5
+"""Classes that are named below the table."""
 
 
 def evaluate(
@@ -59,6 +62,23 @@ def evaluate(
         Path | None,
         typer.Option(help="Write the ladder that the measured accuracy supports (JSON)."),
     ] = None,
+    save_differences: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder: draw the pictures on which two depths differ most, of the first "
+            "precision.",
+        ),
+    ] = None,
+    between: Annotated[
+        str, typer.Option(help="With --save-differences: the two depths.")
+    ] = "super,base",
+    pictures: Annotated[int, typer.Option(help="With --save-differences: how many pictures.")] = 12,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder: write what was found in COCO's results format, a file for each depth.",
+        ),
+    ] = None,
     runtime: Runtime = "onnxruntime",
     threads: Threads = None,
     match_by_rank: MatchByRank = False,
@@ -68,9 +88,10 @@ def evaluate(
     format_of(runtime)  # refuses an unknown one
 
     from anydepth_deploy import console
+    from anydepth_deploy.annotations.difference_files import DIFFERENCES
     from anydepth_deploy.bundle.bundle import open_bundle
-    from anydepth_deploy.evaluation import pareto_ladder, write_ladder
-    from anydepth_deploy.verbs.evaluate import evaluate_all
+    from anydepth_deploy.evaluation import lost_classes, pareto_ladder, write_ladder
+    from anydepth_deploy.verbs.evaluate import Files, evaluate_all
 
     opened = open_bundle(bundle)
     depths = opened.table.select(depth)
@@ -94,6 +115,7 @@ def evaluate(
         orientation=orientation,
         max_pixels=max_pixels,
         match_by_rank=match_by_rank,
+        files=Files(save_differences, between, pictures, detections),
         watched=lambda name: console.bar(f"eval {name}", quiet=json),
     )
     coco, rows = found.data, found.rows
@@ -102,6 +124,7 @@ def evaluate(
     if ladder_out is not None:
         first = [row for row in rows if row.precision == rows[0].precision]
         write_ladder(ladder_out, pareto_ladder(opened, first))
+    lost = lost_classes(opened, rows)
     if json:
         content = {
             "data": str(data),
@@ -113,6 +136,11 @@ def evaluate(
             "matched": matching.record(),
             "findings": [asdict(item) for item in findings],
             "rows": [as_data(row) for row in rows],
+            "lost": [{"class": item.pop("name"), **item} for item in map(asdict, lost)],
+            "detections": [str(path) for path in found.detections],
+            "differences": None
+            if save_differences is None
+            else str(save_differences / DIFFERENCES),
         }
         console.print_json(content)
         return
@@ -122,7 +150,15 @@ def evaluate(
         f"{', '.join(found.precisions)})",
         *table(rows),
     )
-    for line in (*matching.lines(), *(item.text for item in findings)):
+    lines = [*matching.lines(), *(item.text for item in findings), *lost_lines(lost)]
+    lines += [f"detections: {path}" for path in found.detections]
+    if found.differences is not None:
+        told = found.differences
+        lines.append(
+            f"{' and '.join(told.depths)} differ on {told.differing} of {told.compared} pictures; "
+            f"the {len(told.pictures)} that differ most: {save_differences}"
+        )
+    for line in lines:
         console.print_line(line)
     for note in coco.annotated.notes:
         console.print_note(note)
@@ -130,10 +166,31 @@ def evaluate(
 
 def as_data(row: Accuracy) -> dict[str, Any]:
     """``row`` as plain data for JSON: null where the data has no such objects."""
-    return {
+    content = {
         key: None if key.startswith("ap") and value < 0 else value
-        for key, value in asdict(row).items()
+        for key, value in row.record().items()
     }
+    classes = [
+        {"class": item.name, "ap": None if item.ap < 0 else item.ap, "objects": item.objects}
+        for item in row.classes
+    ]
+    return {**content, "classes": classes}
+
+
+def lost_lines(found: Sequence[LostClass]) -> list[str]:
+    """The classes that base loses most of, a line for each precision."""
+    lines = []
+    for precision in dict.fromkeys(item.precision for item in found):
+        mine = [item for item in found if item.precision == precision]
+        words = [
+            f"{shown(item.name, 60)} {item.super:.1f} to {item.base:.1f} ({item.objects} objects)"
+            for item in mine[:LOST]
+        ]
+        lines.append(
+            f"{precision}: AP falls most from super to base in {'; '.join(words)}; in "
+            f"{len(mine)} classes in all"
+        )
+    return lines
 
 
 def accuracy_table(found: Sequence[Accuracy]) -> Table:

@@ -24,7 +24,8 @@ __all__ = ["print_comparison", "report"]
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT...", help="Files that bench wrote.")
+        list[Path],
+        typer.Argument(metavar="RESULT...", help="Files that bench wrote, or HTML reports."),
     ],
     plot: Annotated[Path | None, typer.Option(help="Picture to draw (.png, .pdf, .svg).")] = None,
     figures: Annotated[
@@ -52,6 +53,22 @@ def report(
     latex: Annotated[
         Path | None, typer.Option(help="File for the table in LaTeX (booktabs).")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="File for a page with curves, tables and pictures, and the data in it."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="With --html: what eval --json printed, for AP by size and class."),
+    ] = None,
+    differences: Annotated[
+        Path | None,
+        typer.Option(help="With --html: the folder that eval --save-differences wrote."),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --html: a bundle that was measured, for the sizes of artifacts."),
+    ] = None,
     format: Annotated[str, one_of(STYLES, help="Of the table.")] = "text",
     out: Annotated[Path | None, typer.Option(help="File for the table.")] = None,
     compare: Annotated[
@@ -66,8 +83,19 @@ def report(
     """Merge results of several devices and runtimes into a table and pictures, or compare two."""
     if allow and not compare:
         raise UsageError("--allow is for --compare")
-    if compare and (len(results) != 2 or any(file is not None for file in (plot, out, latex))):
-        raise UsageError("--compare takes two results and no --plot, --latex or --out")
+    if compare and any(file is not None for file in (plot, out, latex, html)):
+        raise UsageError("--compare takes two results and no --plot, --latex, --html or --out")
+    # Only a page may hold two: what else there is can be refused before anything is read.
+    alone = len(results) == 1 and results[0].suffix.lower() not in (".html", ".htm")
+    if compare and (alone or len(results) > 2):
+        raise UsageError(f"--compare takes two results, {len(results)} are named")
+    for name, given in (
+        ("--evaluation", evaluation),
+        ("--differences", differences),
+        ("--bundle", bundle),
+    ):
+        if given and html is None:
+            raise UsageError(f"{name} is for a page: name it with --html, e.g. report.html")
     if figure_size is not None and style != "paper":
         raise UsageError("--figure-size is for --style paper: a page is as large as it has to be")
     if style == "paper" and plot is None:
@@ -78,10 +106,12 @@ def report(
 
     from anydepth_deploy import console
     from anydepth_deploy.bench.report import formats
-    from anydepth_deploy.bench.results import read_result
+    from anydepth_deploy.bench.report.files import read_results
 
-    found = [read_result(path) for path in results]
-    for file, what in ((plot, "picture"), (latex, "table"), (out, "report")):
+    found = [result for path in results for result in read_results(path)]
+    if compare and len(found) != 2:
+        raise UsageError(f"--compare takes two results, the files hold {len(found)}")
+    for file, what in ((plot, "picture"), (latex, "table"), (out, "report"), (html, "report")):
         if file is not None:
             try_to_write(file, what, ResultError)
     if compare:
@@ -101,19 +131,41 @@ def report(
         from anydepth_deploy.bench.report.latex import write_latex
 
         write_latex(found, latex)
+    if html is not None:
+        _write_html(found, html, evaluation, differences, bundle or [])
     if json:
-        written = {"picture": plot, "latex": latex}
+        written = {"picture": plot, "latex": latex, "html": html}
         files = {name: None if file is None else str(file) for name, file in written.items()}
         told = {**formats.to_json(found), **files, "caption": " ".join(caption) or None}
         console.print_json(told)
         return
     formats.write_report(found, format, out)
     # A table on standard output may go to a file: what else there is to say does not belong there.
-    for file, what in ((plot, "picture"), (latex, "LaTeX"), (out, "table")):
+    for file, what in ((plot, "picture"), (latex, "LaTeX"), (html, "page"), (out, "table")):
         if file is not None:
             print(in_one_line(f"{what}: {file}"), file=sys.stderr)
     for sentence in caption:
         print(in_one_line(f"caption: {sentence}"), file=sys.stderr)
+
+
+def _write_html(
+    found: Sequence[BenchResult],
+    html: Path,
+    evaluation: Path | None,
+    differences: Path | None,
+    bundles: Sequence[Path],
+) -> None:
+    from anydepth_deploy.bench.report.html import write_html
+    from anydepth_deploy.bench.report.html.evaluated import read_evaluation
+    from anydepth_deploy.bundle.files import read_manifest
+
+    write_html(
+        found,
+        html,
+        evaluation=None if evaluation is None else read_evaluation(evaluation),
+        differences=differences,
+        manifests=[read_manifest(path) for path in bundles],
+    )
 
 
 def _compare(

@@ -41,6 +41,7 @@ NEEDS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("sweep", "", "onnxruntime", (RUNTIME,)),
     ("report", "", "", ()),
     ("report", "--plot", "plot", ("matplotlib",)),
+    ("report", "--html", "report", ("jinja2",)),
     ("ladder", "--images", "onnxruntime", (RUNTIME,)),
     ("ladder", "--data", "eval", ("faster_coco_eval", RUNTIME)),
     ("bundle", "edit", "", ()),

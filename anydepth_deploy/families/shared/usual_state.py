@@ -61,6 +61,8 @@ def _on_cpu(torch: Any) -> bool:
         return bool(torch.get_default_device().type == "cpu")
     except (AssertionError, RuntimeError):  # it is one that this machine does not have
         return False
+    except AttributeError:  # torch before 2.9, where a default was set and taken back
+        return False
 
 
 class _DefaultType:

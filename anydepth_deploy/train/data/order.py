@@ -69,4 +69,4 @@ def _generator(*entropy: int) -> torch.Generator:
 
 
 def _mix(entropy: Iterable[int]) -> int:
-    return int(np.random.SeedSequence(tuple(entropy)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(tuple(entropy)).generate_state(1, np.uint64)[0]) >> 1

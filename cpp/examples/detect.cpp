@@ -245,12 +245,25 @@ class Run {
     }
   }
 
+  // What Python's predict says of a run that left something out.
+  anydepth::ImageError incomplete() const {
+    std::vector<std::string> sources;
+    for (const auto& picture : arguments_.pictures) {
+      sources.push_back(picture.string());
+    }
+    std::vector<std::string> errors;
+    for (const auto& one : document_.skipped) {
+      errors.push_back(one.error);
+    }
+    return anydepth::ImageError(
+        std::to_string(errors.size()) + " of " + std::to_string(sources.size()) + " pictures in " +
+        anydepth::shorten(sources, 2) + " were skipped: " + anydepth::shorten(errors, 3));
+  }
+
   int finish() const {
     std::optional<show::Failure> failure;
     if (!document_.skipped.empty()) {
-      failure = {"ImageError", std::to_string(document_.skipped.size()) + " of " +
-                                   std::to_string(arguments_.pictures.size()) +
-                                   " pictures were skipped: " + document_.skipped.front().error};
+      failure = {"ImageError", incomplete().what()};
     }
     if (arguments_.json) {
       show::json(document_, bundle_, failure);
@@ -262,7 +275,7 @@ class Run {
     if (!failure) {
       return 0;
     }
-    std::fprintf(stderr, "error: %s\n", anydepth::shorten({failure->message}).c_str());
+    std::fprintf(stderr, "error: %s\n", failure->message.c_str());
     return failure->exit_status;
   }
 

@@ -90,8 +90,10 @@ void json(const Document& document, const anydepth::Bundle& bundle,
   std::printf("{\"schema_version\": 1, \"predictions\": [");
   const char* comma = "";
   for (const auto& found : document.predictions) {
-    std::printf("%s\n {\"image\": %s, \"depth\": %s, \"drawn\": %s, \"detections\": [", comma,
-                quoted(found.image).c_str(), quoted(found.depth).c_str(),
+    // Videos, whose frames have a number and a time, are not read here.
+    std::printf("%s\n {\"image\": %s, \"frame\": null, \"time\": null, \"depth\": %s, "
+                "\"drawn\": %s, \"detections\": [",
+                comma, quoted(found.image).c_str(), quoted(found.depth).c_str(),
                 found.drawing ? quoted(*found.drawing).c_str() : "null");
     print_detections(found.detections, bundle);
     std::printf("]}");

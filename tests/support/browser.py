@@ -1,7 +1,8 @@
 """A real browser without a screen, what it opens, and ONNX Runtime Web: found, or a visible reason.
 
 Chromium comes from the distribution's packages, Playwright drives it, npm brings the runtime. Where
-one of them is missing, tests are skipped and say why; with ``ANYDEPTH_REQUIRE_BROWSER=1`` they fail.
+one of them is missing, tests are skipped and say why; with ``ANYDEPTH_REQUIRE_BROWSER=1`` they
+fail.
 """
 
 from __future__ import annotations

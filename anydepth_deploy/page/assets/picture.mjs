@@ -4,6 +4,8 @@
  * converted nor transparency mixed in, as `anydepth_deploy.pictures` decodes it.
  */
 
+import { takenOut, turned } from "./orientation.mjs";
+
 /** Pixels of a picture, at most: four bytes each. */
 export const MOST_PIXELS = 50_000_000;
 
@@ -25,16 +27,16 @@ export async function pixelsOf(source) {
   const blob = source instanceof Blob ? source : await fetched(source);
   const { width, height } = await header(blob);
   checkSize(width, height);
-  const bitmap = await decoded(blob);
-  let pixels;
+  const { orientation, stored } = await takenOut(blob);
+  const bitmap = await decoded(stored);
   try {
-    pixels = drawn(bitmap, bitmap.width, bitmap.height);
+    const pixels = drawn(bitmap, bitmap.width, bitmap.height);
+    // A canvas multiplies colours by how opaque they are, and rounds: some are lost.
+    const exact = isOpaque(pixels) ? pixels : ((await unmixed(bitmap)) ?? pixels);
+    return turned(exact, orientation);
   } finally {
     bitmap.close();
   }
-  if (isOpaque(pixels)) return pixels;
-  // A canvas multiplies colours by how opaque they are, and rounds: what is transparent is lost.
-  return (await unmixed(blob, pixels)) ?? pixels;
 }
 
 /**
@@ -94,14 +96,13 @@ function checkSize(width, height) {
   }
 }
 
+/** @type {ImageBitmapOptions} */
+const AS_STORED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+
 /** @param {Blob} blob */
 async function decoded(blob) {
   try {
-    return await createImageBitmap(blob, {
-      colorSpaceConversion: "none",
-      imageOrientation: "from-image",
-      premultiplyAlpha: "none",
-    });
+    return await createImageBitmap(blob, AS_STORED);
   } catch {
     throw noPicture();
   }
@@ -128,44 +129,38 @@ function isOpaque({ data }) {
   return true;
 }
 
-/** How files begin that can be transparent: the place of some bytes, the bytes, the type. */
-const BEGINNINGS = /** @type {const} */ ([
-  [0, "\x89PNG", "image/png"],
-  [8, "WEBP", "image/webp"],
-  [0, "GIF8", "image/gif"],
-]);
+/** Side of the parts in which pixels come back, which any graphics driver takes. */
+const PART = 2048;
 
 /**
- * The same pixels with colours as they are stored, by the browser's decoder without a canvas;
- * undefined where it has none.
- * @param {Blob} blob
- * @param {ImageData} mixed
+ * The pixels of a picture with colours as they are stored, however transparent; undefined where the
+ * browser has no WebGL. Textures are the one place where colours are not multiplied.
+ * @param {ImageBitmap} bitmap
  * @returns {Promise<ImageData | undefined>}
  */
-async function unmixed(blob, { width, height }) {
-  const Decoder = /** @type {any} */ (globalThis).ImageDecoder;
-  const begin = String.fromCharCode(...new Uint8Array(await blob.slice(0, 16).arrayBuffer()));
-  const type = BEGINNINGS.find(([at, bytes]) => begin.startsWith(bytes, at))?.[2];
-  if (!Decoder || !type) return undefined;
-  const decoder = new Decoder({
-    data: await blob.arrayBuffer(),
-    type,
-    colorSpaceConversion: "none",
-    premultiplyAlpha: "none",
-  });
-  try {
-    const { image: frame } = await decoder.decode();
-    try {
-      const found = new ImageData(width, height);
-      if (frame.codedWidth !== width || frame.codedHeight !== height) return undefined;
-      await frame.copyTo(found.data, { format: "RGBA" });
-      return found;
-    } finally {
-      frame.close();
+async function unmixed(bitmap) {
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  if (!gl) return undefined;
+  const { width, height } = bitmap;
+  const found = new ImageData(width, height);
+  const texture = gl.createTexture();
+  gl.bindTexture(gl.TEXTURE_2D, texture);
+  gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+  gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+  gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
+  gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
+  gl.pixelStorei(gl.PACK_ROW_LENGTH, width);
+  const whole = new Uint8Array(found.data.buffer);
+  for (let top = 0; top < height; top += PART) {
+    for (let left = 0; left < width; left += PART) {
+      const [wide, tall] = [Math.min(PART, width - left), Math.min(PART, height - top)];
+      const part = await createImageBitmap(bitmap, left, top, wide, tall, AS_STORED);
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, part);
+      part.close();
+      gl.readPixels(0, 0, wide, tall, gl.RGBA, gl.UNSIGNED_BYTE, whole, (top * width + left) * 4);
     }
-  } catch {
-    return undefined;
-  } finally {
-    decoder.close();
   }
+  const failed = gl.getError() !== gl.NO_ERROR || gl.isContextLost();
+  gl.getExtension("WEBGL_lose_context")?.loseContext(); // there are few of them
+  return failed ? undefined : found;
 }

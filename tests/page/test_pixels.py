@@ -120,18 +120,28 @@ def test_jpegs_are_turned_and_differ_by_no_more_than_their_decoders(
         assert np.abs(found.astype(int) - wanted).max() <= 3
 
 
-def header_of_png(width: int, height: int) -> bytes:
-    """A PNG of one bit a pixel, all black, of which a few kilobytes make any size."""
+def png(width: int, height: int, bits: int, colour: int, pixels: bytes) -> bytes:
+    """A PNG as Pillow does not write it; ``colour``: 0 for grey, 2 for RGB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
-    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height)
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    across = len(pixels) // height
+    rows = b"".join(b"\0" + pixels[at : at + across] for at in range(0, len(pixels), across))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(*item) for item in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+        chunk(*item) for item in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     )
+
+
+def test_sixteen_bits_are_cut_to_eight(page: Page, site: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 1 << 16, (20, 30, 3), np.uint16)
+    (site / "deep.png").write_bytes(png(30, 20, 16, 2, pixels.byteswap().tobytes()))
+    found = read_pixels(page.evaluate(PIXELS, "deep.png"))
+    np.testing.assert_array_equal(found, load_image(site / "deep.png"))
+    np.testing.assert_array_equal(found, pixels >> 8)
 
 
 def test_what_is_no_picture_is_a_sentence(page: Page, site: Path) -> None:
@@ -140,8 +150,8 @@ def test_what_is_no_picture_is_a_sentence(page: Page, site: Path) -> None:
     (site / "drawing.svg").write_text(
         '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
     )
-    (site / "large.png").write_bytes(header_of_png(10_000, 5_001))
-    (site / "largest.png").write_bytes(header_of_png(1_000, 1_000))
+    (site / "large.png").write_bytes(png(10_000, 5_001, 1, 0, bytes(1250 * 5_001)))
+    (site / "largest.png").write_bytes(png(1_000, 1_000, 1, 0, bytes(125_000)))
     expected = "This is no picture that the browser can read: use a JPEG, PNG or WebP file."
     for name in ("words.png", "empty.png", "drawing.svg"):
         assert page.evaluate(PIXELS, name) == expected

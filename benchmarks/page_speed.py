@@ -5,8 +5,9 @@ in the same rounds, the way to the first detection, the size of the download.
 
 Bundles with gated graphs, by default the trained tiny networks in every precision, and those with
 deformable sampling in both of its forms. Chromium without a screen runs the page's own modules, on
-one thread and on more; each depth is warmed up first. A round calls every depth once in the browser
-and once here, in an order drawn anew; ratios are of the same round. ``--operators`` asks ONNX
+one thread and on more (other precisions than FP32 on one, and at both ends alone); each depth is
+warmed up first. A round calls every depth once in the browser and once here, in an order drawn
+anew; ratios are of the same round. ``--operators`` asks ONNX
 Runtime Web's profiler where the time goes.
 """
 
@@ -70,6 +71,9 @@ DETECT = """async ([row]) => {
 }"""
 
 PROFILE = """async ([name, height, width, rows, calls]) => {
+  // The profiler prints an event a line, tens of thousands: they must not all come over here.
+  const lines = [];
+  console.log = (line) => lines.push(line);
   const ort = await import("/runtime/ort.wasm.min.mjs");
   Object.assign(ort.env.wasm, { wasmPaths: "/runtime/", numThreads: 1 });
   const options = { executionProviders: ["wasm"], enableProfiling: true };
@@ -81,6 +85,17 @@ PROFILE = """async ([name, height, width, rows, calls]) => {
     for (let call = 0; call < calls; call++) await session.run({ images, depth });
   }
   session.endProfiling();
+  const taken = {};
+  for (const line of lines.join("\\n").split("\\n")) {
+    try {
+      const { name, dur, args } = JSON.parse(line.trim().replace(/^[[,]+|[\\],]+$/g, ""));
+      // A branch takes what the operators in it take.
+      if (name.endsWith("_kernel_time") && args.op_name !== "If") {
+        taken[args.op_name] = (taken[args.op_name] ?? 0) + dur;
+      }
+    } catch { /* no event */ }
+  }
+  return taken;
 }"""
 
 
@@ -220,7 +235,7 @@ def by_depth(
     page.evaluate("globalThis.detector.close()")
 
 
-def opening(program: Browser, address: str, case: Case, times: int) -> dict[str, Any]:
+def opening(program: Browser, address: str, case: Case, times: int) -> dict[str, int]:
     """From an empty cache to boxes at base, from a server on this machine: the fastest of some."""
     found = []
     for _ in range(times):
@@ -228,7 +243,7 @@ def opening(program: Browser, address: str, case: Case, times: int) -> dict[str,
             opened, _ = page.evaluate(OPEN, [case.name, 1])
             found.append((opened, page.evaluate(DETECT, [0])))
     best = min(found, key=sum)
-    return {**case.about, "open_ms": round(best[0]), "first_detection_ms": round(best[1])}
+    return {"open_ms": round(best[0]), "first_detection_ms": round(best[1])}
 
 
 def sizes(site: Path, case: Case) -> dict[str, int]:
@@ -248,20 +263,10 @@ def sizes(site: Path, case: Case) -> dict[str, int]:
 
 def operators(page: Page, case: Case, calls: int) -> dict[str, float]:
     """Percent of the time in operators by kind, the largest first, at base and super together."""
-    lines: list[str] = []
-    page.on("console", lambda message: lines.append(message.text))
-    height, width = case.bundle.size
-    page.evaluate(PROFILE, [case.name, height, width, [case.rows[0], case.rows[-1]], calls])
-    taken: Counter[str] = Counter()
-    for line in "\n".join(lines).splitlines():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line.strip().strip(",[]"))
-            name = event.get("args", {}).get("op_name")
-            # A branch is the sum of what is in it.
-            if name and name != "If" and event["name"].endswith("_kernel_time"):
-                taken[name] += event["dur"]
+    ends = [case.rows[0], case.rows[-1]]
+    taken = Counter(page.evaluate(PROFILE, [case.name, *case.bundle.size, ends, calls]))
     whole = sum(taken.values()) or 1
-    return {name: round(100 * time_ / whole, 1) for name, time_ in taken.most_common(12)}
+    return {name: round(100 * part / whole, 1) for name, part in taken.most_common(12)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -288,12 +293,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for case in cases:
                 if case.artifact.precision not in options.precisions:
                     continue
-                start = {**opening(program, address, case, 3), **sizes(site, case)}
-                if options.operators:
+                plain = case.artifact.precision == "fp32"
+                start = {**case.about, **sizes(site, case)}
+                if plain:
+                    start |= opening(program, address, case, 2)
+                if plain and options.operators:
                     with fresh(program, address) as page:
                         start["operators"] = operators(page, case, options.warm)
                 starts.append(start)
-                for threads in options.threads:
+                for threads in options.threads if plain else options.threads[:1]:
+                    print_line(f"{case.artifact.name}, {threads} threads")
                     with fresh(program, address) as page:
                         rows += by_depth(page, case, threads, options.warm, options.rounds)
     show(rows, starts)
@@ -331,7 +340,7 @@ def show(rows: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]]) -> No
         [*keys, "open ms", "first detection ms", "MB", "MB with gzip"],
         [
             [
-                *(start[key] or "-" for key in (*keys, "open_ms", "first_detection_ms")),
+                *(start.get(key) or "-" for key in (*keys, "open_ms", "first_detection_ms")),
                 *(f"{start[key] / 1e6:.1f}" for key in ("bytes", "gzip_bytes")),
             ]
             for start in starts

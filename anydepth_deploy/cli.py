@@ -111,6 +111,7 @@ COMMANDS = (
         "triton",
         "Write a model repository for the Triton Inference Server, or check one.",
     ),
+    Row("page", "page", "Write a page that runs bundles in the browser, at any depth."),
     Row(
         "doctor",
         "doctor",

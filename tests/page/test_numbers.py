@@ -308,7 +308,8 @@ def test_what_cannot_be_opened_is_a_sentence(
 
     def made(name: str, **changes: Any) -> str:
         add_bundle(site, name, bundles["detr"], **changes)
-        return page.evaluate(FAIL, [f"/{name}", "/runtime"])
+        found: str = page.evaluate(FAIL, [f"/{name}", "/runtime"])
+        return found
 
     assert page.evaluate(FAIL, ["/nowhere", "/runtime"]) == (
         f"{address}/nowhere/page.json cannot be loaded: the server says 404."

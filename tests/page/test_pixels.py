@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def odd_profile() -> bytes:
     return exchanged
 
 
-COLOURS = {
+COLOURS: dict[str, Callable[[], tuple[Image.Image, dict[str, Any]]]] = {
     "rgb": lambda: (Image.fromarray(picture(60, 90)), {}),
     "one-pixel-high": lambda: (Image.fromarray(picture(1, 90)), {}),
     "rgba": lambda: (see_through(), {}),
@@ -245,7 +245,7 @@ RECIPES = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_inputs_and_ways_back_are_the_same(page: Page, name: str) -> None:
     recipe = RECIPES[name]
-    boxes = np.float32([[-9, 3.3, 17.7, 61], [1.1, 2.2, 3.3, 4.4]])
+    boxes = np.array([[-9, 3.3, 17.7, 61], [1.1, 2.2, 3.3, 4.4]], np.float32)
     # Halves are rounded to even sides of a letterbox: 25 x 80 has 12.5 rows, 35 x 80 17.5.
     for height, width in ((24, 40), (30, 90), (90, 30), (25, 80), (35, 80), (1, 77), (77, 1)):
         image = picture(height, width)
@@ -259,7 +259,7 @@ def test_inputs_and_ways_back_are_the_same(page: Page, name: str) -> None:
         np.testing.assert_array_equal(np.float32(found[1]).reshape(-1, 4), wanted)
         # A score of just the threshold counts, in float32.
         assert (np.float32(found[2]).tolist(), found[3]) == (
-            np.float32([0.7, 0.3]).tolist(),
+            np.array([0.7, 0.3], np.float32).tolist(),
             [1, 0],
         )
 

@@ -64,7 +64,7 @@ def add_bundle(site: Path, name: str, bundle: Bundle, **changes: Any) -> None:
     (folder / "page.json").write_text(json.dumps(described))
 
 
-def read_pixels(found: list[Any]) -> NDArray[np.uint8]:
+def read_pixels(found: Any) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3] of what :data:`PIXELS` gives."""
     assert not isinstance(found, str), found
     height, width, data = found

@@ -23,9 +23,7 @@ SERVER = Panel("Server")
 
 
 def page(
-    bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of bundles.")
-    ],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of bundles.")],
     out: Annotated[
         Path, typer.Option(help="Folder of the page: new, empty, or of a page to replace.")
     ] = Path("page"),
@@ -79,8 +77,8 @@ def page(
             f"{console.megabytes(model.bytes)}"
         )
     console.print_line(
-        f"page {written.path}: {console.megabytes(written.bytes)}, {written.samples} pictures, ONNX "
-        f"Runtime Web {written.runtime_version}"
+        f"page {written.path}: {console.megabytes(written.bytes)}, {written.samples} pictures, "
+        f"ONNX Runtime Web {written.runtime_version}"
     )
     if not serve:
         console.print_line(

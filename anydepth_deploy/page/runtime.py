@@ -12,16 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anydepth_deploy.documents import file_sha256
-from anydepth_deploy.errors import BundleError, UsageError, first_line
+from anydepth_deploy.errors import UsageError, first_line
 
 __all__ = ["FILES", "PACKAGE", "VERSION", "check_runtime", "kept_runtime"]
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
 FILES = {
-    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
-    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    "ort.wasm.min.mjs": ("219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b"),
+    "ort-wasm-simd-threaded.mjs": (
+        "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b"
+    ),
+    "ort-wasm-simd-threaded.wasm": (
+        "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"
+    ),
 }
 """Names in the package's folder ``dist``, and the sha256 of each."""
 

@@ -1,4 +1,4 @@
-"""Pictures to begin with, beside the page: drawn ones for networks that know shapes, or own ones."""
+"""Pictures to begin with: drawn ones for networks that know shapes, or own ones."""
 
 from __future__ import annotations
 

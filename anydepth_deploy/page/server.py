@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import socket
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return None
         path = Path(self.translate_path(self.path))
-        if path.suffix not in TYPES and not self.path.partition("?")[0] == "/":
+        if path.suffix not in TYPES and self.path.partition("?")[0] != "/":
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         # Links may lead anywhere.
@@ -90,7 +89,7 @@ def page_server(folder: Path, port: int = 0) -> _Server:
     handler = functools.partial(_Handler, directory=str(folder))
     try:
         return _Server((HOST, port), handler)
-    except (OSError, socket.error) as error:
+    except OSError as error:
         raise UsageError(
             f"port {port} of this machine cannot be served at: {error.strerror or error}; choose "
             "another --port"

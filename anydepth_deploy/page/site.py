@@ -26,8 +26,9 @@ from anydepth_deploy.bundle.choose import choose_artifacts
 from anydepth_deploy.bundle.files import BundleFiles
 from anydepth_deploy.errors import BundleError, UsageError, readable
 from anydepth_deploy.manifest import Artifact
-from anydepth_deploy.page.runtime import FILES, VERSION, check_runtime, kept_runtime
+from anydepth_deploy.page import runtime as web
 from anydepth_deploy.page.samples import knows_shapes, write_samples
+from anydepth_deploy.pictures.folders import find_images
 
 __all__ = ["PageModel", "PageOptions", "WrittenPage", "describe", "write_page"]
 
@@ -39,8 +40,8 @@ MODEL = "model.onnx"
 
 @dataclass(frozen=True)
 class PageOptions:
-    """``runtime``: a folder with ONNX Runtime Web; None: the one that is kept for the user. ``cdn``:
-    the address of a folder with it, which the page then refers to. ``samples``: a picture or a
+    """``runtime``: a folder with ONNX Runtime Web; None: the one that is kept for the user.
+    ``cdn``: the address of a folder with it, which the page then refers to. ``samples``: a picture or a
     folder of some; None: drawn ones where a network knows shapes. ``precision`` and ``weights``: of
     the gated graphs."""
 
@@ -82,7 +83,7 @@ def write_page(
     out: str | Path,
     options: PageOptions | None = None,
     *,
-    runtime: Callable[[], Path] = kept_runtime,
+    runtime: Callable[[], Path] = web.kept_runtime,
 ) -> WrittenPage:
     """Write a page that runs the gated graphs of ``bundles`` into the folder ``out``, which is new,
     empty, or a page: then another one takes its place. ``runtime``: gives a folder with ONNX
@@ -97,10 +98,12 @@ def write_page(
     _check_out(path)
     if chosen.cdn is not None:
         _check_cdn(chosen)
+    if chosen.samples is not None:
+        find_images(chosen.samples)
     graphs = [_gated(bundle, chosen) for bundle in bundles]
     source = None
     if chosen.cdn is None:
-        source = runtime() if chosen.runtime is None else check_runtime(chosen.runtime)
+        source = runtime() if chosen.runtime is None else web.check_runtime(chosen.runtime)
     try:
         parent = path.resolve().parent
         parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +174,7 @@ def _write(
     address = options.cdn or "runtime/"
     if runtime is not None:
         (folder / "runtime").mkdir()
-        for name in FILES:
+        for name in web.FILES:
             shutil.copyfile(runtime / name, folder / "runtime" / name)
     site = {
         "format": FORMAT,
@@ -182,7 +185,7 @@ def _write(
     }
     _write_json(folder / SITE, site)
     size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
-    return models, len(samples), address, VERSION, size
+    return models, len(samples), address, web.VERSION, size
 
 
 def _no_module(folder: str, names: list[str]) -> list[str]:
@@ -230,7 +233,7 @@ def _check_cdn(options: PageOptions) -> None:
     if not re.fullmatch(r"https://[A-Za-z0-9.:-]+/[^\s?#]*", options.cdn or ""):
         raise UsageError(
             f"--cdn {options.cdn} is no address of a folder: expected one like "
-            f"https://SERVER/npm/onnxruntime-web@{VERSION}/dist/"
+            f"https://SERVER/npm/onnxruntime-web@{web.VERSION}/dist/"
         )
 
 

@@ -260,7 +260,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --port 80": "--port is for --serve",
         "BUNDLE --serve --json": "--serve takes no --json",
         "BUNDLE --precision bf16": NO_CHOICE,
-        "BUNDLE --out file.txt --cdn https://a/b/": "it is no folder",
+        "BUNDLE --out p.png --cdn https://a/b/": "it is no folder",
         "BUNDLE --cdn https:b": "is no address of a folder",
         "BUNDLE --cdn https://a/b/ --runtime folder": "--cdn takes no --runtime",
         "BUNDLE --cdn https://a/b/ --samples none": "neither a picture nor a folder",

@@ -347,6 +347,7 @@ class App {
   redraw() {
     if (this.picture && this.found) view.showFound(this.picture, this.found, this.names ?? []);
     this.showBoth();
+    this.drawCurve();
   }
 
   drawCurve() {

@@ -13,7 +13,7 @@ import { shownMacs } from "./depths.mjs";
  * @property {boolean} now whether it is the depth of now
  */
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [560, 300, 46, 18, 26, 42];
+const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [300, 46, 18, 26, 42];
 
 /**
  * @param {SVGElement} svg
@@ -21,24 +21,27 @@ const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [560, 300, 46, 18, 26, 42];
  */
 export function drawCurve(svg, points) {
   svg.replaceChildren();
+  // As wide as its place, so that letters have their size on a phone, too.
+  const width = Math.max(240, svg.clientWidth || 560);
+  svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.setAttribute("aria-label", told(points));
   if (!points.length) return;
   const sorted = [...points].sort((one, other) => one.macs - other.macs);
   const [least, most] = [sorted[0].macs, sorted[sorted.length - 1].macs];
   const spare = (most - least || most) * 0.08;
   const top = niceTop(Math.max(...points.map((point) => point.milliseconds)) * 1.08);
-  const x = scaleOf(least - spare, most + spare, LEFT, WIDTH - RIGHT);
+  const x = scaleOf(least - spare, most + spare, LEFT, width - RIGHT);
   const y = scaleOf(0, top, HEIGHT - BOTTOM, TOP);
   for (let step = 0; step <= 4; step++) {
     const value = (top * step) / 4;
     svg.append(
-      drawing("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      drawing("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       drawing("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, short(value)),
     );
   }
   svg.append(
     drawing("text", { x: LEFT - 38, y: 13 }, "milliseconds, median"),
-    drawing("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, "multiply-adds"),
+    drawing("text", { x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "multiply-adds"),
   );
   for (const [point, anchor] of /** @type {[Point, string][]} */ ([
     [sorted[0], "start"],
@@ -58,7 +61,7 @@ export function drawCurve(svg, points) {
     if (point.now) {
       svg.append(
         drawing("circle", { class: "now", cx, cy, r: 9 }),
-        drawing("text", { class: "name", x: cx, y: cy - 15, "text-anchor": anchorOf(cx) },
+        drawing("text", { class: "name", x: cx, y: cy - 15, "text-anchor": anchorOf(cx, width) },
           `${point.name} ${point.milliseconds.toFixed(1)} ms`),
       );
     }
@@ -73,9 +76,12 @@ function told(points) {
   return `Median of calls in this browser: ${listed.join(", ")}`;
 }
 
-/** @param {number} place of a text, which must not leave the picture */
-function anchorOf(place) {
-  return place < 130 ? "start" : place > WIDTH - 130 ? "end" : "middle";
+/**
+ * @param {number} place of a text, which must not leave the picture
+ * @param {number} width
+ */
+function anchorOf(place, width) {
+  return place < 130 ? "start" : place > width - 130 ? "end" : "middle";
 }
 
 /**

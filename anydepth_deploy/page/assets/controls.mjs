@@ -78,7 +78,7 @@ export class DepthControls {
     });
     const name = element("span", {}, gate.name);
     const children = gate.layers ? [name, input] : [input, name];
-    element("label", { class: gate.layers ? "field" : "switch" }, ...children);
+    element("label", { class: gate.layers ? "field layers" : "switch" }, ...children);
     return input;
   }
 

@@ -139,17 +139,22 @@ export function showFigures(depths, row, found, measures, whole) {
   const most = measures.median(depths.super.row);
   byId("milliseconds").textContent = own.toFixed(1);
   byId("milliseconds-super").textContent =
-    most === undefined ? "still warming up" : `super ${most.toFixed(1)}, ${percent(own / most)} of it`;
+    most === undefined ? "still warming up" : beside(row, depths, most.toFixed(1), own / most);
   byId("macs").textContent = shownMacs(row.macs);
-  byId("macs-super").textContent =
-    `super ${shownMacs(depths.super.macs)}, ${percent(row.macs / depths.super.macs)} of it`;
+  const { macs } = depths.super;
+  byId("macs-super").textContent = beside(row, depths, shownMacs(macs), row.macs / macs);
   byId("objects").textContent = String(found.labels.length);
   byId("objects-super").textContent = whole ? `super ${whole.labels.length}` : "";
 }
 
-/** @param {number} part */
-function percent(part) {
-  return `${Math.round(100 * part)} %`;
+/**
+ * @param {Row} row
+ * @param {Depths} depths
+ * @param {string} most what super has
+ * @param {number} part of it
+ */
+function beside(row, depths, most, part) {
+  return row.row === depths.super.row ? "this is super" : `super ${most}: ${Math.round(100 * part)} %`;
 }
 
 /**

@@ -7,8 +7,8 @@
 
 const MOST_CALLS = 60;
 const MOST_MS = 5000;
-const RUNG_CALLS = 7;
-const RUNG_MS = 1500;
+const CALLS = 9;
+const CALLS_MS = 5000;
 
 /**
  * @param {import("./detector.mjs").Detector} detector
@@ -28,15 +28,15 @@ export async function warmUp(detector, depths, { onProgress, onMeasured, goOn })
       0.7 * Math.min(1, part),
     );
   }
-  for (const [level, rung] of depths.ladder.entries()) {
-    const since = performance.now();
-    for (let call = 0; call < RUNG_CALLS && performance.now() - since < RUNG_MS && goOn(); call++) {
+  // Round by round: whatever else the device does meanwhile, it does to all rungs alike.
+  const since = performance.now();
+  for (let call = 0; call < CALLS && goOn(); call++) {
+    if (call > 0 && performance.now() - since > CALLS_MS) break;
+    for (const rung of depths.ladder) {
       const [milliseconds] = await detector.warmUp(rung.row, { calls: 1 });
       onMeasured(rung.row, milliseconds);
+      if (!goOn()) return;
     }
-    onProgress(
-      `Measuring ${depths.called(rung)}.`,
-      0.7 + (0.3 * (level + 1)) / depths.ladder.length,
-    );
+    onProgress("Measuring each rung of the ladder.", 0.7 + (0.3 * (call + 1)) / CALLS);
   }
 }

@@ -41,9 +41,9 @@ MODEL = "model.onnx"
 @dataclass(frozen=True)
 class PageOptions:
     """``runtime``: a folder with ONNX Runtime Web; None: the one that is kept for the user.
-    ``cdn``: the address of a folder with it, which the page then refers to. ``samples``: a picture or a
-    folder of some; None: drawn ones where a network knows shapes. ``precision`` and ``weights``: of
-    the gated graphs."""
+    ``cdn``: the address of a folder with it, which the page then refers to. ``samples``: a picture
+    or a folder of some; None: drawn ones where a network knows shapes. ``precision`` and
+    ``weights``: of the gated graphs."""
 
     runtime: Path | None = None
     cdn: str | None = None

@@ -78,7 +78,7 @@ export function endOpening(description, threads) {
   const { name, family, depths, manifest } = description;
   const [height, width] = manifest.preprocess.size;
   byId("subtitle").textContent =
-    `${name}: ${family}, ${depths.length} depths in one graph, input ${width} × ${height}. ` +
+    `${name}: ${family}, ${depths.length} depths in one graph, input ${width} x ${height}. ` +
     "Drag the slider and watch boxes and milliseconds.";
   byId("footer").textContent =
     "Everything is computed in this browser: no picture leaves it. " +
@@ -212,7 +212,7 @@ export function showFound({ bitmap, name }, found, names) {
   byId("hint").hidden = true;
   draw(byId("canvas"), bitmap, found, { names, highest: highest() });
   byId("canvas").setAttribute("aria-label", `${name}. ${inWords(names, found)}`);
-  byId("caption").textContent = `${name}, ${bitmap.width} × ${bitmap.height}`;
+  byId("caption").textContent = `${name}, ${bitmap.width} x ${bitmap.height}`;
   const rows = [...found.labels].slice(0, ROWS).map((label, place) => {
     const cells = [...boxOf(found, place)].map((value) => element("td", {}, value.toFixed(1)));
     const score = element("td", {}, found.scores[place].toFixed(3));

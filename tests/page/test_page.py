@@ -39,7 +39,7 @@ FAMILIES = ("anydepth-detr", "anydepth-yolo")
 HOSTILE = "<img src=x onerror=\"document.title='injected'\">"
 """A name that would run a script where it became markup."""
 
-LATE = 60_000
+LATE = 20_000
 """Milliseconds until a page on a slow machine must have done something."""
 
 
@@ -130,7 +130,9 @@ def within(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
 
 
 def choose(page: Page, place: int) -> None:
-    """One of the networks."""
+    """One of the networks, if it is not shown already."""
+    if FAMILIES[place] in page.inner_text("#subtitle"):
+        return
     page.select_option("#model", index=place)
     within(page, "#subtitle", re.compile(re.escape(FAMILIES[place])))
     ready(page)
@@ -194,9 +196,9 @@ def of_python(
     detector: ad.Detector, picture: Path, depth: str, threshold: float = 0.4
 ) -> list[tuple[str, list[float]]]:
     result = detector(picture, depth=depth, threshold=threshold)[0]
-    rows = zip(result.labels, result.scores, result.boxes, strict=True)
+    rows = zip(result.names, result.scores, result.boxes, strict=True)
     return [
-        (result.names[int(label)], [float(score), *(float(v) for v in box)])
+        (label, [float(score), *(float(v) for v in box)])
         for label, score, box in rows
     ]
 

@@ -44,6 +44,7 @@ export function reached() {
 
 export function startOpening() {
   clearFailure();
+  byId("warming").textContent = "";
   byId("starting-text").textContent = "Loading the network…";
   byId("starting").hidden = false;
   byId("progress").hidden = false;

@@ -201,7 +201,7 @@ export function showCurve(depths, now, measures) {
 
 /** CSS pixels that a picture may be tall. */
 function highest() {
-  return Math.max(240, Math.min(560, 0.62 * window.innerHeight));
+  return Math.max(240, Math.min(560, (window.innerWidth < 900 ? 0.42 : 0.62) * window.innerHeight));
 }
 
 /**

@@ -19,6 +19,7 @@ import pytest
 from browser import browser, web_runtime
 from once import once
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
 import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import open_bundle
@@ -198,10 +199,7 @@ def of_python(
 ) -> list[tuple[str, list[float]]]:
     result = detector(picture, depth=depth, threshold=threshold)[0]
     rows = zip(result.names, result.scores, result.boxes, strict=True)
-    return [
-        (label, [float(score), *(float(v) for v in box)])
-        for label, score, box in rows
-    ]
+    return [(label, [float(score), *(float(v) for v in box)]) for label, score, box in rows]
 
 
 @pytest.fixture(scope="module")
@@ -275,17 +273,26 @@ def test_the_least_score(page: Page, detectors: list[ad.Detector], picture: Path
 
 
 def test_what_base_lacks_is_named(page: Page, detectors: list[ad.Detector], picture: Path) -> None:
-    """Against a comparison of all pairs, of what Python finds."""
+    """Against the best assignment of what Python finds."""
     choose(page, 0)
     drop(page, picture)
     page.fill("#threshold", "0.3")
     ends = [of_python(detectors[0], picture, depth, 0.3) for depth in ("super", "base")]
     hold(page, ends[0])
     for name, one, other in (("super", *ends), ("base", *ends[::-1])):
+        pairs = np.array(
+            [
+                [overlap(values[1:], box[1:]) * (label == old) for old, box in other]
+                for label, values in one
+            ]
+        )
+        pairs[pairs < 0.5] = 0
+        rows, columns = linear_sum_assignment(-pairs)
+        paired = {row for row, column in zip(rows, columns, strict=True) if pairs[row, column] > 0}
         lacked = [
             f"only {name} finds: {label}, {values[0]:.2f}"
-            for label, values in one
-            if all(label != old or overlap(values[1:], box[1:]) < 0.5 for old, box in other)
+            for place, (label, values) in enumerate(one)
+            if place not in paired
         ]
         items = page.locator(f"#only-{name} li")
         from playwright.sync_api import expect

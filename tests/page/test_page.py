@@ -298,7 +298,13 @@ def test_what_base_lacks_is_named(page: Page, detectors: list[ad.Detector], pict
         from playwright.sync_api import expect
 
         expect(items).to_have_count(len(lacked), timeout=LATE)
-        assert items.all_inner_texts() == lacked
+        texts = items.all_inner_texts()
+        # Which of two boxes of one object is the one too many, an assignment may see otherwise.
+        assert sorted(text.rpartition(",")[0] for text in texts) == sorted(
+            text.rpartition(",")[0] for text in lacked
+        )
+        told = [f"only {name} finds: {label}, {values[0]:.2f}" for label, values in one]
+        assert {*texts} <= {*told}
     page.fill("#threshold", "0.4")
 
 

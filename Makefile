@@ -13,12 +13,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help docs release demo triton-demo pilot-demo cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu gpu-pack clean
+.PHONY: help docs release demo triton-demo pilot-demo page-demo browser cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu gpu-pack clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
 	@echo "make triton-demo  the same network behind a real Triton server, on this machine only"
 	@echo "make pilot-demo   the same network at a fixed rate beside another process: super, a pilot, base"
+	@echo "make page-demo    a page that runs both trained tiny networks in the browser; make browser installs one (Debian)"
 	@echo "make cpp-demo     the same network in C++, no Python at run time"
 	@echo "make test    the test suite, at tiny sizes"
 	@echo "make test-quick   the quickest part of it; make test-all: the slow rest as well"
@@ -42,6 +43,18 @@ triton-demo: $(STAMP) $(TRITON_STAMP)
 # On one core of an otherwise idle machine; under 3 minutes there (docs/pilot.md).
 pilot-demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pilot_demo.py $(ARGS)
+
+# Both trained tiny networks on a page of this machine, until Ctrl-C: ARGS="--port 8000".
+page-demo: $(STAMP)
+	@for family in anydepth-detr anydepth-yolo; do \
+	  test -f engines/demo-$$family/manifest.json || $(BIN)/anydepth-deploy export \
+	    anydepth_deploy/trained/$$family-tiny-shapes.pth --out engines/demo-$$family || exit $$?; \
+	done
+	$(BIN)/anydepth-deploy page engines/demo-anydepth-detr engines/demo-anydepth-yolo --out build/page --serve $(ARGS)
+
+# What the tests of the page need and pip has not, on Debian and as root.
+browser:
+	apt-get update && apt-get install --yes --no-install-recommends chromium npm
 
 # The C++ library, its tool and its example, with the runtimes of the environment (docs/cpp.md).
 cpp: $(STAMP)

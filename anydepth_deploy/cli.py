@@ -111,6 +111,7 @@ COMMANDS = (
         "triton",
         "Write a model repository for the Triton Inference Server, or check one.",
     ),
+    Row("page", "page", "Write a page that runs bundles in the browser, at any depth."),
     Row(
         "doctor",
         "doctor",
@@ -194,11 +195,12 @@ class Command(TyperCommand):
         return rest
 
     def _sources(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words that may be addresses: those of an argument ``source``."""
-        if not any(item.name == "source" for item in self.params):
+        """The words that may be addresses: those of an argument ``source``, and of ``--cdn``."""
+        if not any(item.name in ("source", "cdn") for item in self.params):
             return []
         found, _, _ = self.make_parser(ctx).parse_args([*args])
-        return list(found.get("source") or ())
+        cdn = found.get("cdn")
+        return [*(found.get("source") or ()), *((cdn, f"--cdn={cdn}") if cdn else ())]
 
 
 class Commands(TyperGroup):

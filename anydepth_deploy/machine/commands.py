@@ -51,6 +51,7 @@ NEEDS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("norms", "", "export", TORCH),
     ("shapes", "", "", ()),
     ("triton", "", "triton", ("onnx",)),
+    ("page", "", "", ()),
     ("demo", "", "export", (*EXPORT, "faster_coco_eval", "onnxruntime")),
     ("doctor", "", "", ()),
 )

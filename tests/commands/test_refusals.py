@@ -254,6 +254,18 @@ REFUSED: dict[str, dict[str, str]] = {
         "BUNDLE --out m --name a/b": "cannot be a model's",
         "BUNDLE --out m --max-batch 0": "'--max-batch'",
     },
+    "page": {
+        "none": NO_BUNDLE,
+        "folder": "is not a bundle",
+        "BUNDLE --port 80": "--port is for --serve",
+        "BUNDLE --serve --json": "--serve takes no --json",
+        "BUNDLE --precision bf16": NO_CHOICE,
+        "BUNDLE --out p.png --cdn https://a/b/": "it is no folder",
+        "BUNDLE --cdn https:b": "is no address of a folder",
+        "BUNDLE --cdn https://a/b/ --runtime folder": "--cdn takes no --runtime",
+        "BUNDLE --cdn https://a/b/ --samples none": "neither a picture nor a folder",
+        "BUNDLE --runtime folder": "has no ort.wasm.min.mjs",
+    },
     "doctor": {
         "none": NO_BUNDLE,
         "folder": "is not a bundle",

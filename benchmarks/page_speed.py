@@ -39,11 +39,12 @@ from anydepth_deploy.calibration.calibrate import calibrate
 from anydepth_deploy.console import bar, print_line, print_table
 from anydepth_deploy.exporting.export import export_bundle
 from anydepth_deploy.manifest import Artifact, made_for
+from anydepth_deploy.page.runtime import VERSION
 from anydepth_deploy.pictures.shapes import write_coco
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 # The tests' own: where the browser is, and what it opens.
-from browser import RUNTIME_VERSION, browser, served, web_runtime
+from browser import browser, served, web_runtime
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -308,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(rows, starts)
     if options.record:
         found = {**machine("onnxruntime", "numpy"), "chromium": version}
-        found["packages"]["onnxruntime-web"] = RUNTIME_VERSION
+        found["packages"]["onnxruntime-web"] = VERSION
         print(write("page-speed", {"machine": found, "rows": rows, "starts": starts}))
 
 

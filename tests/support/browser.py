@@ -13,23 +13,23 @@ import http.server
 import importlib.util
 import os
 import shutil
-import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from unittest.mock import patch
 
 import pytest
 from once import locked
+
+from anydepth_deploy.errors import UsageError
+from anydepth_deploy.page.runtime import check_runtime, kept_runtime
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 __all__ = [
     "REQUIRED",
-    "RUNTIME_FILES",
-    "RUNTIME_VERSION",
     "absent",
     "browser",
     "served",
@@ -43,7 +43,7 @@ BROWSER = "ANYDEPTH_BROWSER"
 """Environment variable: the browser's program, where it is not on the path."""
 
 RUNTIME = "ANYDEPTH_WEB_RUNTIME"
-"""Environment variable: a folder with :data:`RUNTIME_FILES`, where npm is not to be asked."""
+"""Environment variable: a folder with the runtime's files, where npm is not to be asked."""
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -55,13 +55,6 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-)
-
-RUNTIME_VERSION = "1.30.0"
-RUNTIME_FILES = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
 )
 
 KEPT = Path(__file__).resolve().parent.parent.parent / "build" / "onnxruntime-web"
@@ -102,41 +95,16 @@ def browser(*flags: str) -> Iterator[Browser]:
 
 
 def web_runtime() -> Path:
-    """A folder with :data:`RUNTIME_FILES` of ONNX Runtime Web, read only; see :func:`absent`."""
-    if named := os.environ.get(RUNTIME):
-        return Path(named)
-    folder = KEPT / RUNTIME_VERSION
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with locked(KEPT / "lock"):
-        if not folder.exists():
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        absent(f"there is no npm to fetch ONNX Runtime Web with: install it, or set {RUNTIME}")
-    unfinished = folder.with_name(f"{RUNTIME_VERSION}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    package = f"onnxruntime-web@{RUNTIME_VERSION}"
-    called = subprocess.run(
-        [npm, "pack", package, "--pack-destination", str(unfinished)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if called.returncode:
-        absent(f"npm cannot fetch {package}: {called.stderr.strip().splitlines()[-1:]}")
-    (archive,) = unfinished.glob("*.tgz")
-    with tarfile.open(archive) as opened:
-        for name in RUNTIME_FILES:
-            member = opened.extractfile(f"package/dist/{name}")
-            assert member is not None
-            (unfinished / name).write_bytes(member.read())
-    archive.unlink()
-    unfinished.rename(folder)
+    """The folder of ONNX Runtime Web's files, read only, as ``page`` keeps it; see
+    :func:`absent`."""
+    try:
+        if named := os.environ.get(RUNTIME):
+            return check_runtime(Path(named))
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with locked(KEPT / "lock"), patch.dict(os.environ, XDG_CACHE_HOME=str(KEPT)):
+            return kept_runtime()
+    except UsageError as error:
+        absent(str(error))
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -101,7 +101,7 @@ def shown(program: Browser, address: str, **settings: Any) -> Iterator[Page]:
     context = program.new_context(**settings)
     page = context.new_page()
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda told: told.type == "error" and problems.append(told.text))
+    page.on("console", lambda told: problems.extend([told.text] * (told.type == "error")))
     page.goto(address)
     try:
         yield page
@@ -279,7 +279,7 @@ def test_what_base_lacks_is_named(page: Page, detectors: list[ad.Detector], pict
     page.fill("#threshold", "0.3")
     ends = [of_python(detectors[0], picture, depth, 0.3) for depth in ("super", "base")]
     hold(page, ends[0])
-    for name, one, other in (("super", *ends), ("base", *ends[::-1])):
+    for name, (one, other) in (("super", (ends[0], ends[1])), ("base", (ends[1], ends[0]))):
         pairs = np.array(
             [
                 [overlap(values[1:], box[1:]) * (label == old) for old, box in other]

@@ -19,6 +19,7 @@ from command_line import Run
 from PIL import Image
 
 from anydepth_deploy.bundle.bundle import Bundle
+from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError, UsageError
 from anydepth_deploy.page import runtime
 from anydepth_deploy.page.server import page_server
@@ -36,7 +37,7 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     wanted = {}
     for name in runtime.FILES:
         (folder / name).write_text(name)
-        wanted[name] = runtime.file_sha256(folder / name)
+        wanted[name] = file_sha256(folder / name)
     monkeypatch.setattr(runtime, "FILES", wanted)
     return folder
 

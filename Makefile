@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The networks of the tests and the demo are tiny: more threads wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help docs release demo triton-demo pilot-demo page-demo browser cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu gpu-pack clean
+.PHONY: help docs release aarch64 demo triton-demo pilot-demo page-demo browser cpp cpp-demo test test-quick test-all test-rest fuzz lint format bench curve gpu gpu-pack clean
 
 help:
 	@echo "make demo    export, verify, evaluate and predict with the trained tiny checkpoint"
@@ -27,6 +27,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make docs    the site of the documentation, in build/site"
 	@echo "make release   build what is released, and try it in environments of its own"
+	@echo "make aarch64   the same and the C++ library on aarch64, emulated (Debian)"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
 	@echo "make gpu     what needs an NVIDIA GPU, with what is installed (STEP=name FORCE=1 OUT=folder WITHIN=seconds)"
@@ -108,6 +109,11 @@ docs: $(STAMP)
 # The source distribution and the wheel, in dist/, tried where nothing else is.
 release: $(STAMP)
 	$(BIN)/python -m release $(ARGS)
+
+# The deployment half and the C++ library on aarch64, emulated; Debian's and PyPI's packages are unpacked into
+# build/aarch64, nothing is installed. About 10 minutes on two cores.
+aarch64: $(STAMP)
+	$(BIN)/python -m release.aarch64 $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "FailedError", "interpreters", "make_environment", "run"]
+__all__ = ["ROOT", "TOLD", "Environment", "FailedError", "interpreters", "make_environment", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,13 +25,22 @@ class FailedError(Exception):
     """A command did not do what it should; its message tells all."""
 
 
-def run(command: Sequence[str | Path], folder: Path, *, limit: float = 900) -> str:
-    """What ``command`` prints in ``folder``, with nothing of this checkout on its path."""
+def run(
+    command: Sequence[str | Path],
+    folder: Path,
+    *,
+    limit: float = 900,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """What ``command`` prints in ``folder``, with nothing of this checkout on its path.
+
+    ``environment`` is added to what there is. Raises :class:`FailedError`.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [*map(str, command)],
         cwd=folder,
-        env={**kept, "OMP_NUM_THREADS": "1"},
+        env={**kept, "OMP_NUM_THREADS": "1", **(environment or {})},
         capture_output=True,
         text=True,
         timeout=limit,

@@ -1,5 +1,5 @@
-"""What ``make aarch64`` compares, and what it says where it cannot run. The run itself takes minutes,
-and packages from the network; its result is in docs/unverified.md."""
+"""What ``make aarch64`` compares, and what it says where it cannot run. The run itself takes
+minutes and downloads; its result is in docs/unverified.md."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,44 +89,36 @@ class Trial:
 
     def bundle(self, family: str, bundle: Path, picture: Path, program: Path) -> None:
         """Everything that is tried with the bundle of a network."""
-        machine = self.machine
-
-        def inspected() -> str:
-            told = json.loads(machine.command("inspect", bundle, "--json"))
-            return f"{len(told['depths'])} depths, {len(told['artifacts'])} artifacts"
-
-        def verified(precision: str) -> str:
-            words = ("--precision", precision, "--threads", 1, "--json")
-            told = json.loads(machine.command("verify", bundle, *words))
-            return f"{len(told['rows'])} rows agree with the {told['compared_with']}"
-
-        self.step(f"{family}: inspect", inspected)
+        self.step(f"{family}: inspect", partial(self._inspect, bundle))
         for precision in PRECISIONS:
-            self.step(f"{family} {precision}: verify", lambda p=precision: verified(p))
+            self.step(f"{family} {precision}: verify", partial(self._verify, bundle, precision))
             for depth in DEPTHS:
-                words = ("--depth", depth, "--precision", precision, "--threads", 1)
-                words += ("--threshold", THRESHOLD, "--json")
+                words: list[object] = ["--depth", depth, "--precision", precision, "--threads", 1]
+                words += ["--threshold", THRESHOLD, "--json"]
                 expected = predictions(here("predict", bundle, picture, "--no-draw", *words))
-                for name, call in (
-                    (
-                        "predict",
-                        lambda w=words: machine.command(
-                            "predict", bundle, picture, "--no-draw", *w
-                        ),
-                    ),
-                    (
-                        "C++",
-                        lambda w=words: machine.run(
-                            program, bundle, picture, *w, libraries=program.parents[1]
-                        ),
-                    ),
-                ):
-                    self.step(
-                        f"{family} {precision} {depth}: {name}",
-                        lambda c=call, e=expected, p=precision: differences(
-                            predictions(c()), e, LIMITS[p]
-                        ),
-                    )
+                limit, what = LIMITS[precision], f"{family} {precision} {depth}"
+                python = partial(
+                    self.machine.command, "predict", bundle, picture, "--no-draw", *words
+                )
+                self.step(f"{what}: predict", partial(compare, python, expected, limit))
+                beside = program.parents[1]
+                compiled = partial(
+                    self.machine.run, program, bundle, picture, *words, libraries=beside
+                )
+                self.step(f"{what}: C++", partial(compare, compiled, expected, limit))
+
+    def _inspect(self, bundle: Path) -> str:
+        told = json.loads(self.machine.command("inspect", bundle, "--json"))
+        return f"{len(told['depths'])} depths, {len(told['artifacts'])} artifacts"
+
+    def _verify(self, bundle: Path, precision: str) -> str:
+        words = ("--precision", precision, "--threads", 1, "--json")
+        told = json.loads(self.machine.command("verify", bundle, *words))
+        return f"{len(told['rows'])} rows agree with the {told['compared_with']}"
+
+
+def compare(call: Callable[[], str], expected: list[dict[str, Any]], limit: Difference) -> str:
+    return differences(predictions(call()), expected, limit)
 
 
 def main() -> int:

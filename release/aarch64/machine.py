@@ -103,17 +103,10 @@ class Machine:
             *include,
         ]
         folder = into / "build"
-        configure = [
-            "cmake",
-            "-S",
-            ROOT / "cpp",
-            "-B",
-            folder,
-            f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-        ]
+        given = ["-S", str(ROOT / "cpp"), "-B", str(folder), f"-DCMAKE_TOOLCHAIN_FILE={toolchain}"]
         libraries = str(self.tools / "usr" / "lib" / "x86_64-linux-gnu")
         environment = {"LD_LIBRARY_PATH": libraries}  # of the compiler
-        run([*configure, *options], into, environment=environment)
+        run(["cmake", *given, *options], into, environment=environment)
         run(["cmake", "--build", folder, "--parallel", "2"], into, environment=environment)
         return folder / "examples" / "anydepth-detect"
 

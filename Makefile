@@ -27,7 +27,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make docs    the site of the documentation, in build/site"
 	@echo "make release   build what is released, and try it in environments of its own"
-	@echo "make aarch64   the same and the C++ library on aarch64, emulated (Debian)"
+	@echo "make aarch64   the same and the C++ library on aarch64, emulated (Debian 12, x86-64)"
 	@echo "make bench   measure graphs, precisions, exporting and reading checkpoints"
 	@echo "make curve   measure the speed-up curve of R50, R101, YOLO s and l (about 25 minutes)"
 	@echo "make gpu     what needs an NVIDIA GPU, with what is installed (STEP=name FORCE=1 OUT=folder WITHIN=seconds)"

@@ -144,7 +144,8 @@ def main() -> int:
     parser.add_argument("--repository", help="its address on a forge: links become absolute")
     parser.add_argument("--ref", default=f"v{__version__}", help="the tag or branch of links")
     options = parser.parse_args()
-    options.out.mkdir(exist_ok=True)
+    options.out = options.out.resolve()  # commands run in folders of their own
+    options.out.mkdir(parents=True, exist_ok=True)
 
     def step(what: str, work: Callable[[], object]) -> None:
         begun = time.monotonic()

@@ -36,21 +36,23 @@ def run(
 
     ``environment`` is added to what there is. Raises :class:`FailedError`.
     """
+    words = " ".join(map(str, command))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [*map(str, command)],
-        cwd=folder,
-        env={**kept, "OMP_NUM_THREADS": "1", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        check=False,
-    )
-    if done.returncode:
-        words = " ".join(map(str, command))
-        raise FailedError(
-            f"{words} ended with {done.returncode}:\n{done.stdout[-TOLD:]}{done.stderr[-TOLD:]}"
+    try:
+        done = subprocess.run(
+            [*map(str, command)],
+            cwd=folder,
+            env={**kept, "OMP_NUM_THREADS": "1", **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise FailedError(f"{words} was not done in {limit:.0f} s") from None
+    if done.returncode:
+        told = f"{done.stdout[-TOLD:]}{done.stderr[-TOLD:]}"
+        raise FailedError(f"{words} ended with {done.returncode}:\n{told}")
     return done.stdout
 
 

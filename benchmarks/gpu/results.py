@@ -22,9 +22,9 @@ __all__ = [
     "archive",
     "document",
     "kept",
+    "logs",
     "pack",
     "read_all",
-    "travels",
     "write",
 ]
 
@@ -108,13 +108,13 @@ def pack(out: Path, summary: str, results: Path, work: Path) -> None:
     work it holds logs and result files of ``bench``, no networks and no engines."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.md").write_text(summary, encoding="utf-8")
-    if found := travels(results, work):
+    if found := [*results.glob("*"), *logs(work)]:
         archive(out / "gpu.tar.gz", found)
 
 
-def travels(results: Path, work: Path) -> list[Path]:
-    """The files of ``results`` of a device, and what of its ``work`` is small."""
-    return [*results.glob("*"), *(path for pattern in TRAVELS for path in work.glob(pattern))]
+def logs(work: Path) -> list[Path]:
+    """What of the ``work`` on a device is small and tells something: logs and samples."""
+    return [path for pattern in TRAVELS for path in work.glob(pattern)]
 
 
 def archive(path: Path, files: Sequence[Path], texts: Mapping[str, str] | None = None) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .device import ROOT, Machine, environment
 from .process import run_command
-from .results import RESULTS, WORK, archive, read_all, travels
-from .summary import markdown, outcome
+from .results import RESULTS, WORK, archive, logs, read_all
+from .summary import Outcome, markdown, outcome
 
 __all__ = ["NothingError", "send"]
 
@@ -40,7 +43,9 @@ def send(
     """
     name = "none" if machine.gpu is None else machine.gpu.folder
     steps = read_all(results / name)
-    files = travels(results / name, work / machine.key) if steps else []
+    keys = sorted({str(one["key"]) for one in steps.values()})  # also of a version before this one
+    files = [*(results / name).glob("*")] if steps else []
+    files += [path for key in keys for path in logs(work / key)]
     files += sorted(measured.glob("*.json"))
     if not files:
         device = machine.gpu.name if machine.gpu else f"this machine ({machine.without})"
@@ -48,7 +53,7 @@ def send(
             f"there is nothing of {device} to pack: run make gpu first, or anydepth-deploy bench, "
             f"which writes into {measured.name}/"
         )
-    summary = markdown(machine, [outcome(one, kept=True) for one in steps.values()], steps)
+    summary = markdown(machine, [_told(one, machine) for one in steps.values()], steps)
     target = path or Path(f"anydepth-gpu-{name}.tar.gz")
     archive(
         target,
@@ -56,6 +61,15 @@ def send(
         {"summary.md": summary, "doctor.json": _doctor()},
     )
     return target
+
+
+def _told(content: Mapping[str, Any], machine: Machine) -> Outcome:
+    """What became of a step; with its commit where another version of the code has run it."""
+    found = outcome(content, kept=True)
+    if content["key"] == machine.key:
+        return found
+    of = f"with commit {content['commit'] or 'unknown'}"
+    return replace(found, why=f"{found.why}; {of}" if found.why else of)
 
 
 def _doctor() -> str:

@@ -124,7 +124,7 @@ std::vector<std::filesystem::path> drawings(const Arguments& arguments) {
   }
   std::error_code failed;
   std::filesystem::create_directories(*arguments.out, failed);
-  if (!std::filesystem::is_directory(*arguments.out)) {
+  if (!std::filesystem::is_directory(*arguments.out, failed)) {
     misused("--out " + arguments.out->string() + " is no folder, which drawings of several need");
   }
   std::vector<std::filesystem::path> places;

@@ -118,7 +118,7 @@ class Trial:
 
 
 def compare(call: Callable[[], str], expected: list[dict[str, Any]], limit: Difference) -> str:
-    return differences(predictions(call()), expected, limit)
+    return differences(predictions(call()), expected, limit, THRESHOLD)
 
 
 def main() -> int:

@@ -20,16 +20,20 @@ class Difference:
 
 
 def differences(
-    found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]], limit: Difference
+    found: Sequence[Mapping[str, Any]],
+    expected: Sequence[Mapping[str, Any]],
+    limit: Difference,
+    threshold: float,
 ) -> str:
     """How far detections are from others, in words: each is held against the nearest of its class.
 
-    Those within ``limit.scores`` of the threshold may be missing on either side. Raises
+    Those whose scores are within ``limit.scores`` of the ``threshold`` of both may be missing on
+    either side. Raises
     :class:`FailedError` where something differs by more than ``limit``.
     """
     if not expected:
         raise FailedError("nothing was found in the picture here: there is nothing to compare")
-    lowest = min(float(item["score"]) for item in (*found, *expected)) + limit.scores
+    lowest = threshold + limit.scores
     boxes = scores = 0.0
     for mine, others in ((found, expected), (expected, found)):
         for item in mine:

@@ -43,19 +43,22 @@ class Machine:
         environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         seen = [] if libraries is None else ["-E", f"LD_LIBRARY_PATH={libraries}"]
         command = [str(emulator), "-L", str(self.root), *seen, str(program), *map(str, words)]
-        done = subprocess.run(
-            command,
-            cwd=self.work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
+        told = " ".join(map(str, [program.name, *words]))
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.work,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise FailedError(f"on aarch64, {told} was not done in {LIMIT} s") from None
         if done.returncode:
-            told = f"{done.stdout[-TOLD:]}{done.stderr[-TOLD:]}"
-            words_ = " ".join(map(str, [program.name, *words]))
-            raise FailedError(f"on aarch64, {words_} ended with {done.returncode}:\n{told}")
+            end = f"{done.stdout[-TOLD:]}{done.stderr[-TOLD:]}"
+            raise FailedError(f"on aarch64, {told} ended with {done.returncode}:\n{end}")
         return done.stdout
 
     def python(self, *words: object) -> str:

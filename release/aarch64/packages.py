@@ -6,6 +6,7 @@ architecture and changes nothing of the system.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,15 +21,21 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux201
 
 
 def check_system() -> None:
-    """Raises :class:`FailedError` where packages could not be had: this needs Debian's tools."""
-    for tool in ("apt-get", "dpkg"):
+    """Raises :class:`FailedError` where packages could not be had: this needs Debian's tools, the
+    Python of Debian 12, and its compiler for x86-64."""
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        system = {}
+    here = f"{system.get('PRETTY_NAME', sys.platform)} on {platform.machine()}"
+    if system.get("VERSION_CODENAME") != "bookworm" or platform.machine() != "x86_64":
+        raise FailedError(
+            f"aarch64 is tried with the packages of Debian 12 on x86-64, this is {here}: run it in "
+            "a container or a machine of that kind"
+        )
+    for tool in ("apt-get", "dpkg", "cmake", "make"):
         if shutil.which(tool) is None:
-            raise FailedError(
-                f"there is no {tool} here: aarch64 is tried with Debian's packages, on Debian or a "
-                "distribution made of it"
-            )
-    if sys.platform != "linux":
-        raise FailedError(f"user-mode emulation needs Linux, this is {sys.platform}")
+            raise FailedError(f"there is no {tool} here: install Debian's package of that name")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_all_that_was_found(session: Session, tmp_path: Path) -> None:
     assert found["doctor.json"] == '{"doctor": 1}'
     assert json.loads(found["a.json"])["device"]["name"] == "NVIDIA Tesla T4"
     assert not list(tmp_path.glob("*.partial"))
+    # The same after a commit: logs are still there, and the steps' own commit is told.
+    later = replace(MACHINE, code="changed", commit="f00")
+    places = {"results": session.results, "work": session.work, "measured": measured}
+    again = contents(send(tmp_path / "y.tar.gz", later, **places))
+    assert set(again) == set(found)
+    assert "Commit f00" in again["summary.md"]
+    assert "with commit c0ffee |" in again["summary.md"]
 
 
 @pytest.mark.usefixtures("without_doctor")

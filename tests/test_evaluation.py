@@ -16,8 +16,10 @@ from handmade import LADDER, MACS, manifest
 from numpy.typing import NDArray
 from PIL import Image
 
+from anydepth_deploy.annotations import difference_files
 from anydepth_deploy.annotations.difference_files import read_differences
 from anydepth_deploy.annotations.results_files import write_results
+from anydepth_deploy.bench.report.html.evaluated import read_evaluation
 from anydepth_deploy.bundle.bundle import Bundle, open_bundle
 from anydepth_deploy.bundle.files import MANIFEST
 from anydepth_deploy.bundle.writer import BundleWriter
@@ -1005,6 +1007,21 @@ def test_an_earlier_run_leaves_nothing(two_depths: Bundle, data: CocoData, tmp_p
     assert names == {*picture.files, "differences.json", "01-mine.pred.png"}
 
 
+def test_a_run_cut_short_leaves_no_words_of_the_one_before(
+    two_depths: Bundle, data: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "d"
+    ad_evaluate(two_depths, data.path, save_differences=folder)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise ImageError("the disk is full")
+
+    monkeypatch.setattr(difference_files, "write_drawing", full)
+    with pytest.raises(ImageError, match="full"):
+        ad_evaluate(two_depths, data.path, save_differences=folder)
+    assert not (folder / "differences.json").exists()
+
+
 def test_the_command_says_what_it_left(
     run: Run, two_depths: Bundle, data: CocoData, tmp_path: Path
 ) -> None:
@@ -1020,6 +1037,13 @@ def test_the_command_says_what_it_left(
         f"fp32-{row['depth']}.json" for row in document["rows"]
     ]
     assert document["lost"][0]["fall"] > 0
+    printed = tmp_path / "evaluation.json"
+    printed.write_text(json.dumps(document))
+    read = read_evaluation(printed)  # for report --html
+    assert [row.ap for row in read.rows] == [row["ap"] for row in document["rows"]]
+    assert [item.name for item in read.rows[0].classes] == [
+        item["class"] for item in document["rows"][0]["classes"]
+    ]
     assert document["rows"][0]["classes"][0].keys() == {"class", "ap", "objects"}
     plain = run("eval", two_depths.path, "--data", data.path, "--depth", "base", "--json").document
     assert (plain["lost"], plain["detections"], plain["differences"]) == ([], [], None)

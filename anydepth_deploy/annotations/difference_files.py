@@ -127,6 +127,9 @@ def save_differences(
     :class:`ImageError` where a picture cannot be read or a file not be written.
     """
     before = _files_of(folder)
+    # Cut short, drawings of this run would lie beside what was said of those before.
+    with contextlib.suppress(OSError):
+        (folder / DIFFERENCES).unlink()
     pairs = zip(found[depths[0]], found[depths[1]], strict=True)
     every = [difference(first, second) for first, second in pairs]
     order = sorted(range(len(every)), key=lambda place: -every[place].weight)

@@ -117,6 +117,8 @@ def report(
     if compare:
         _compare(found, results, words_of(allow), json)
         return
+    if html is not None:  # first: what it reads may be refused, and then nothing is written
+        _write_html(found, html, evaluation, differences, bundle or [])
     caption: list[str] = []
     if plot is not None:
         from anydepth_deploy.bench.plots.page import draw
@@ -131,8 +133,6 @@ def report(
         from anydepth_deploy.bench.report.latex import write_latex
 
         write_latex(found, latex)
-    if html is not None:
-        _write_html(found, html, evaluation, differences, bundle or [])
     if json:
         written = {"picture": plot, "latex": latex, "html": html}
         files = {name: None if file is None else str(file) for name, file in written.items()}

@@ -58,8 +58,11 @@ def _of_page(path: Path) -> list[BenchResult]:
     except UnicodeDecodeError:
         raise ResultError(f"report {path} is not text in UTF-8: {REMEDY}") from None
     blocks = _Blocks()
-    blocks.feed(text)
-    blocks.close()
+    try:
+        blocks.feed(text)
+        blocks.close()
+    except AssertionError:  # Python's parser, of declarations that are none: <![x]>
+        raise ResultError(f"report {path} is no sound page: {REMEDY}") from None
     if len(blocks.found) != 1:
         raise ResultError(
             f"{path} is a page with {len(blocks.found)} blocks of data of 'anydepth-deploy report "

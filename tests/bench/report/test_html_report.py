@@ -23,7 +23,7 @@ from anydepth_deploy.bench.report.files import read_results
 from anydepth_deploy.bench.report.html import write_html
 from anydepth_deploy.bench.report.html.charts import charts, ticks
 from anydepth_deploy.bench.report.html.evaluated import read_evaluation
-from anydepth_deploy.bench.results import BenchResult, write_result
+from anydepth_deploy.bench.results import Accuracy, BenchResult, write_result
 from anydepth_deploy.errors import MissingExtraError, ResultError
 
 
@@ -220,6 +220,44 @@ def test_damaged_pages(
     fails(run("report", path), 2, str(path), message)
 
 
+def test_a_page_that_the_parser_gives_up(run: Run, tmp_path: Path) -> None:
+    """Python 3.11's, at a declaration that is none; later ones read on."""
+    path = tmp_path / "page.html"
+    path.write_text("<p><![x]>")
+    told = run("report", path)
+    assert told.code == 2
+    assert "is no sound page" in told.err or "0 blocks of data" in told.err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (Accuracy(ap=40, data="v", pictures=9), Accuracy(ap=50, data="v", pictures=9), True),
+        (Accuracy(ap=-1, data="v", pictures=9), Accuracy(ap=-1, data="v", pictures=9), False),
+        (
+            Accuracy(ap=40, data="v", pictures=9, data_sha256="a" * 64),
+            Accuracy(ap=50, data="v", pictures=9, data_sha256="b" * 64),
+            False,
+        ),
+        (Accuracy(ap=40, data="v", pictures=9), None, False),
+    ],
+)
+def test_accuracy_of_other_data_is_not_compared(
+    tmp_path: Path, one: Accuracy, other: Accuracy | None, told: bool
+) -> None:
+    """Neither at the head nor where a point is looked at."""
+    (result, _) = two_results()
+    depths = [depth.model_copy(update={"accuracy": None}) for depth in result.depths]
+    depths[0] = depths[0].model_copy(update={"accuracy": one})
+    depths[-1] = depths[-1].model_copy(update={"accuracy": other})
+    path = tmp_path / "page.html"
+    write_html([result.model_copy(update={"depths": depths})], path)
+    text = path.read_text(encoding="utf-8").partition("<script")[0]
+    assert ("AP 40.0 against 50.0" in text or "AP 50.0 against 40.0" in text) == told
+    assert "AP -1" not in text
+    assert not ("AP 40.0" in text and "AP 50.0" in text and not told)
+
+
 # --- names --------------------------------------------------------------------------------------
 
 HARMLESS = """html head meta title style body main header h1 h2 h3 p div section span svg g line
@@ -285,8 +323,10 @@ def test_options_that_belong_together(run: Run, tmp_path: Path, results: list[Be
         (("--html", "r.html", "--bundle", "none"), "bundle none does not exist"),
         (("--html", "no\0where.html"), ""),
     ):
-        fails(run("report", file, *words), 2, message)
+        plot = () if "--compare" in words else ("--plot", "p.png")
+        fails(run("report", file, *words, *plot), 2, message)
         assert not Path("r.html").exists()
+        assert not Path("p.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from anydepth_deploy.bench.report.accuracies import average_precision, main_data_set
+from anydepth_deploy.bench.report.accuracies import DataSet, average_precision, main_data_set
 from anydepth_deploy.bench.report.facts import labels, macs_ratio, printable
 from anydepth_deploy.bench.report.merge import interval
 from anydepth_deploy.bench.results import BenchResult, DepthResult
@@ -147,12 +147,12 @@ def _chart(
         share = (value - y_marks[0]) / (y_marks[-1] - y_marks[0])
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
-    lines = []
+    lines, data = [], main_data_set(results)
     for place, result, label, points in series:
         drawn = []
         for depth, x, y in points:
             middle = depth.latency.median_ms
-            words = _words(result, depth, label)
+            words = _words(result, depth, label, data)
             drawn.append(
                 Point(
                     place_x(x),
@@ -176,10 +176,10 @@ def _chart(
     )
 
 
-def _words(result: BenchResult, depth: DepthResult, label: str) -> list[str]:
-    """What a point says: the same texts as the table has."""
+def _words(result: BenchResult, depth: DepthResult, label: str, data: DataSet | None) -> list[str]:
+    """What a point says: the same texts as the table has; AP of ``data`` alone."""
     ratio = macs_ratio(result, depth)
-    ap = average_precision(depth)
+    ap = None if data is None else average_precision(depth, data)
     head = printable(depth.depth)
     found = [
         label if len(label) <= LABEL else f"{label[: LABEL - 1]}…",

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from anydepth_deploy.annotations.difference_files import Differences, DrawnBox, read_differences
+from anydepth_deploy.bench.report.accuracies import average_precision, data_of
 from anydepth_deploy.bench.report.facts import device_name, labels, printable
 from anydepth_deploy.bench.report.files import BLOCK, FORMAT, VERSION
 from anydepth_deploy.bench.report.html.charts import charts
@@ -148,7 +149,9 @@ def _title(results: Sequence[BenchResult]) -> str:
 def _headline(result: BenchResult, label: str) -> dict[str, str]:
     """The fastest depth against the largest one, in three figures."""
     fastest = min(result.depths, key=lambda depth: depth.latency.median_ms.value)
-    largest = max(result.depths, key=lambda depth: depth.macs or 0)
+    slowest = max(result.depths, key=lambda depth: depth.latency.median_ms.value)
+    counted = [depth for depth in result.depths if depth.macs]
+    largest = max(counted, key=lambda depth: depth.macs or 0, default=slowest)
     told = {
         "label": label,
         "verdict": result.verdict.word,
@@ -158,9 +161,10 @@ def _headline(result: BenchResult, label: str) -> dict[str, str]:
         f"{interval(largest.latency.median_ms)} ms",
         "ap": "",
     }
-    ends = (fastest.accuracy, largest.accuracy)
-    if ends[0] is not None and ends[1] is not None and ends[0].data == ends[1].data:
-        told["ap"] = f"AP {ends[0].ap:.1f} against {ends[1].ap:.1f}"
+    data = data_of(fastest)
+    ends = [average_precision(depth, data) for depth in (fastest, largest)]
+    if data is not None and None not in ends:
+        told["ap"] = f"AP {ends[0]:.1f} against {ends[1]:.1f}"
     return told
 
 

@@ -39,6 +39,10 @@ FAMILIES = ("anydepth-detr", "anydepth-yolo")
 IN_WHEEL = (
     "anydepth_deploy/py.typed",
     "anydepth_deploy/bench/report/published.json",
+    "anydepth_deploy/bench/report/html/report.css",
+    "anydepth_deploy/bench/report/html/report.html.jinja",
+    "anydepth_deploy/page/assets/index.html",
+    "anydepth_deploy/page/assets/worker.mjs",
     *(f"anydepth_deploy/trained/{family}-tiny-shapes.pth" for family in FAMILIES),
 )
 IN_SOURCE = (

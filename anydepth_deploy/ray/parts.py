@@ -140,7 +140,9 @@ def written(
                 continue
             done.add(place.path.rpartition("/")[2], found)
     if changed:
-        log.warning("results of tables that have changed are made anew: %s", shorten(changed, 3))
+        log.warning(
+            "results of tables that have changed are made anew: %s", shorten(sorted(changed), 3)
+        )
     for place in gone:  # when nothing is refused any more
         place.delete()
     return done

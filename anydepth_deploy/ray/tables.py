@@ -43,7 +43,7 @@ def columns_of(
 def _is_text(kind: Any) -> bool:
     of = needed("pyarrow").types
     kind = kind.value_type if of.is_dictionary(kind) else kind
-    return bool(of.is_string(kind) or of.is_large_string(kind))
+    return bool(of.is_string(kind) or of.is_large_string(kind) or of.is_null(kind))
 
 
 def paths_of(rows: Any, table: Place, first: int) -> Any:

@@ -93,7 +93,7 @@ def _without_results(
     tables = [
         file
         for file in files
-        if file[0].endswith(TABLES)
+        if file[0].lower().endswith(TABLES)
         and not (is_part(file[0]) and own is not None and file[0].startswith(own))
     ]
     return [file for file in tables if not is_part(file[0])] or tables
@@ -106,7 +106,7 @@ def _tables(text: str, place: Place, work: Work, out: Place | None) -> bool:
         tables = _without_results(place, place.files(), out)
         if not tables:
             raise ImageError(f"folder {place} holds no table but the results in it")
-    elif place.path.endswith(TABLES):
+    elif place.path.lower().endswith(TABLES):
         tables = place.files()
     else:
         return False

@@ -89,9 +89,9 @@ def test_failures_of_another_source_stay(
     (tmp_path / "other" / "none.jpg").write_bytes(b"none")
     for source in (tmp_path / "other", sorted(photos.glob("0*"))[0]):
         assert predict_many(bundle, source, tmp_path / "found", **JOB).parts == 1
-    source = sorted(photos.glob("0*"))[:1]
-    assert predict_many(bundle, source, tmp_path / "found", again=True, **JOB).parts == 0
-    assert {*rows_of(tmp_path / "found")} == {"none.jpg", source[0].name}
+    good = sorted(photos.glob("0*"))[0]
+    assert predict_many(bundle, good, tmp_path / "found", again=True, **JOB).parts == 0
+    assert {*rows_of(tmp_path / "found")} == {"none.jpg", good.name}
 
 
 def columns() -> dict[str, Any]:
@@ -117,6 +117,7 @@ def write_results(file: Path, found: dict[str, Any], record: Any = RECORD) -> No
     [
         ({"path": ["/1.jpg", None]}, "has rows without a path"),
         ({"path": [[1], [2]]}, "cannot be read: "),
+        ({"path": pa.array([b"/\xff.jpg", b"/2"]).view(pa.string())}, "Invalid UTF8 sequence"),
         ({"labels": [[2], None]}, "labels of /1.jpg are not below 2, its classes"),
         ({"labels": [[-1], None]}, "labels of /1.jpg are not below 2, its classes"),
         ({"labels": [None, None]}, "boxes, scores and labels of /1.jpg do not fit"),

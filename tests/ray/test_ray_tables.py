@@ -53,7 +53,11 @@ def all_rows(out: Path) -> list[dict[str, Any]]:
 def test_results_have_a_path_whatever_is_kept(
     bundle: Bundle, photos: Path, tmp_path: Path, ray: LocalRay, kept: list[str]
 ) -> None:
-    columns = {"bytes": contents_of(photos), "path": paths_in(photos), "id": [*range(COUNT + 1)]}
+    columns: dict[str, Any] = {
+        "bytes": contents_of(photos),
+        "path": paths_in(photos),
+        "id": [*range(COUNT + 1)],
+    }
     file, out = write_table(tmp_path / "all.parquet", **columns), tmp_path / "found"
     report = predict_many(bundle, file, out, keep=kept, **JOB)
     assert (report.pictures, report.failed, report.parts) == (COUNT + 1, 1, 3)
@@ -91,6 +95,12 @@ def test_rows_without_a_path_among_others(
     rows = all_rows(tmp_path / "found")
     assert [row["path"] for row in rows] == [f"{file}#0", *paths[1:]]
     assert all(row["error"] is None for row in rows)
+    nothing = pa.array([None] * 3, pa.null())
+    file = write_table(tmp_path / "OTHER.PARQUET", bytes=contents_of(photos)[:3], path=nothing)
+    predict_many(bundle, file, tmp_path / "other", **JOB)
+    assert [row["path"] for row in all_rows(tmp_path / "other")] == [
+        f"{file}#{n}" for n in range(3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +134,7 @@ def test_other_columns_are_another_job(
     bundle: Bundle, photos: Path, tmp_path: Path, ray: LocalRay
 ) -> None:
     cells = contents_of(photos)[:2]
-    columns = {"left": cells, "right": cells[::-1], "id": [1, 2]}
+    columns: dict[str, Any] = {"left": cells, "right": cells[::-1], "id": [1, 2]}
     file, out = write_table(tmp_path / "all.parquet", **columns), tmp_path / "found"
     chosen: dict[str, Any] = {**JOB, "column": "left", "keep": ["id"]}
     assert predict_many(bundle, file, out, **chosen).pictures == 2

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--workers", type=int, help="default: as many as there are cores")
     parser.add_argument("--part", type=int, default=500, help="pictures of a file")
+    parser.add_argument("--again", action="store_true", help="parts with failures are made anew")
     parser.add_argument("--coco", metavar="FILE", help="write COCO's results, too")
     parser.add_argument("--data", help="the annotation file whose ids COCO's results have")
     options = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
             threshold=options.threshold,
             workers=options.workers,
             part=options.part,
+            again=options.again,
             progress=tell,
         )
         for item in report.skipped[:20]:

@@ -16,9 +16,9 @@ from anydepth_deploy.documents import write_or_refuse
 from anydepth_deploy.errors import ImageError
 from anydepth_deploy.predict.formats import CocoResults, ImageIds, category_ids
 from anydepth_deploy.predict.run import Prediction
-from anydepth_deploy.ray.needed import needed
-from anydepth_deploy.ray.parts import part_files, record_of
+from anydepth_deploy.ray.parts import part_files
 from anydepth_deploy.ray.places import Place, place_of
+from anydepth_deploy.ray.results import Results, damaged, read_results
 
 __all__ = ["write_coco"]
 
@@ -37,8 +37,8 @@ def write_coco(
     order of paths. ``filesystem``: of ``results``, as for :func:`predict_many`. All names are held
     in memory, and the results of one file.
 
-    Raises :class:`ImageError` where there are no results, or pictures have no id in ``data``, and
-    :class:`MissingExtraError` without pyarrow.
+    Raises :class:`ImageError` where there are no results, a file of them is damaged, or pictures
+    have no id in ``data``, and :class:`MissingExtraError` without pyarrow.
     """
     place = place_of(results, filesystem)
     files = part_files(place)
@@ -58,7 +58,7 @@ def write_coco(
         )
         for part in files:
             for row in _rows(part):
-                output.add(_prediction(row, classes))
+                output.add(_prediction(row, classes, part))
         output.end()
 
     write_or_refuse(Path(file), write, "results", ImageError)
@@ -77,29 +77,46 @@ class _Numbers:
 
 def _named(files: list[Place]) -> tuple[list[str], dict[str, bool]]:
     """The names of classes, and of pictures, and whether these could be used."""
-    parquet = needed("pyarrow.parquet")
-    classes: list[str] = []
+    classes: list[str] | None = None
     names: dict[str, bool] = {}
     for place in files:
-        with place.open() as opened:
-            file = parquet.ParquetFile(opened)
-            classes = record_of(file, place)["classes"]
-            rows = file.read(columns=["path", "error"]).to_pylist()
-        names.update((row["path"], row["error"] is None) for row in rows)
-    return classes, names
+        found = _whole(place, ["path", "error"])
+        theirs = found.record.get("classes")
+        if not isinstance(theirs, list) or not all(isinstance(name, str) for name in theirs):
+            raise damaged(place, "it does not say which classes it has")
+        if classes is not None and theirs != classes:
+            raise ImageError(
+                f"{place} is of another job than the files beside it: its classes are others; "
+                "give each job a folder"
+            )
+        classes = theirs
+        names.update((row["path"], row["error"] is None) for row in found.rows.to_pylist())
+    return classes or [], names
 
 
 def _rows(place: Place) -> Iterator[dict[str, Any]]:
-    with place.open() as opened:
-        rows = needed("pyarrow.parquet").ParquetFile(opened).read(columns=COLUMNS).to_pylist()
+    rows = _whole(place, COLUMNS).rows.to_pylist()
     return (row for row in rows if row["error"] is None)
 
 
-def _prediction(row: dict[str, Any], classes: list[str]) -> Prediction:
-    found = Detections(
-        np.array(row["labels"], np.int64)[None],
-        np.array(row["boxes"], np.float32).reshape(1, -1, 4),
-        np.array(row["scores"], np.float32)[None],
-    )
+def _whole(place: Place, columns: list[str]) -> Results:
+    found = read_results(place, columns)
+    if found is None:
+        raise ImageError(f"{place} is cut short: start the job again, which makes it anew")
+    return found
+
+
+def _prediction(row: dict[str, Any], classes: list[str], place: Place) -> Prediction:
+    try:
+        labels = np.array(row["labels"], np.int64)
+        boxes = np.array(row["boxes"], np.float32).reshape(len(labels), 4)
+        scores = np.array(row["scores"], np.float32).reshape(len(labels))
+    except (TypeError, ValueError):
+        raise damaged(place, f"boxes, scores and labels of {row['path']} do not fit") from None
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise damaged(place, f"boxes or scores of {row['path']} are no numbers")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise damaged(place, f"labels of {row['path']} are not below {len(classes)}, its classes")
+    found = Detections(labels[None], boxes[None], scores[None])
     rows = detection_rows(found, classes.__getitem__)
     return Prediction("", row["depth"], "", detections=rows, source=row["path"])

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from anydepth_deploy.detector.result import Result
 from anydepth_deploy.errors import UsageError, shorten
+from anydepth_deploy.ray.cells import NAMING, picture_column
 from anydepth_deploy.ray.needed import needed
 
-__all__ = ["NAMES", "check_kept", "found_table"]
+__all__ = ["NAMES", "Chosen", "check_kept", "chosen_columns", "found_table", "result_types"]
 
 NAMES = ("depth", "height", "width", "boxes", "scores", "labels", "names", "error")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Columns of a table: ``pictures`` has these, those that are ``kept`` stay beside results."""
+
+    pictures: str
+    kept: tuple[str, ...]
+
+
+def chosen_columns(
+    names: Sequence[str], column: str | None = None, keep: Sequence[str] | None = None
+) -> Chosen:
+    """What a table with the columns ``names`` gives: ``column`` and ``keep`` are those of
+    :class:`Detect`. Raises :class:`UsageError` for columns that do not fit."""
+    pictures = picture_column(names, column)
+    if isinstance(keep, str):
+        raise UsageError(f"keep is '{keep}': expected a list of columns")
+    if keep is None:
+        kept = tuple(name for name in names if name != pictures or name in NAMING)
+    else:
+        kept = tuple(keep)
+        missing = [name for name in kept if name not in names]
+        if missing:
+            raise UsageError(
+                f"keep names no column of the table: {shorten(missing)}; it has {shorten(names)}"
+            )
+    check_kept(kept)
+    return Chosen(pictures, kept)
 
 
 def check_kept(names: Sequence[str]) -> None:
@@ -22,6 +53,16 @@ def check_kept(names: Sequence[str]) -> None:
             f"columns of results are called like columns of the table: {shorten(taken)}; rename "
             "these, or say with keep= which columns to keep"
         )
+
+
+def result_types() -> dict[str, Any]:
+    """The types of Arrow of the columns of files of results."""
+    pa = needed("pyarrow")
+    texts, scores = pa.list_(pa.string()), pa.list_(pa.float32())
+    boxes, labels = pa.list_(pa.list_(pa.float32())), pa.list_(pa.int64())
+    sides = {"height": pa.int32(), "width": pa.int32()}
+    found = {"boxes": boxes, "scores": scores, "labels": labels, "names": texts}
+    return {"path": pa.string(), "depth": pa.string(), **sides, **found, "error": pa.string()}
 
 
 def found_table(
@@ -40,20 +81,19 @@ def found_table(
     pa = needed("pyarrow")
     check_kept([*kept])
 
-    def column(kind: Any, values: list[Any]) -> Any:
-        return pa.array(values, type=kind)
-
     def of(take: Any) -> list[Any]:
         return [None if result is None else take(result) for result in found]
 
     columns = {
-        "depth": column(pa.string(), [depth] * len(found)),
-        "height": column(pa.int32(), of(lambda result: result.size[0])),
-        "width": column(pa.int32(), of(lambda result: result.size[1])),
-        "boxes": column(pa.list_(pa.list_(pa.float32())), of(lambda result: result.boxes.tolist())),
-        "scores": column(pa.list_(pa.float32()), of(lambda result: result.scores.tolist())),
-        "labels": column(pa.list_(pa.int64()), of(lambda result: result.labels.tolist())),
-        "names": column(pa.list_(pa.string()), of(lambda result: result.names)),
-        "error": column(pa.string(), [errors.get(place) for place in range(len(found))]),
+        "depth": [depth] * len(found),
+        "height": of(lambda result: result.size[0]),
+        "width": of(lambda result: result.size[1]),
+        "boxes": of(lambda result: result.boxes.tolist()),
+        "scores": of(lambda result: result.scores.tolist()),
+        "labels": of(lambda result: result.labels.tolist()),
+        "names": of(lambda result: result.names),
+        "error": [errors.get(place) for place in range(len(found))],
     }
-    return pa.table({**kept, **columns})
+    kinds = result_types()
+    results = {name: pa.array(cells, type=kinds[name]) for name, cells in columns.items()}
+    return pa.table({**kept, **results})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,22 +15,23 @@ from anydepth_deploy.detector.detector import load
 from anydepth_deploy.detector.result import check_threshold
 from anydepth_deploy.detector.sources import Skipped
 from anydepth_deploy.documents import try_to_write
-from anydepth_deploy.errors import AnyDepthError, ImageError, UsageError, shorten
+from anydepth_deploy.errors import ImageError, UsageError, shorten
 from anydepth_deploy.progress import Progress
 from anydepth_deploy.ray.needed import needed
-from anydepth_deploy.ray.parts import Part, Written, groups_of, parts_of, written
+from anydepth_deploy.ray.parts import Written, parts_of, written
 from anydepth_deploy.ray.places import place_of
 from anydepth_deploy.ray.stage import Detect
+from anydepth_deploy.ray.tables import groups_of
 from anydepth_deploy.ray.work import work_of
-from anydepth_deploy.ray.writer import PartWriter
+from anydepth_deploy.ray.workers import resources_of, room, rows_of_parts, started, writers_of
 
 __all__ = ["Report", "predict_many"]
 
 VERSION = 1
 """Of the files of results; it rises when a column goes, or means something else."""
 
-RESTS = 0.001
-"""Of a core, for workers on GPUs alone: Ray wants to know that they are no load."""
+MOST_NAMED = 1000
+"""Pictures that a report names."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def predict_many(
     gpus: float = 0,
     part: int = 500,
     retries: int = 3,
+    again: bool = False,
     filesystem: Any = None,
     out_filesystem: Any = None,
     progress: Progress | None = None,
@@ -79,16 +80,19 @@ def predict_many(
     :mod:`pyarrow.fs` or of fsspec; by default the address says it, or it is this machine's.
     ``workers``: by default as many as Ray has cores for. ``threads`` and ``gpus``: of each.
     ``part``: pictures of a file, and what is done again where a worker dies; of a table, each row
-    group is a part. ``retries``: of a part whose worker died. ``options``: as for :class:`Detect`.
+    group is a part. ``retries``: of a part whose worker died. ``again``: parts with pictures that
+    could not be used are made anew, whole. ``options``: as for :class:`Detect`.
 
     The columns of files are ``path`` (whole, or the address; of a row of a table without one
     ``table.parquet#12``), for tables those that are kept, and those that :class:`Detect` gives.
     Ray is started where it is not, and then ended. Files of another job in ``out`` (network,
-    classes, depth, threshold, precision) are refused.
+    classes, depth, threshold, precision, columns) are refused; those of a table whose size has
+    changed are removed and made anew. A part that cannot be made is raised when all others are
+    written.
 
-    Raises :class:`MissingExtraError`, :class:`ImageError` where there is no picture or results
-    cannot be written, :class:`UsageError`, and what :func:`anydepth_deploy.load` raises; all but
-    that of workers before Ray is started.
+    Raises :class:`MissingExtraError`, :class:`ImageError` where there is no picture, a table cannot
+    be read, or results cannot be read or written, :class:`UsageError`, and what
+    :func:`anydepth_deploy.load` raises; all but that of workers before Ray is started.
     """
     ray = _ray()
     _check(workers=workers, threads=threads, part=part, retries=retries + 1)
@@ -100,22 +104,26 @@ def predict_many(
     detect = {"bundle": str(opened.path.absolute()), "depth": str(chosen), **options}
     record = _record(opened, detect)
     target = place_of(out, out_filesystem)
-    work = work_of(source, filesystem)
+    work = work_of(source, filesystem, target)
+    columns = options.get("column"), options.get("keep")
+    groups = [group for table, size in work.tables for group in groups_of(table, size, *columns)]
     if target.local:
         try_to_write(Path(target.path) / "part.parquet", "file", ImageError)
-    done = written(target, record)
+    done = written(target, record, {str(table): size for table, size in work.tables})
     parts = parts_of(work.pictures, part, done)
-    for table, size in work.tables:
-        parts += [item for item in groups_of(table, size) if item.name not in done.parts]
+    if again:
+        parts += done.forget_failures({*work.pictures}, {group.name for group in groups})
+    parts += [group for group in groups if group.name not in done.parts]
     before = _before(work.pictures, done)
     if not parts:
         return Report(before=before, skipped=work.skipped)
-    with _started(ray):
-        resources = _resources(threads, gpus)
-        count = min(workers or _room(ray, resources), len(parts))
+    with started(ray) as own:
+        resources = resources_of(threads, gpus)
+        there = room(ray.cluster_resources(), resources, own)
+        count = min(workers or there, len(parts))
         begin = time.monotonic()
-        writers = _writers(ray, count, resources, retries, (target, work.place, record, detect))
-        rows = _rows(ray, parts, writers)
+        writers = writers_of(ray, count, resources, retries, (target, work.place, record, detect))
+        rows = rows_of_parts(ray, parts, writers)
         with contextlib.closing(rows):  # type: ignore[type-var]  # a generator
             return _report(rows, len(parts), before, work.skipped, progress, begin)
 
@@ -141,7 +149,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _record(bundle: Bundle, detect: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on."""
-    manifest = bundle.manifest
+    manifest, keep = bundle.manifest, detect.get("keep")
     return {
         "version": VERSION,
         "checkpoint": manifest.source.sha256,
@@ -152,94 +160,13 @@ def _record(bundle: Bundle, detect: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": detect["threshold"],
         "precision": detect.get("precision", "fp32"),
         "orientation": detect.get("orientation", "upright"),
+        "column": detect.get("column"),
+        "keep": None if keep is None else sorted(keep),
     }
 
 
 def _before(names: Sequence[str], done: Written) -> int:
     return sum(name in done.pictures for name in names) if names else done.rows
-
-
-def _resources(threads: int, gpus: float) -> dict[str, float]:
-    """What Ray sets aside for a worker."""
-    return {"num_cpus": RESTS if gpus else threads, "num_gpus": gpus}
-
-
-@contextlib.contextmanager
-def _started(ray: Any) -> Iterator[None]:
-    """Ray, which is ended where it was not there."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(include_dashboard=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _rows(ray: Any, parts: Sequence[Part], writers: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """What :class:`PartWriter` says of each part, as soon as it is written. A worker gets a part
-    when it is ready for one: some may wait for machines that are still to come."""
-    waiting = deque(parts)
-    left = len(parts)
-    asked = {writer.ready.remote(): writer for writer in writers}
-    try:
-        while left:
-            (answer, *_), _ = ray.wait([*asked], num_returns=1)
-            writer = asked.pop(answer)
-            found = ray.get(answer)
-            if waiting:
-                asked[writer.write.remote(waiting.popleft().to_text())] = writer
-            if found is not None:
-                left -= 1
-                yield found
-    except ray.exceptions.RayError as error:
-        raise _ours(ray, error) from None
-    finally:
-        for writer in writers:
-            ray.kill(writer)
-
-
-def _writers(
-    ray: Any, count: int, resources: Mapping[str, float], retries: int, arguments: tuple[Any, ...]
-) -> list[Any]:
-    kind = ray.remote(PartWriter).options(
-        **resources, max_restarts=-1, max_task_retries=retries, max_concurrency=1
-    )
-    return [kind.remote(*arguments) for _ in range(count)]
-
-
-def _room(ray: Any, resources: Mapping[str, float]) -> int:
-    """How many workers Ray has room for now."""
-    there = ray.cluster_resources()
-    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    rooms = [there.get(names[name], 0) / share for name, share in resources.items() if share]
-    return max(1, int(min(rooms)))
-
-
-def _ours(ray: Any, error: BaseException) -> BaseException:
-    """What a worker raised, as it was raised, where it is an error of this package; where workers
-    died, a line that says so."""
-    behind = list(_behind(error))
-    for found in behind:
-        # Ray's own copy is one of ours, too, with a traceback as its text.
-        if isinstance(found, AnyDepthError) and not isinstance(found, ray.exceptions.RayError):
-            found.__cause__ = None
-            return found
-    if any(isinstance(found, ray.exceptions.RayActorError) for found in behind):
-        return ImageError(
-            "a worker died again and again over one part: one of its pictures may take more memory "
-            "than there is; give fewer workers, or a smaller max_pixels"
-        )
-    return error
-
-
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came from; Ray's have what a worker raised as their ``cause``."""
-    if isinstance(error, BaseException):
-        yield error
-        for near in (getattr(error, "cause", None), error.__cause__):
-            yield from _behind(near)
 
 
 def _report(
@@ -258,12 +185,8 @@ def _report(
         count += 1
         pictures += int(row["pictures"])
         failed += int(row["failed"])
-        room = max(0, MOST_NAMED - len(skipped))
-        skipped += [Skipped(*pair) for pair in row["failures"][:room]]
+        left = max(0, MOST_NAMED - len(skipped))
+        skipped += [Skipped(*pair) for pair in row["failures"][:left]]
         if progress is not None:
             progress(f"{pictures} pictures", count, parts)
     return Report(pictures, failed, before, count, time.monotonic() - begin, skipped)
-
-
-MOST_NAMED = 1000
-"""Pictures that a report names."""

@@ -1,27 +1,28 @@
 """A job in parts: each is one file of results, named after what is in it.
 
 A part that is tried again, since its worker died, replaces its own file; a job that is started
-again leaves out what readable files hold. A file is there when all of it is, or is thrown away.
+again leaves out what readable files hold. A file is there when all of it is, or is thrown away; so
+is one of a table that has changed since.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from anydepth_deploy.errors import ImageError, UsageError, first_line
-from anydepth_deploy.ray.needed import needed
+from anydepth_deploy.errors import UsageError, shorten
 from anydepth_deploy.ray.places import Place
+from anydepth_deploy.ray.results import Results, read_results
 
-__all__ = ["Part", "Written", "part_files", "parts_of", "record_of", "with_record", "written"]
+__all__ = ["Part", "Written", "is_part", "part_files", "parts_of", "written"]
 
-KEY = b"anydepth-deploy"
-"""Of the metadata of a file of results, beside its schema: the record of the job, in JSON."""
+log = logging.getLogger("anydepth_deploy")
 
 NAME = re.compile(r"part-[0-9a-f]{16}\.parquet")
 
@@ -42,8 +43,9 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its file."""
-        return f"part-{hashlib.sha256(self.to_text().encode()).hexdigest()[:16]}.parquet"
+        """Of its file: the same for a table that has changed, whose rows it replaces."""
+        text = replace(self, first=0, size=0).to_text()
+        return f"part-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
 
     def to_text(self) -> str:
         return json.dumps(asdict(self))
@@ -57,11 +59,39 @@ class Part:
 @dataclass
 class Written:
     """What is done: ``parts`` by the names of their files, ``pictures`` by their names, and how
-    many ``rows`` that is."""
+    many ``rows`` that is. ``failures``: of parts with pictures that cannot be used, the names of
+    all pictures, and of these."""
 
     parts: set[str] = field(default_factory=set)
     pictures: set[str] = field(default_factory=set)
     rows: int = 0
+    failures: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+
+    def add(self, name: str, found: Results) -> None:
+        """The file ``name`` of results, with the columns ``path`` and ``error``."""
+        paths, errors = (found.rows.column(one).to_pylist() for one in ("path", "error"))
+        self.parts.add(name)
+        self.pictures.update(paths)
+        self.rows += len(paths)
+        pairs = zip(paths, errors, strict=True)
+        if failed := [path for path, error in pairs if error is not None]:
+            self.failures[name] = paths, failed
+
+    def forget_failures(self, pictures: Container[str], groups: Container[str]) -> list[Part]:
+        """Take parts with pictures that could not be used for not done. Those of row groups are
+        forgotten where ``groups`` has their names; those of any of ``pictures`` are returned, with
+        the pictures that they had, so that they replace their files."""
+        parts = []
+        for name, (paths, failed) in self.failures.items():
+            part = Part(tuple(paths))
+            if name not in groups:
+                if part.name != name or not any(path in pictures for path in failed):
+                    continue
+                parts.append(part)
+            self.parts.discard(name)
+            self.pictures.difference_update(paths)
+            self.rows -= len(paths)
+        return parts
 
 
 def parts_of(names: Sequence[str], count: int, done: Written) -> list[Part]:
@@ -70,82 +100,57 @@ def parts_of(names: Sequence[str], count: int, done: Written) -> list[Part]:
     return [Part(tuple(left[begin : begin + count])) for begin in range(0, len(left), count)]
 
 
-def with_record(table: Any, record: Mapping[str, Any]) -> Any:
-    """A table of Arrow that remembers the job that it is of."""
-    return table.replace_schema_metadata({KEY: json.dumps(dict(record)).encode()})
-
-
-def record_of(file: Any, place: Place) -> dict[str, Any]:
-    """The record in an opened Parquet file. Raises :class:`UsageError` where there is none."""
-    text = (file.schema_arrow.metadata or {}).get(KEY)
-    if text is None:
-        raise UsageError(
-            f"{place} is no file of this job, though it is called like one: choose another folder"
-        )
-    found: dict[str, Any] = json.loads(text)
-    return found
+def is_part(path: str) -> bool:
+    """Whether a file is called like one of results."""
+    return NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def part_files(out: Place) -> list[Place]:
     """The files in ``out`` that are called like those of parts."""
-    paths = [path for path, _ in out.files()]
-    return [out.at(path) for path in paths if NAME.fullmatch(path.rpartition("/")[2])]
+    return [out.at(path) for path, _ in out.files() if is_part(path)]
 
 
-def written(out: Place, record: Mapping[str, Any]) -> Written:
-    """What is done of the job with this ``record``; files that are cut short are removed.
+def written(
+    out: Place, record: Mapping[str, Any], tables: Mapping[str, int] | None = None
+) -> Written:
+    """What is done of the job with this ``record``. Files that are cut short are removed, and so
+    are those of ``tables``, by name, that were of another size in bytes than they are now.
 
     Raises :class:`UsageError` where files are of another job, and :class:`ImageError` where they
     cannot be looked into.
     """
-    done = Written()
+    done, sizes = Written(), tables or {}
+    gone: list[Place] = []
+    changed: set[str] = set()
     with ThreadPoolExecutor(READERS) as pool:
         for place, found in pool.map(_look, part_files(out)):
             if found is None:
-                out.filesystem.delete_file(place.path)
+                gone.append(place)
                 continue
-            of, paths = found
-            other = [key for key in record if of.get(key) != record[key]]
+            other = [key for key in record if found.record.get(key) != record[key]]
             if other:
                 raise UsageError(
                     f"{out} holds results of another job: its {other[0]} is "
-                    f"{_said(of.get(other[0]))}, expected {_said(record[other[0]])}; choose "
-                    "another folder, or remove it"
+                    f"{_said(found.record.get(other[0]))}, expected {_said(record[other[0]])}; "
+                    "choose another folder, or remove it"
                 )
-            done.parts.add(place.path.rpartition("/")[2])
-            done.pictures.update(paths)
-            done.rows += len(paths)
+            if sizes.get(found.table, found.size) != found.size:
+                gone.append(place)
+                changed.add(found.table)
+                continue
+            done.add(place.path.rpartition("/")[2], found)
+    if changed:
+        log.warning(
+            "results of tables that have changed are made anew: %s", shorten(sorted(changed), 3)
+        )
+    for place in gone:  # when nothing is refused any more
+        place.delete()
     return done
 
 
 def _said(value: Any) -> str:
-    return json.dumps(value)[:80]
+    return "not given" if value is None else json.dumps(value)[:80]
 
 
-def _look(place: Place) -> tuple[Place, tuple[dict[str, Any], list[str]] | None]:
-    """The record of a file and the names of its pictures; None where it is cut short."""
-    pa, parquet = needed("pyarrow"), needed("pyarrow.parquet")
-    with place.open() as opened:
-        try:
-            file = parquet.ParquetFile(opened)
-        except pa.ArrowInvalid:  # no footer: whoever wrote it was ended
-            return place, None
-        record = record_of(file, place)
-        try:
-            return place, (record, file.read(columns=["path"]).column("path").to_pylist())
-        except (OSError, ValueError, KeyError) as error:
-            raise ImageError(f"{place} cannot be read: {first_line(error)}") from None
-
-
-def groups_of(table: Place, size: int) -> Iterator[Part]:
-    """A part for each row group of a Parquet file. Raises :class:`ImageError`."""
-    parquet = needed("pyarrow.parquet")
-    with table.open() as opened:
-        try:
-            metadata = parquet.ParquetFile(opened).metadata
-        except (OSError, ValueError) as error:
-            raise ImageError(f"table {table} is no Parquet file: {first_line(error)}") from None
-        first = 0
-        for group in range(metadata.num_row_groups):
-            yield Part((), str(table), group, first, size)
-            first += metadata.row_group(group).num_rows
+def _look(place: Place) -> tuple[Place, Results | None]:
+    return place, read_results(place, ["path", "error"])

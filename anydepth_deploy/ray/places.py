@@ -79,6 +79,13 @@ class Place:
         except Exception as error:  # whatever the library of a store raises
             raise ImageError(f"file {self} cannot be written: {first_line(error)}") from None
 
+    def delete(self) -> None:
+        """Remove the file. Raises :class:`ImageError`."""
+        try:
+            self.filesystem.delete_file(self.path)
+        except Exception as error:  # whatever the library of a store raises
+            raise ImageError(f"file {self} cannot be removed: {first_line(error)}") from None
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:

@@ -14,9 +14,8 @@ from anydepth_deploy.detector.detector import load
 from anydepth_deploy.detector.items import Item, NumberedItem
 from anydepth_deploy.detector.result import Result, check_threshold
 from anydepth_deploy.detector.sources import Skipped
-from anydepth_deploy.errors import UsageError, shorten
-from anydepth_deploy.ray.cells import NAMING, item_of, picture_column
-from anydepth_deploy.ray.columns import found_table
+from anydepth_deploy.ray.cells import NAMING, item_of
+from anydepth_deploy.ray.columns import chosen_columns, found_table
 from anydepth_deploy.ray.needed import needed
 
 __all__ = ["Detect"]
@@ -86,10 +85,10 @@ class Detect:
         Raises :class:`UsageError` for columns that do not fit.
         """
         names = list(batch if isinstance(batch, Mapping) else batch.column_names)
-        column = picture_column(names, self._column)
-        kept = {name: _arrow(batch, name) for name in self._kept(names, column)}
-        cells = _cells(batch, column)
-        calling = next((name for name in NAMING if name in names and name != column), None)
+        chosen = chosen_columns(names, self._column, self._keep)
+        kept = {name: _arrow(batch, name) for name in chosen.kept}
+        cells = _cells(batch, chosen.pictures)
+        calling = next((name for name in NAMING if name in names and name != chosen.pictures), None)
         called = [None] * len(cells) if calling is None else _cells(batch, calling)
         items = [
             item_of(cell, str(called[row] or f"in row {row} of a batch"))
@@ -127,16 +126,6 @@ class Detect:
                 yield from _failures(skipped, waiting)
                 yield waiting.pop(0), result
         yield from _failures(skipped, waiting)
-
-    def _kept(self, names: Sequence[str], column: str) -> list[str]:
-        if self._keep is None:
-            return [name for name in names if name != column or name in NAMING]
-        missing = [name for name in self._keep if name not in names]
-        if missing:
-            raise UsageError(
-                f"keep names no column of the table: {shorten(missing)}; it has {shorten(names)}"
-            )
-        return list(self._keep)
 
 
 def _failures(skipped: list[Skipped], waiting: list[int]) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,7 @@ from anydepth_deploy.detector.sources import Skipped, Skips, items_of
 from anydepth_deploy.errors import ImageError, UsageError, shorten
 from anydepth_deploy.pictures.drawings import DRAWING
 from anydepth_deploy.pictures.folders import SUFFIXES, is_folder, look_into
+from anydepth_deploy.ray.parts import is_part
 from anydepth_deploy.ray.places import Place, place_of
 
 __all__ = ["TABLES", "Work", "work_of"]
@@ -31,9 +32,10 @@ class Work:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def work_of(source: Any, filesystem: Any = None) -> Work:
+def work_of(source: Any, filesystem: Any = None, out: Place | None = None) -> Work:
     """``source``: a folder (those below included), a picture, a pattern, an http or https address,
-    a Parquet file or a folder of these, or a list; of a store, a folder or a file of it.
+    a Parquet file or a folder of these, or a list; of a store, a folder or a file of it. Results
+    beside tables, or in ``out``, are no tables.
 
     Raises :class:`ImageError` where there is nothing, :class:`UsageError` for what is no source.
     """
@@ -48,8 +50,8 @@ def work_of(source: Any, filesystem: Any = None) -> Work:
                 f"{shorten(texts, 2)} are of different file systems: give those of one at a time"
             )
         if not place.local:
-            _stored(place, work)
-        elif not _tables(text, place, work):
+            _stored(place, work, out)
+        elif not _tables(text, place, work, out):
             _local(text, work)
     if work.pictures and work.tables:
         raise UsageError(
@@ -57,14 +59,15 @@ def work_of(source: Any, filesystem: Any = None) -> Work:
             "them one after the other, with a folder for each"
         )
     work.pictures = list(dict.fromkeys(work.pictures))
+    work.tables = list({str(table): (table, size) for table, size in work.tables}.values())
     return work
 
 
-def _stored(place: Place, work: Work) -> None:
+def _stored(place: Place, work: Work, out: Place | None) -> None:
     files = place.files()
     pictures = [path for path, _ in files if _is_picture(path)]
     work.pictures += [str(place.at(path)) for path in pictures]
-    tables = [] if pictures else [file for file in files if file[0].endswith(TABLES)]
+    tables = [] if pictures else _without_results(place, files, out)
     work.tables += [(place.at(path), size) for path, size in tables]
     if not pictures and not tables:
         raise ImageError(
@@ -78,12 +81,32 @@ def _is_picture(path: str) -> bool:
     return not name.startswith(".") and name.endswith(tuple(SUFFIXES)) and DRAWING not in name
 
 
-def _tables(text: str, place: Place, work: Work) -> bool:
+def _without_results(
+    place: Place, files: list[tuple[str, int]], out: Place | None
+) -> list[tuple[str, int]]:
+    """The tables among the ``files`` of ``place``. Results of this job are none, nor are those of
+    others, which may lie below the same folder, unless there is nothing else: then they are meant.
+    """
+    own = None
+    if out is not None and out.filesystem == place.filesystem:
+        own = f"{out.path.rstrip('/')}/"
+    tables = [
+        file
+        for file in files
+        if file[0].lower().endswith(TABLES)
+        and not (is_part(file[0]) and own is not None and file[0].startswith(own))
+    ]
+    return [file for file in tables if not is_part(file[0])] or tables
+
+
+def _tables(text: str, place: Place, work: Work, out: Place | None) -> bool:
     """Whether it is a table, or a folder of tables and no pictures."""
     folder = not ADDRESS.match(text) and is_folder(Path(place.path))
     if folder and (found := look_into(place.path)) and not found.pictures and found.others[TABLES]:
-        tables = [file for file in place.files() if file[0].endswith(TABLES)]
-    elif place.path.endswith(TABLES):
+        tables = _without_results(place, place.files(), out)
+        if not tables:
+            raise ImageError(f"folder {place} holds no table but the results in it")
+    elif place.path.lower().endswith(TABLES):
         tables = place.files()
     else:
         return False

@@ -10,17 +10,23 @@ from anydepth_deploy.detector.items import Item
 from anydepth_deploy.errors import AnyDepthError, ImageError, first_line
 from anydepth_deploy.ray.cells import item_of
 from anydepth_deploy.ray.needed import needed
-from anydepth_deploy.ray.parts import Part, with_record
+from anydepth_deploy.ray.parts import Part
 from anydepth_deploy.ray.places import Place, StoredPicture
+from anydepth_deploy.ray.results import with_record
 from anydepth_deploy.ray.stage import Detect
+from anydepth_deploy.ray.tables import columns_of, paths_of
 
-__all__ = ["PartWriter"]
+__all__ = ["PartWriter", "UnwrittenError"]
 
 ROWS = 64
 """Of a table that are in memory at once: they may hold pictures."""
 
 MOST_FAILURES = 20
 """Pictures of a part that are named in the report; its file names all."""
+
+
+class UnwrittenError(ImageError):
+    """Results that cannot be written: other parts will hardly fare better."""
 
 
 class PartWriter:
@@ -35,6 +41,7 @@ class PartWriter:
         self._out = out
         self._source = source
         self._record = record
+        self._columns = detect.get("column"), detect.get("keep")
         self._refused: AnyDepthError | None = None
         try:
             self._detect = Detect(**detect)
@@ -50,14 +57,20 @@ class PartWriter:
     def write(self, text: str) -> dict[str, Any]:
         """Write the part that ``text`` tells, and return how many ``pictures`` it has, how many of
         them ``failed``, which these are (``failures``: names and errors, of the first), and the
-        ``seconds`` that it took."""
+        ``seconds`` that it took.
+
+        Raises :class:`ImageError` where its table cannot be read, :class:`UsageError` for columns
+        of it that do not fit, and :class:`UnwrittenError`."""
         part = Part.from_text(text)
         pa, parquet = needed("pyarrow"), needed("pyarrow.parquet")
         begin = time.monotonic()
         table = self._of_table(part) if part.table else self._of_pictures(part.pictures)
         sink = pa.BufferOutputStream()
-        parquet.write_table(with_record(table, self._record), sink)
-        self._out.below(part.name).write(memoryview(sink.getvalue()))
+        parquet.write_table(with_record(table, self._record, part.table, part.size), sink)
+        try:
+            self._out.below(part.name).write(memoryview(sink.getvalue()))
+        except ImageError as error:
+            raise UnwrittenError(error) from None
         failed = table.filter(pa.compute.is_valid(table.column("error")))
         named = failed.slice(0, MOST_FAILURES).select(["path", "error"]).to_pylist()
         return {
@@ -85,18 +98,17 @@ class PartWriter:
         with place.open() as opened:
             try:
                 file = parquet.ParquetFile(opened)
-                for rows in file.iter_batches(ROWS, row_groups=[part.group]):
-                    tables.append(self._detect(_named(pa.Table.from_batches([rows]), place, row)))
+                for batch in file.iter_batches(ROWS, row_groups=[part.group]):
+                    rows = pa.Table.from_batches([batch])
+                    tables.append(self._of_rows(rows, place, row))
                     row += rows.num_rows
+                return pa.concat_tables(tables)
             except (OSError, pa.ArrowException) as error:
                 raise ImageError(f"table {place} cannot be read: {first_line(error)}") from None
-        return pa.concat_tables(tables)
 
-
-def _named(table: Any, place: Place, first: int) -> Any:
-    """Rows that have no ``path`` are called by their file and their number in it, as frames are."""
-    if "path" in table.column_names:
-        return table
-    pa = needed("pyarrow")
-    names = [f"{place}#{row}" for row in range(first, first + table.num_rows)]
-    return table.append_column("path", pa.array(names, pa.string()))
+    def _of_rows(self, rows: Any, place: Place, first: int) -> Any:
+        chosen = columns_of(place, rows.schema, *self._columns)
+        paths = paths_of(rows, place, first)
+        kept = {name: paths if name == "path" else rows.column(name) for name in chosen.kept}
+        cells = zip(rows.column(chosen.pictures).to_pylist(), paths.to_pylist(), strict=True)
+        return self._detect.table([item_of(cell, name) for cell, name in cells], kept)

@@ -174,12 +174,13 @@ def test_what_a_worker_refuses_is_one_line(
 def test_a_part_that_kills_every_worker(
     cluster: Any, bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
-    """It ends the job, which keeps what others have written."""
+    """Parts behind it are made before it is told."""
     store, deaths = tmp_path / "store", tmp_path / "deaths"
     shutil.copytree(photos, store)
     deaths.mkdir()
-    (store / "broken.jpg").rename(store / "deadly.jpg")
+    (store / "broken.jpg").rename(store / "0-deadly.jpg")  # in the first part
     files = KillingStore(str(store), str(deaths), times=99)
     with pytest.raises(ad.AnyDepthError, match="a worker died again and again over one part"):
         predict_many(bundle, "", tmp_path / "found", part=4, workers=1, retries=1, filesystem=files)
     assert len(list(deaths.iterdir())) == 2
+    assert len(rows_of(tmp_path / "found")) == COUNT + 1 - 4

@@ -26,8 +26,9 @@ from anydepth_deploy.errors import AnyDepthError, ImageError, MissingExtraError,
 from anydepth_deploy.pictures.images import Preprocess, load_image
 from anydepth_deploy.pictures.shapes import write_coco as draw_shapes
 from anydepth_deploy.ray import Detect, predict_many, write_coco
-from anydepth_deploy.ray.parts import Part, Written, groups_of, parts_of, written
+from anydepth_deploy.ray.parts import Part, Written, parts_of, written
 from anydepth_deploy.ray.places import StoredPicture, place_of
+from anydepth_deploy.ray.tables import groups_of
 from anydepth_deploy.ray.work import work_of
 from anydepth_deploy.ray.writer import PartWriter
 
@@ -146,7 +147,7 @@ def test_rows_of_tables_are_called_by_their_number(
     pq.write_table(pictures, tmp_path / "some.parquet", row_group_size=5)
     work = work_of(tmp_path)
     ((table, size),) = work.tables
-    first, second = groups_of(table, size)
+    first, second = groups_of(table, size, "jpg")
     assert (first.first, second.first) == (0, 5)
     detect = {"bundle": bundle.path, "column": "jpg"}
     writer = PartWriter(place_of(tmp_path / "found"), work.place, {}, detect)

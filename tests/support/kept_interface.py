@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 import anydepth_deploy as ad
+import anydepth_deploy.ray as on_ray
 from anydepth_deploy.cli import COMMANDS, app
 
 __all__ = ["interface"]
@@ -20,11 +21,13 @@ __all__ = ["interface"]
 
 def interface() -> dict[str, Any]:
     """``python``: of every public name its parameters (name, kind, whether it has a default) and of
-    classes the public members, each with parameters where it is called. ``commands``: of every
-    command its options."""
+    classes the public members, each with parameters where it is called; those of
+    ``anydepth_deploy.ray`` begin with ``ray.``. ``commands``: of every command its options."""
+    names = {name: getattr(ad, name) for name in ad.__all__ if name[0] != "_"}
+    names |= {f"ray.{name}": getattr(on_ray, name) for name in on_ray.__all__}
     return {
         "version": ad.__version__,
-        "python": {name: _described(getattr(ad, name)) for name in ad.__all__ if name[0] != "_"},
+        "python": {name: _described(found) for name, found in names.items()},
         "commands": _options(),
     }
 

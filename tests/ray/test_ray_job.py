@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from killing_store import KillingStore
 from many_pictures import COUNT, assert_as_one_process, draw_photos, rows_of
 
@@ -39,6 +41,8 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SURROUNDINGS.items():
             patch.setenv(name, value)
+        # Workers are processes of their own, and take a file system apart that tests made.
+        patch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"), prepend=os.pathsep)
         import ray
 
         folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # names of sockets are short

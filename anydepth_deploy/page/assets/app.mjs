@@ -230,7 +230,7 @@ class App {
     this.drawCurve();
     this.tidy();
     const latest = this.compared ?? shown.both;
-    const isLatest = latest?.picture.source === picture.source && latest.threshold === threshold;
+    const isLatest = latest?.picture.source === picture.source && latest?.threshold === threshold;
     if (!isLatest) this.compare();
   }
 

@@ -73,8 +73,8 @@ def _copied(folder: Path, number: int, source: Path) -> Sample:
         pixels = load_image(source, max_pixels=MOST_PIXELS)
     except BudgetError:
         raise ImageError(
-            f"picture {source} has more than {MOST_PIXELS} pixels, the most that a page reads: make "
-            "it smaller, or leave it out of --samples"
+            f"picture {source} has more than {MOST_PIXELS} pixels, the most that a page reads: "
+            "make it smaller, or leave it out of --samples"
         ) from None
     suffix = source.suffix.lower()
     with Image.open(source) as opened:

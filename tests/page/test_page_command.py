@@ -311,7 +311,7 @@ def test_other_bytes_are_not_used(
 
 
 def test_a_damaged_archive_is_told(names: Path, cache: Path) -> None:
-    """At every byte: in the header of gzip, in its blocks, in names and in the check sum."""
+    """Wherever it is: in the header of gzip, in its blocks, and in the check sum."""
     noise = random.Random(3).randbytes(4000)
     files = {f"package/dist/{name}": noise for name in runtime.FILES}
 

@@ -502,6 +502,18 @@ def test_a_stall_is_made_up_for_but_not_for_long(page: Page) -> None:
     hasty = int((gaps[101:] < 99).sum())
     assert 3 <= hasty <= 6
     np.testing.assert_allclose(gaps[110:], 100, atol=1e-6)
+    # A frame before its time makes the next pause no longer.
+    pauses = page.evaluate(
+        """async () => {
+          const { Rate } = await import("/assets/frames.mjs");
+          const rate = new Rate([1, 2], 10);
+          return [[0, 10], [20, 30], [40, 50], [140, 160]].map((times) => {
+            rate.choose();
+            return rate.report(...times);
+          });
+        }"""
+    )
+    assert pauses == [90, 90, 90, 80]
 
 
 def test_the_pilot_decides_as_the_controller(page: Page) -> None:

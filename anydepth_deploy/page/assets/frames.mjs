@@ -46,7 +46,8 @@ export class Rate {
   report(began, now) {
     this.pilot.report(now - began);
     const { target } = this.pilot;
-    this.#due = Math.max((this.#due ?? began) + target, now - MOST_LATE * target);
+    const due = Math.min(this.#due ?? began, began); // one that was hurried is not waited for twice
+    this.#due = Math.max(due + target, now - MOST_LATE * target);
     return Math.max(0, this.#due - now);
   }
 }

@@ -442,7 +442,7 @@ def test_many_changes_of_the_least_score_are_few_calls(
     page.fill("#threshold", "0.4")
 
 
-PACED = """async ([costs, rate, noise, timer]) => {
+PACED = """async ([costs, rate, noise, timer, busy]) => {
   const { Frames, Rate } = await import("/assets/frames.mjs");
   // A clock that only passes where something takes time: nothing else on the machine counts.
   let time = 0;
@@ -459,14 +459,18 @@ PACED = """async ([costs, rate, noise, timer]) => {
       began.push(time);
       rungs.push(rate.choose());
       time += costs[rungs.at(-1)] * noise[rungs.length - 1];
+      const alone = rungs.length > busy;
+      if (!alone) time += 30; // a call for something else
       if (rungs.length === noise.length) frames.end();
+      return alone;
     },
     onFailure: (error) => rungs.push(String(error)),
   });
   await frames.over;
   return [began, rungs];
 }"""
-"""Frames of a detector with known milliseconds at each rung, and timers that take some, too."""
+"""Frames of a detector with known milliseconds at each rung, and timers that take some, too; for
+as many frames as are ``busy`` it does something else besides."""
 
 
 @pytest.mark.parametrize(
@@ -483,7 +487,7 @@ def test_a_rate_between_two_rungs_is_held(
 ) -> None:
     noise = random.Random(3)
     factors = [max(0.5, noise.gauss(1, 0.03)) for _ in range(600)]
-    began, rungs = page.evaluate(PACED, [[10, 20, 30, 40], 1000 / target, factors, 4])
+    began, rungs = page.evaluate(PACED, [[10, 20, 30, 40], 1000 / target, factors, 4, 5])
     found = (began[-1] - began[199]) / (len(began) - 200)
     assert abs(found / wanted - 1) < 0.01
     often = {rung for rung in used if rungs[200:].count(rung) > 40}
@@ -494,7 +498,7 @@ def test_a_rate_between_two_rungs_is_held(
 def test_a_stall_is_made_up_for_but_not_for_long(page: Page) -> None:
     """After five seconds without a frame, at most four follow at once."""
     factors = [*[1.0] * 100, 250.0, *[1.0] * 100]
-    began, rungs = page.evaluate(PACED, [[20], 10.0, factors, 4])
+    began, rungs = page.evaluate(PACED, [[20], 10.0, factors, 4, 0])
     assert {*rungs} == {0}
     gaps = np.diff(began)
     np.testing.assert_allclose(gaps[50:100], 100, atol=1e-6)

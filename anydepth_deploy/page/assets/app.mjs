@@ -190,12 +190,14 @@ class App {
     frames.start({
       rate: () => this.rate,
       frame: async (rate) => {
+        const compares = this.compared;
         await this.frame(frames, network, rate);
-        if (frames.ended) return;
+        if (frames.ended) return false;
         if (rate !== before) times = []; // they would tell of both
         before = rate;
         times = [...times, performance.now()].slice(-FRAMES);
         view.showRate(times, this.rate?.pilot);
+        return !compares && !this.compared;
       },
       onFailure: (error) => {
         this.frames = undefined;

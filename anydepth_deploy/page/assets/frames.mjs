@@ -42,9 +42,11 @@ export class Rate {
    * would never be made up for.
    * @param {number} began
    * @param {number} now
+   * @param {boolean} [alone] false where the network did something else, too: of such frames the
+   *   pilot would learn that their rung is dear, and leave it for good
    */
-  report(began, now) {
-    this.pilot.report(now - began);
+  report(began, now, alone = true) {
+    if (alone) this.pilot.report(now - began);
     const { target } = this.pilot;
     const due = Math.min(this.#due ?? began, began); // one that was hurried is not waited for twice
     this.#due = Math.max(due + target, now - MOST_LATE * target);
@@ -67,7 +69,8 @@ export class Frames {
 
   /**
    * @param {object} calls
-   * @param {(rate: Rate | undefined) => Promise<unknown>} calls.frame computes and shows a frame
+   * @param {(rate: Rate | undefined) => Promise<boolean>} calls.frame computes and shows a frame;
+   *   whether the network did nothing else meanwhile
    * @param {() => Rate | undefined} calls.rate what is to be held now
    * @param {(error: unknown) => void} calls.onFailure frames have ended with that
    */
@@ -91,7 +94,7 @@ export class Frames {
   }
 
   /**
-   * @param {(rate: Rate | undefined) => Promise<unknown>} frame
+   * @param {(rate: Rate | undefined) => Promise<boolean>} frame
    * @param {() => Rate | undefined} rate
    */
   async #run(frame, rate) {
@@ -100,10 +103,11 @@ export class Frames {
       this.#hurried = false;
       const held = rate();
       const began = clock.now();
-      await frame(held);
+      const alone = await frame(held);
       // In it the browser paints, and hears what a person does.
       await new Promise((resolve) => clock.later(() => resolve(undefined), 0));
-      if (held && held === rate() && !this.ended) await this.#pause(held.report(began, clock.now()));
+      if (this.ended || !held || held !== rate()) continue;
+      await this.#pause(held.report(began, clock.now(), alone));
     }
   }
 

@@ -353,8 +353,8 @@ def test_a_rate_moves_the_slider_and_a_hand_takes_it_back(
     page.fill("#depth", "3")
     page.fill("#rate", "1000")  # more than anything can
     page.check("#hold", force=True)
-    within(page, "#rate-told", re.compile(r"Now .* frames a second. More than this device can"))
     until(page, "() => document.getElementById('depth').value === '0'")
+    within(page, "#rate-told", re.compile(r"Now .* frames a second. More than this device can"))
     page.fill("#rate", "0.5")  # which super keeps
     page.keyboard.press("Enter")
     for _ in range(LATE // 100):
@@ -511,13 +511,18 @@ def test_a_stall_is_made_up_for_but_not_for_long(page: Page) -> None:
         """async () => {
           const { Rate } = await import("/assets/frames.mjs");
           const rate = new Rate([1, 2], 10);
-          return [[0, 10], [20, 30], [40, 50], [140, 160]].map((times) => {
+          const pauses = [[0, 10], [20, 30], [40, 50], [140, 160]].map((times) => {
             rate.choose();
             return rate.report(...times);
           });
+          // Of a frame beside which depths were compared, nothing is learned.
+          const before = JSON.stringify(rate.pilot.estimator);
+          rate.choose();
+          pauses.push(rate.report(240, 320, false));
+          return [pauses, before === JSON.stringify(rate.pilot.estimator)];
         }"""
     )
-    assert pauses == [90, 90, 90, 80]
+    assert pauses == [[90, 90, 90, 80, 20], True]
 
 
 def test_the_pilot_decides_as_the_controller(page: Page) -> None:

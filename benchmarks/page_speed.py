@@ -170,6 +170,7 @@ def publish(site: Path, bundles: Sequence[Bundle]) -> list[Case]:
                     (bundle.path / artifact.file).resolve()
                 )
                 described = {
+                    "schema_version": 1,
                     "model": "model.onnx",
                     "manifest": bundle.manifest.model_dump(mode="json"),
                 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,7 +136,7 @@ def _take_out(archive: Path, folder: Path) -> None:
                         f"(sha256 {digest[:12]}…, expected {wanted[:12]}…): it is not used"
                     )
                 (folder / name).write_bytes(content)
-    except (KeyError, EOFError, tarfile.TarError) as error:
+    except (KeyError, EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
         raise UsageError(
             f"the fetched {PACKAGE} {VERSION} cannot be read: {first_line(error)}"
         ) from None

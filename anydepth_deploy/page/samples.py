@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from anydepth_deploy.errors import ImageError
+from anydepth_deploy.pictures.budget import BudgetError
 from anydepth_deploy.pictures.folders import find_images
 from anydepth_deploy.pictures.images import load_image
 from anydepth_deploy.pictures.shapes import CLASS_NAMES, render
@@ -17,6 +19,9 @@ __all__ = ["MOST", "Sample", "knows_shapes", "write_samples"]
 
 MOST = 12
 """Pictures that are copied; of more, as many that are evenly spread."""
+
+MOST_PIXELS = 50_000_000
+"""Of a picture, as ``picture.mjs`` has it."""
 
 SHOWN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 """Files that every browser shows, by suffix: they are copied as they are, others become PNG."""
@@ -63,7 +68,14 @@ def _drawn(folder: Path, number: int, index: int) -> Sample:
 
 
 def _copied(folder: Path, number: int, source: Path) -> Sample:
-    pixels = load_image(source)  # what cannot be read here is not shown there
+    try:
+        # What cannot be read here is not shown there.
+        pixels = load_image(source, max_pixels=MOST_PIXELS)
+    except BudgetError:
+        raise ImageError(
+            f"picture {source} has more than {MOST_PIXELS} pixels, the most that a page reads: "
+            "make it smaller, or leave it out of --samples"
+        ) from None
     suffix = source.suffix.lower()
     with Image.open(source) as opened:
         as_it_is = SHOWN.get(suffix) == opened.format

@@ -50,7 +50,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         # A site of somebody else whose name leads here must not read the page (DNS rebinding).
-        named = self.headers.get("Host", "").rpartition(":")[0]
+        # Browsers leave out the port where it is the usual one, 80.
+        named = self.headers.get("Host", "").partition(":")[0]
         if named not in (HOST, "localhost"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return None

@@ -223,6 +223,12 @@ def _gated(bundle: BundleFiles, options: PageOptions) -> Artifact:
             f"bundle {bundle.path} has no gated graph, which a page needs to change the depth: "
             "'anydepth-deploy export CHECKPOINT --layout gated' with the same --out adds it"
         )
+    suppression = bundle.manifest.suppression
+    if suppression is not None and suppression.where == "none":
+        raise BundleError(
+            f"bundle {bundle.path} leaves the suppression of boxes to others (--nms none), and a "
+            "page shows boxes: export the checkpoint with --nms graph or host to another --out"
+        )
     found = choose_artifacts(bundle, "gated", options.precision, options.weights)
     return found[0]
 
@@ -240,7 +246,7 @@ def _check_cdn(options: PageOptions) -> None:
 def _check_out(path: Path) -> None:
     """Refuse to take the place of what is no page."""
     if path.is_dir():
-        if (path / SITE).is_file() or not any(path.iterdir()):
+        if _is_page(path) or not any(path.iterdir()):
             return
         raise BundleError(
             f"{path} has other files than a page's: choose another --out, or an empty folder"
@@ -249,14 +255,23 @@ def _check_out(path: Path) -> None:
         raise BundleError(f"{path} is in the way, it is no folder: choose another --out")
 
 
-def _publish(made: Path, path: Path, old: Path) -> None:
-    """Rename what is made to where it is wanted; what was there is put back where that fails."""
-    replaced = path.exists()
-    if replaced:
-        path.rename(old)
+def _is_page(folder: Path) -> bool:
+    """Others, too, call a file ``site.json``: what it says of itself decides."""
     try:
+        said = json.loads((folder / SITE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("format") == FORMAT
+
+
+def _publish(made: Path, path: Path, old: Path) -> None:
+    """Rename what is made to where it is wanted; what was there is put back where that fails, or
+    where somebody ends it just then: it would be removed with the folder it was moved to."""
+    try:
+        if path.exists():
+            path.rename(old)
         made.rename(path)
-    except OSError:
-        if replaced:
+    except BaseException:
+        if old.exists() and not path.exists():
             old.rename(path)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from anydepth_deploy.suppression import Suppression
 from anydepth_deploy.trained import checkpoint_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 THRESHOLD = 0.05
 """Low, so that there is much to compare."""
@@ -342,3 +343,35 @@ def test_what_cannot_be_opened_is_a_sentence(
         "page.json does not describe a network: write the page again."
     )
     shutil.rmtree(site / "broken")
+    newer = add_bundle(site, "newer", bundles["detr"])
+    newer.write_text(json.dumps({**json.loads(newer.read_text()), "schema_version": 2}))
+    assert page.evaluate(FAIL, ["/newer", "/runtime"]) == (
+        "page.json is of another version than this page (schema_version 2, expected 1): write the "
+        "page again."
+    )
+
+
+def test_of_a_compressed_download_nobody_knows_the_size(
+    page: Page, site: Path, bundles: dict[str, Bundle]
+) -> None:
+    """What the server says is the size of the compressed file."""
+
+    def answer(route: Route) -> None:
+        # What is handed in here is decoded already.
+        content = (site / "detr" / "model.onnx").read_bytes()
+        route.fulfill(body=content, headers={"Content-Encoding": "gzip"})
+
+    page.context.route("**/compressed/model.onnx", answer)
+    add_bundle(site, "compressed", bundles["detr"])
+    told = page.evaluate(
+        """async () => {
+          const { Detector } = await import("/assets/detector.mjs");
+          const found = [];
+          const onProgress = ({ part, loaded, total }) => found.push([part, loaded, total]);
+          (await Detector.open("/compressed", { runtime: "/runtime", onProgress })).close();
+          return found;
+        }"""
+    )
+    totals = [total for part, _, total in told if part == "model"]
+    assert totals
+    assert {*totals} == {0}

@@ -155,15 +155,15 @@ def drop(page: Page, path: Path, name: str | None = None, kind: str = "image/png
     )
 
 
-def paste(page: Page, text: str) -> None:
+def paste(page: Page, text: str, selector: str = "body") -> None:
     page.evaluate(
-        """text => {
+        """([text, selector]) => {
           const clipboardData = new DataTransfer();
           clipboardData.setData("text", text);
           const given = { clipboardData, bubbles: true };
-          document.body.dispatchEvent(new ClipboardEvent("paste", given));
+          document.querySelector(selector).dispatchEvent(new ClipboardEvent("paste", given));
         }""",
-        text,
+        [text, selector],
     )
 
 
@@ -243,6 +243,7 @@ def test_gates_make_depths_that_are_on_no_ladder(
     page: Page, detectors: list[ad.Detector], picture: Path
 ) -> None:
     choose(page, 0)
+    page.evaluate("delete Array.prototype.with")  # browsers of 2022 have none
     drop(page, picture)
     detector = detectors[0]
     page.fill("#depth", str(len(detector.ladder) - 1))
@@ -344,13 +345,16 @@ def test_by_keyboard_alone(page: Page, detectors: list[ad.Detector], picture: Pa
     assert "multiply-adds" in page.inner_text("#told")  # which is read out
 
 
-def test_a_rate_moves_the_slider_and_a_hand_takes_it_back(page: Page) -> None:
+def test_a_rate_moves_the_slider_and_a_hand_takes_it_back(
+    page: Page, detectors: list[ad.Detector], picture: Path
+) -> None:
     choose(page, 0)
+    drop(page, picture)
     page.fill("#depth", "3")
     page.fill("#rate", "1000")  # more than anything can
     page.check("#hold", force=True)
+    until(page, "() => document.getElementById('depth').value === '0'")
     within(page, "#rate-told", re.compile(r"Now .* frames a second. More than this device can"))
-    assert page.input_value("#depth") == "0"
     page.fill("#rate", "0.5")  # which super keeps
     page.keyboard.press("Enter")
     for _ in range(LATE // 100):
@@ -361,11 +365,164 @@ def test_a_rate_moves_the_slider_and_a_hand_takes_it_back(page: Page) -> None:
     page.fill("#depth", "1")
     assert not page.is_checked("#hold")
     assert page.input_value("#depth") == "1"
+    hold(page, of_python(detectors[0], picture, "level:1"))
     page.fill("#rate", "-1")
     page.click("#hold")
     within(page, "#failure-text", "The frame rate must be a number above 0.")
     assert not page.is_checked("#hold")
     page.fill("#rate", "30")
+
+
+def test_at_a_low_rate_everything_is_heard_at_once(
+    page: Page, detectors: list[ad.Detector], picture: Path
+) -> None:
+    """Between two frames lie 100 seconds, which no wait here lasts."""
+    choose(page, 0)
+    drop(page, picture)
+    hold(page, of_python(detectors[0], picture, "super"))
+    page.fill("#rate", "0.01")
+    page.check("#hold", force=True)
+    hold(page, of_python(detectors[0], picture, "base"))  # the first frame is at base
+    page.click("#samples button >> nth=1")
+    within(page, "#caption", "2.png, 200 x 200")
+    drop(page, picture)
+    within(page, "#caption", "wide.png, 400 x 200")
+    page.fill("#threshold", "0.1")
+    many = of_python(detectors[0], picture, "super", 0.1)
+    within(page, "#objects-super", f"super {len(many)}")
+    words = re.compile(f"^super: {len(many)} objects")
+    from playwright.sync_api import expect
+
+    expect(page.locator("#super-canvas")).to_have_attribute("aria-label", words, timeout=LATE)
+    page.fill("#threshold", "0.4")
+    page.fill("#depth", "1")
+    hold(page, of_python(detectors[0], picture, "level:1"))
+    # Frames that were ended do not end others.
+    page.check("#hold", force=True)
+    page.uncheck("#hold", force=True)
+    page.fill("#rate", "1000")
+    page.check("#hold", force=True)
+    within(page, "#rate-told", re.compile(r"^Now "))
+    page.uncheck("#hold", force=True)
+    page.fill("#rate", "30")
+
+
+def test_many_changes_of_the_least_score_are_few_calls(
+    page: Page, detectors: list[ad.Detector], picture: Path
+) -> None:
+    choose(page, 0)
+    drop(page, picture)
+    many = len(of_python(detectors[0], picture, "super"))
+    within(page, "#objects-super", f"super {many}")
+    page.fill("#depth", "0")
+    hold(page, of_python(detectors[0], picture, "base"))
+    page.evaluate(
+        """() => {
+          const post = Worker.prototype.postMessage;
+          globalThis.calls = 0;
+          Worker.prototype.postMessage = function (message, ...more) {
+            calls += message.kind === "detect";
+            return post.call(this, message, ...more);
+          };
+          globalThis.restore = () => { Worker.prototype.postMessage = post; };
+          const threshold = document.getElementById("threshold");
+          for (let step = 0; step < 12; step++) {
+            threshold.value = String(0.9 - step / 20);
+            threshold.dispatchEvent(new Event("input"));
+          }
+        }"""
+    )
+    assert page.input_value("#threshold") == "0.35"
+    hold(page, of_python(detectors[0], picture, "base", 0.35))
+    many = len(of_python(detectors[0], picture, "super", 0.35))
+    within(page, "#objects-super", f"super {many}")
+    # The depth of now, super and base; or each twice, where something was on its way.
+    assert 3 <= page.evaluate("calls") <= 6
+    page.evaluate("restore()")
+    page.fill("#threshold", "0.4")
+
+
+PACED = """async ([costs, rate, noise, timer, busy]) => {
+  const { Frames, Rate } = await import("/assets/frames.mjs");
+  // A clock that only passes where something takes time: nothing else on the machine counts.
+  let time = 0;
+  const later = (call, milliseconds) => {
+    time += Math.max(timer, milliseconds);
+    queueMicrotask(call);
+  };
+  const frames = new Frames({ now: () => time, later });
+  const held = new Rate(costs.map((cost) => cost ** 1.3), rate);
+  const [began, rungs] = [[], []];
+  frames.start({
+    rate: () => held,
+    frame: async (rate) => {
+      began.push(time);
+      rungs.push(rate.choose());
+      time += costs[rungs.at(-1)] * noise[rungs.length - 1];
+      const alone = rungs.length > busy;
+      if (!alone) time += 30; // a call for something else
+      if (rungs.length === noise.length) frames.end();
+      return alone;
+    },
+    onFailure: (error) => rungs.push(String(error)),
+  });
+  await frames.over;
+  return [began, rungs];
+}"""
+"""Frames of a detector with known milliseconds at each rung, and timers that take some, too; for
+as many frames as are ``busy`` it does something else besides."""
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "used"),
+    [
+        (29, 29, {1, 2}),  # between 20 and 30 milliseconds and those of a timer
+        (18, 18, {0, 1}),
+        (90, 90, {3}),  # super keeps it, and it is not exceeded
+        (5, 14, {0}),  # nothing keeps it: base makes as many as it can
+    ],
+)
+def test_a_rate_between_two_rungs_is_held(
+    page: Page, target: float, wanted: float, used: set[int]
+) -> None:
+    noise = random.Random(3)
+    factors = [max(0.5, noise.gauss(1, 0.03)) for _ in range(600)]
+    began, rungs = page.evaluate(PACED, [[10, 20, 30, 40], 1000 / target, factors, 4, 5])
+    found = (began[-1] - began[199]) / (len(began) - 200)
+    assert abs(found / wanted - 1) < 0.01
+    often = {rung for rung in used if rungs[200:].count(rung) > 40}
+    assert often == used
+    assert sum(rung in used for rung in rungs[200:]) > 380
+
+
+def test_a_stall_is_made_up_for_but_not_for_long(page: Page) -> None:
+    """After five seconds without a frame, at most four follow at once."""
+    factors = [*[1.0] * 100, 250.0, *[1.0] * 100]
+    began, rungs = page.evaluate(PACED, [[20], 10.0, factors, 4, 0])
+    assert {*rungs} == {0}
+    gaps = np.diff(began)
+    np.testing.assert_allclose(gaps[50:100], 100, atol=1e-6)
+    assert gaps[100] > 5000
+    hasty = int((gaps[101:] < 99).sum())
+    assert 3 <= hasty <= 6
+    np.testing.assert_allclose(gaps[110:], 100, atol=1e-6)
+    # A frame before its time makes the next pause no longer.
+    pauses = page.evaluate(
+        """async () => {
+          const { Rate } = await import("/assets/frames.mjs");
+          const rate = new Rate([1, 2], 10);
+          const pauses = [[0, 10], [20, 30], [40, 50], [140, 160]].map((times) => {
+            rate.choose();
+            return rate.report(...times);
+          });
+          // Of a frame beside which depths were compared, nothing is learned.
+          const before = JSON.stringify(rate.pilot.estimator);
+          rate.choose();
+          pauses.push(rate.report(240, 320, false));
+          return [pauses, before === JSON.stringify(rate.pilot.estimator)];
+        }"""
+    )
+    assert pauses == [[90, 90, 90, 80, 20], True]
 
 
 def test_the_pilot_decides_as_the_controller(page: Page) -> None:
@@ -421,17 +578,123 @@ def test_other_ways_to_give_a_picture(
     hold(page, of_python(detectors[0], site / "samples" / "1.png", "super"))
     paste(page, first.replace("1.png", "2.png"))
     hold(page, of_python(detectors[0], second, "super"))
+    paste(page, first, "#depth")  # a slider takes no text
+    hold(page, of_python(detectors[0], site / "samples" / "1.png", "super"))
 
 
-def test_the_camera(page: Page) -> None:
+@pytest.fixture
+def cameras(page: Page) -> Iterator[None]:
+    """Counts streams of the camera (``streams``) and bitmaps that are not closed (``bitmaps``)."""
+    page.evaluate(
+        """() => {
+          const media = navigator.mediaDevices;
+          const [asked, made, close] = [media.getUserMedia, createImageBitmap,
+                                        ImageBitmap.prototype.close];
+          globalThis.streams = [];
+          media.getUserMedia = async (wanted) => {
+            streams.push(await asked.call(media, wanted));
+            return streams.at(-1);
+          };
+          globalThis.bitmaps = { made: 0, open: new Set() };
+          globalThis.createImageBitmap = async (...given) => {
+            const found = await made(...given);
+            bitmaps.made++;
+            bitmaps.open.add(found);
+            return found;
+          };
+          ImageBitmap.prototype.close = function () {
+            bitmaps.open.delete(this);
+            close.call(this);
+          };
+          globalThis.live = () => streams.flatMap((stream) => stream.getTracks())
+            .filter((track) => track.readyState === "live").length;
+          globalThis.restore = () => {
+            Object.assign(globalThis, { createImageBitmap: made });
+            ImageBitmap.prototype.close = close;
+            delete media.getUserMedia;
+          };
+        }"""
+    )
+    yield
+    page.evaluate("restore()")
+
+
+def until(page: Page, expression: str, given: Any = None) -> None:
+    page.wait_for_function(expression, arg=given, timeout=LATE)
+
+
+def changes(page: Page, selector: str) -> None:
+    """Wait until a canvas is drawn anew."""
+    before = page.evaluate(f"document.querySelector('{selector}').toDataURL()")
+    until(page, f"old => document.querySelector('{selector}').toDataURL() !== old", before)
+
+
+def test_the_camera(page: Page, cameras: None, detectors: list[ad.Detector], picture: Path) -> None:
     choose(page, 0)
+    drop(page, picture)
+    many = len(of_python(detectors[0], picture, "super"))
+    within(page, "#objects-super", f"super {many}")
     page.click("#camera")
     within(page, "#caption", re.compile(r"^camera, \d+ x \d+$"))
     assert page.get_attribute("#camera", "aria-pressed") == "true"
+    # What super finds in an earlier picture says nothing of this one.
+    until(page, "() => document.getElementById('objects-super').textContent === ''")
+    until(  # both depths see the camera, too, and what is drawn anew fits its picture
+        page,
+        """() => {
+          window.dispatchEvent(new Event("resize"));
+          const [one, both] = ["canvas", "super-canvas"].map((id) => document.getElementById(id));
+          return Math.abs(one.width / one.height - both.width / both.height) < 0.02;
+        }""",
+    )
+    page.click("#compare")
+    changes(page, "#super-canvas")
+    until(page, "() => bitmaps.made > 20")
+    # That of now, the next one, that which is shown, and that which is compared.
+    assert page.evaluate("bitmaps.open.size") <= 5
     page.click("#camera")
     assert page.get_attribute("#camera", "aria-pressed") == "false"
+    assert page.evaluate("live()") == 0
     page.click("#samples button >> nth=1")
     within(page, "#caption", "2.png, 200 x 200")
+
+
+def test_the_camera_is_asked_for_once_and_goes(page: Page, cameras: None) -> None:
+    choose(page, 0)
+    click = "document.getElementById('camera').click();"
+    page.evaluate(f"() => {{ {2 * click} }}")
+    until(page, "() => streams.length === 1 && live() === 0")
+    assert page.get_attribute("#camera", "aria-pressed") == "false"
+    page.evaluate(f"() => {{ {3 * click} }}")
+    until(page, "() => streams.length === 3 && live() === 1")
+    assert page.get_attribute("#camera", "aria-pressed") == "true"
+    within(page, "#caption", re.compile(r"^camera, "))
+    changes(page, "#canvas")
+    # Another network looks at it, too; it warms up when pictures do not move.
+    page.select_option("#model", index=1)
+    assert page.evaluate("document.getElementById('main').inert")
+    within(page, "#subtitle", re.compile(FAMILIES[1]))
+    changes(page, "#canvas")
+    assert page.evaluate("live()") == 1
+    within(page, "#warming", re.compile("^Paused while pictures move"))
+    page.click("#camera")
+    ready(page)
+    titles = page.eval_on_selector_all("#curve .point title", "all => all.map(t => t.textContent)")
+    assert len(titles) == int(page.get_attribute("#depth", "max") or "") + 1
+    page.click("#camera")
+    within(page, "#caption", re.compile(r"^camera, "))
+    until(page, "() => live() === 1")
+    page.evaluate(
+        """() => {
+          const [track] = streams.at(-1).getTracks();
+          track.stop();
+          track.dispatchEvent(new Event("ended")); // as one that is unplugged
+        }"""
+    )
+    within(page, "#failure-text", re.compile("^The camera has gone"))
+    assert page.get_attribute("#camera", "aria-pressed") == "false"
+    page.click("#samples button >> nth=1")
+    page.wait_for_selector("#failure", state="hidden")
 
 
 @pytest.mark.parametrize("case", ["no picture", "large", "text", "missing"])
@@ -455,6 +718,53 @@ def test_what_is_no_picture_is_told_in_a_sentence(page: Page, tmp_path: Path, ca
     assert page.get_attribute("#failure", "role") == "alert"
     page.click("#samples button >> nth=1")
     page.wait_for_selector("#failure", state="hidden")
+
+
+SLOW = """
+const own = globalThis.createImageBitmap;
+let waits = true;
+globalThis.createImageBitmap = async (source, ...more) => {
+  if (source instanceof Blob && waits) {
+    waits = false;
+    await new Promise((resolve) => { globalThis.release = resolve; });
+  }
+  return own(source, ...more);
+};
+"""
+"""The first picture is decoded when ``release`` is called."""
+
+
+def test_a_picture_that_is_given_early_is_not_lost(
+    program: Browser, address: str, detectors: list[ad.Detector], picture: Path
+) -> None:
+    with shown(program, f"{address}?threads=1") as page:
+        page.add_init_script(SLOW)
+        page.reload()
+        drop(page, picture)  # before there is a network, and not decoded before it is there
+        page.wait_for_selector("#main", timeout=LATE)
+        within(page, "#subtitle", re.compile(FAMILIES[0]))
+        page.fill("#rate", "1000")
+        page.check("#hold", force=True)  # before there is a picture
+        ready(page)
+        assert page.inner_text("#caption") == ""
+        page.evaluate("release()")
+        within(page, "#caption", "wide.png, 400 x 200")
+        within(page, "#rate-told", re.compile(r"^Now "))
+        page.fill("#depth", "0")
+        hold(page, of_python(detectors[0], picture, "base"))
+        # Given just before another network is chosen.
+        page.click("#samples button >> nth=1")
+        within(page, "#caption", "2.png, 200 x 200")
+        page.evaluate(
+            """() => {
+              document.querySelector("#samples button").click();
+              const model = document.getElementById("model");
+              model.selectedIndex = 1;
+              model.dispatchEvent(new Event("change"));
+            }"""
+        )
+        within(page, "#subtitle", re.compile(FAMILIES[1]))
+        within(page, "#caption", re.compile(r"^1 <img.*, 200 x 200$"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -532,6 +842,8 @@ def test_hostile_names_stay_texts(
         ("no model", "model.onnx cannot be loaded: the server says 404."),
         ("runtime", "ONNX Runtime Web cannot be loaded"),
         ("site", "site.json, which says what this page shows, cannot be read"),
+        ("no page", "site.json does not describe a page of anydepth-deploy"),
+        ("depths", "page.json does not say which depths there are: write the page again."),
         ("simd", "This browser has no WebAssembly with SIMD"),
     ],
 )
@@ -548,6 +860,12 @@ def test_what_cannot_start_says_why(
         (copy / "runtime" / next(iter(runtime.FILES))).unlink()
     elif damage == "site":
         (copy / "site.json").write_text("{")
+    elif damage == "no page":
+        (copy / "site.json").write_text('{"title": "of somebody else"}')
+    elif damage == "depths":
+        described = model.with_name("page.json")
+        content = json.loads(described.read_text())
+        described.write_text(json.dumps({**content, "ladder": None}))
     else:  # a browser of before
         worker = copy / "assets" / "worker.mjs"
         worker.write_text("WebAssembly.validate = () => false;\n" + worker.read_text())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
 import json
+import random
 import re
 import shutil
 import stat
@@ -17,14 +19,17 @@ from typing import Any
 import pytest
 from command_line import Run
 from PIL import Image
+from web_site import ASSETS
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.documents import file_sha256
 from anydepth_deploy.errors import BundleError, ImageError, UsageError
 from anydepth_deploy.page import runtime
+from anydepth_deploy.page.samples import MOST_PIXELS
 from anydepth_deploy.page.server import page_server
 from anydepth_deploy.page.site import PageOptions, describe, write_page
 from anydepth_deploy.pictures.shapes import render
+from anydepth_deploy.suppression import Suppression
 
 CDN = PageOptions(cdn="https://cdn.example/ort/")
 
@@ -175,6 +180,13 @@ def test_what_is_no_page_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None
     (out / "thesis.txt").write_text("years of work")
     with pytest.raises(BundleError, match="has other files than a page's"):
         write_page([bundle], out, CDN)
+    # Other programs, too, write a site.json: what it says decides.
+    for foreign in ('{"title": "years of work"}', '{"format": "hugo"}', "[]", "{", "\xff" * 9):
+        (out / "site.json").write_text(foreign, encoding="latin-1")
+        with pytest.raises(BundleError, match="has other files than a page's"):
+            write_page([bundle], out, CDN)
+        assert sorted(item.name for item in out.iterdir()) == ["site.json", "thesis.txt"]
+    (out / "site.json").unlink()
     (out / "thesis.txt").rename(tmp_path / "file")
     write_page([bundle], out, CDN)
     with pytest.raises(BundleError, match="it is no folder"):
@@ -199,6 +211,47 @@ def test_a_page_that_cannot_be_made_leaves_the_one_before(
         )
     assert {item: item.stat().st_mtime_ns for item in out.rglob("*")} == before
     assert sorted(item.name for item in tmp_path.iterdir() if item.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("when", [0, 1], ids=["before the page", "after it was moved away"])
+def test_who_ends_it_while_it_is_renamed_keeps_the_page_before(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    out = write_page([bundle], tmp_path / "page", CDN).path
+    (out / "mark").write_text("of the page before")
+    rename, calls = Path.rename, []
+
+    def ended(self: Path, target: Path) -> Path:
+        if self == out or self.name == "new":
+            calls.append(self)
+            if len(calls) == when + 1:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", ended)
+    with pytest.raises(KeyboardInterrupt):
+        write_page([bundle], out, CDN)
+    assert (out / "mark").is_file()
+    assert [item.name for item in tmp_path.iterdir()] == ["page"]
+
+
+def test_boxes_that_nobody_suppresses_are_not_shown(bundle: Bundle, tmp_path: Path) -> None:
+    bare = bundle.manifest.model_copy(update={"suppression": Suppression(where="none")})
+    with pytest.raises(BundleError, match=r"\(--nms none\).*--nms graph or host"):
+        write_page([Bundle(bundle.path, bare)], tmp_path / "page", CDN)
+    assert not any(tmp_path.iterdir())
+
+
+def test_pictures_that_the_page_would_refuse_are_not_written(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    Image.new("1", (8000, 6251)).save(large)
+    with pytest.raises(ImageError, match=r"large\.png has more than 50000000 pixels.*smaller"):
+        write_page([bundle], tmp_path / "page", PageOptions(cdn=CDN.cdn, samples=large))
+    assert [item.name for item in tmp_path.iterdir()] == ["large.png"]
+    module = (ASSETS / "picture.mjs").read_text().replace("_", "")
+    assert f"MOSTPIXELS = {MOST_PIXELS};" in module
 
 
 # --- ONNX Runtime Web
@@ -254,6 +307,24 @@ def test_other_bytes_are_not_used(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         runtime.kept_runtime(lambda folder: archive(folder, files))
+    assert not [*cache.rglob("*.mjs")]
+
+
+def test_a_damaged_archive_is_told(names: Path, cache: Path) -> None:
+    """Wherever it is: in the header of gzip, in its blocks, and in the check sum."""
+    noise = random.Random(3).randbytes(4000)
+    files = {f"package/dist/{name}": noise for name in runtime.FILES}
+
+    def pack(folder: Path, place: int) -> Path:
+        path = archive(folder, files)
+        content = bytearray(path.read_bytes())
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+        return path
+
+    for place in (0, 2, 15, 40, 90, 200, 500, 900, 4000, -6):
+        with pytest.raises(UsageError, match=r"cannot be read|other bytes"):
+            runtime.kept_runtime(functools.partial(pack, place=place))
     assert not [*cache.rglob("*.mjs")]
 
 
@@ -349,6 +420,8 @@ def test_nothing_else_is_served(served: Any, path: str) -> None:
 
 def test_names_of_others_that_lead_here_are_refused(served: Any) -> None:
     assert served("/", "localhost:1")[0] == 200
+    for usual in ("127.0.0.1", "localhost"):  # of port 80, browsers say no more
+        assert served("/", usual)[0] == 200
     assert served("/", "evil.example:80")[0] == 421
     assert served("/", "evil.example")[0] == 421
 

@@ -53,15 +53,16 @@ def opened(folder: Path, runtime: Path | None = None) -> Iterator[Page]:
         yield page
 
 
-def add_bundle(site: Path, name: str, bundle: Bundle, **changes: Any) -> None:
+def add_bundle(site: Path, name: str, bundle: Bundle, **changes: Any) -> Path:
     """The folder ``name`` of the site with a page's description of the bundle and its first
-    artifact; ``changes``: of its manifest."""
+    artifact; ``changes``: of its manifest. The path of the description."""
     folder = site / name
     folder.mkdir()
     (folder / "model.onnx").symlink_to(bundle.path / bundle.manifest.artifacts[0].file)
     manifest = {**bundle.manifest.model_dump(mode="json"), **changes}
-    described = {"model": "model.onnx", "manifest": manifest}
+    described = {"schema_version": 1, "model": "model.onnx", "manifest": manifest}
     (folder / "page.json").write_text(json.dumps(described))
+    return folder / "page.json"
 
 
 def read_pixels(found: Any) -> NDArray[np.uint8]:

@@ -1,64 +1,69 @@
 // @ts-check
 /** The page: a network, a picture, a depth, and what comes of them. */
 
-import { inWords } from "./canvas.mjs";
 import { DepthControls } from "./controls.mjs";
-import { Depths, shownMacs } from "./depths.mjs";
+import { Depths } from "./depths.mjs";
 import { Detector } from "./detector.mjs";
 import { byId } from "./dom.mjs";
-import { Measures } from "./measures.mjs";
-import { lackedBy } from "./missing.mjs";
-import { pixelsOf } from "./picture.mjs";
-import { Pilot } from "./pilot.mjs";
-import { listen, markSample, openCamera, showSamples } from "./sources.mjs";
+import { Frames, Rate } from "./frames.mjs";
+import { merged } from "./merged.mjs";
+import { Pictures } from "./pictures.mjs";
+import { Shown } from "./shown.mjs";
+import { readSite } from "./site.mjs";
+import { listen, markSample, showSamples } from "./sources.mjs";
 import { warmUp } from "./warm.mjs";
 import * as view from "./view.mjs";
 
-/** @typedef {import("./depths.mjs").Row} Row */
 /** @typedef {import("./detector.mjs").Found} Found */
-/** @typedef {{pixels: ImageData, bitmap: ImageBitmap, name: string}} Picture */
+/** @typedef {import("./pictures.mjs").Picture} Picture */
 
-/** Most milliseconds without a word to a screen reader while pictures move. */
-const QUIET = 2500;
+/**
+ * A network that is open, and what belongs to it.
+ * @typedef {{detector: Detector, depths: Depths, controls: DepthControls, shown: Shown}} Network
+ */
+
 /** Frames whose rate is told. */
 const FRAMES = 30;
 
 class App {
-  /** @type {Detector | undefined} */
-  detector;
-  /** @type {Depths | undefined} */
-  depths;
-  /** @type {DepthControls | undefined} */
-  controls;
-  /** @type {Picture | undefined} */
-  picture;
-  /** @type {Found | undefined} what was shown last */
-  found;
-  /** @type {[Found, Found] | undefined} of super and of base */
-  both;
-  /** @type {(() => void) | undefined} */
-  endCamera;
-  /** @type {Pilot | undefined} */
-  pilot;
-  measures = new Measures();
-  /** Counts models and pictures: what comes late for an earlier one is not shown. */
-  turn = 0;
+  /** @type {Network | undefined} */
+  network;
+  /** @type {Rate | undefined} that is to be held */
+  rate;
+  /** @type {Frames | undefined} while pictures move */
+  frames;
+  /** @type {{picture: Picture, threshold: number} | undefined} what is being compared */
+  compared;
+  /** Counts networks: what comes late for an earlier one is not shown. */
   opened = 0;
-  moving = false;
-  wanted = false;
-  busy = false;
-  told = 0;
 
-  /** @param {any} site what `site.json` says */
+  /** @param {import("./site.mjs").Site} site */
   constructor(site) {
     this.site = site;
     this.threshold = Number(byId("threshold").value);
-    listen({
-      onPicture: (source, name) => this.load(source, name),
+    this.detect = merged(() => this.#detect());
+    this.compare = merged(() => this.#compare());
+    this.pictures = new Pictures(byId("video"), {
+      onPicture: (name) => {
+        if (this.network) view.clearFailure();
+        markSample(name);
+        return this.update();
+      },
+      onCamera: (on) => {
+        view.showCamera(on);
+        if (!on) this.update();
+      },
       onFailure: view.fail,
     });
-    showSamples(site.samples, (address, name) => this.load(address, name));
-    byId("camera").addEventListener("click", () => this.toggleCamera());
+    listen({
+      onPicture: (source, name) => this.pictures.load(source, name),
+      onFailure: view.fail,
+    });
+    showSamples(site.samples, (address, name) => this.pictures.load(address, name));
+    byId("camera").addEventListener("click", () => {
+      if (this.pictures.camera) this.pictures.endCamera();
+      else this.pictures.beginCamera();
+    });
     byId("compare").addEventListener("click", () => this.compare());
     byId("hold").addEventListener("change", () => this.hold());
     byId("rate").addEventListener("change", () => this.hold());
@@ -74,178 +79,189 @@ class App {
   /** @param {string} folder */
   async open(folder) {
     const opened = ++this.opened;
-    this.turn++;
-    this.moving = false;
     this.letGo();
-    this.detector?.close();
-    this.detector = undefined;
-    this.measures.clear();
+    this.rest();
+    this.network?.detector.close();
+    this.network = undefined;
     view.startOpening();
+    /** @type {Network} */
+    let network;
     try {
-      const runtime = new URL(this.site.runtime, document.baseURI);
-      const options = { runtime, threads: wantedThreads(), onProgress: view.showOpening };
-      const detector = await Detector.open(new URL(folder, document.baseURI), options);
+      const detector = await Detector.open(new URL(folder, document.baseURI), {
+        runtime: new URL(this.site.runtime, document.baseURI),
+        threads: wantedThreads(),
+        onProgress: (progress) => {
+          if (opened === this.opened) view.showOpening(progress);
+        },
+      });
       if (opened !== this.opened) {
         detector.close();
         return;
       }
-      this.detector = detector;
+      network = this.#networkOf(detector);
     } catch (error) {
-      if (opened === this.opened) view.failOpening(error);
+      if (opened !== this.opened) return;
+      view.failOpening(error);
+      this.pictures.endCamera(); // whose pictures nobody looks at
       return;
     }
-    const { description } = this.detector;
-    this.names = description.manifest.classes;
-    this.depths = new Depths(description);
-    this.controls = new DepthControls(this.depths, () => this.chosen());
-    view.endOpening(description, this.detector.threads);
-    if (this.picture) await this.again();
-    else if (this.site.samples.length) {
-      await this.load(this.site.samples[0].file, this.site.samples[0].name);
-    }
-    await this.warm(this.detector);
-    if (opened === this.opened) await this.again();
+    this.network = network;
+    view.endOpening(network.detector.description, network.detector.threads);
+    const [sample] = this.site.samples;
+    // What a person gives comes first, though it may still be decoded.
+    if (sample && !this.pictures.wanted) await this.pictures.load(sample.file, sample.name);
+    else await this.update();
+    await this.warm(network);
   }
-
-  /** @param {Detector} detector */
-  async warm(detector) {
-    const goOn = () => this.detector === detector && !this.moving;
-    try {
-      await warmUp(detector, /** @type {Depths} */ (this.depths), {
-        onProgress: view.showWarming,
-        onMeasured: (row, milliseconds) => {
-          this.measures.add(row, milliseconds);
-          this.drawCurve();
-        },
-        goOn,
-      });
-    } catch (error) {
-      if (this.detector === detector) view.fail(error);
-    }
-    if (this.detector === detector) {
-      this.warmed = detector;
-      view.endWarming(this.detector.threads);
-    }
-  }
-
-  // --- pictures
 
   /**
-   * @param {Blob | string} source
-   * @param {string} name
+   * @param {Detector} detector closed where its page has no depths that can be shown
+   * @returns {Network}
    */
-  async load(source, name) {
-    const turn = ++this.turn;
+  #networkOf(detector) {
     try {
-      const pixels = await pixelsOf(source);
-      const bitmap = await createImageBitmap(pixels);
-      if (turn !== this.turn) return;
-      if (this.endCamera) this.stopCamera();
-      this.picture = { pixels, bitmap, name };
+      const depths = new Depths(detector.description);
+      const controls = new DepthControls(depths, () => this.chosen());
+      const shown = new Shown(depths, detector.description.manifest.classes);
+      return { detector, depths, controls, shown };
     } catch (error) {
-      if (turn === this.turn) view.fail(error);
-      return;
+      detector.close();
+      throw error;
     }
-    view.clearFailure();
-    markSample(name);
-    if (this.moving) await this.compare();
-    else await this.again();
   }
 
-  async toggleCamera() {
-    if (this.endCamera) {
-      this.stopCamera();
-      return;
-    }
+  /** @param {Network} network */
+  async warm(network) {
+    const { detector, depths, shown } = network;
+    const isOpen = () => this.network === network;
     try {
-      this.endCamera = await openCamera(byId("video"));
+      const isWarm = await warmUp(detector, depths, {
+        onProgress: (text, part) => {
+          if (isOpen()) view.showWarming(text, part);
+        },
+        onMeasured: (row, milliseconds) => {
+          shown.measures.add(row, milliseconds);
+          this.drawCurve();
+        },
+        mayCall: async () => {
+          while (isOpen() && this.frames) {
+            view.pauseWarming();
+            await this.frames.over;
+          }
+          return isOpen();
+        },
+      });
+      if (!isWarm || !isOpen()) return;
     } catch (error) {
-      view.fail(error);
+      if (isOpen()) view.fail(error);
       return;
     }
-    view.clearFailure();
-    markSample("");
-    byId("camera").setAttribute("aria-pressed", "true");
-    this.move();
-  }
-
-  stopCamera() {
-    this.endCamera?.();
-    this.endCamera = undefined;
-    byId("camera").setAttribute("aria-pressed", "false");
+    shown.warm = true;
+    view.endWarming(detector.threads);
+    await this.update();
   }
 
   // --- one picture after the other
 
   /** Whether pictures move, or the same one is computed over and over. */
   get live() {
-    return Boolean(this.endCamera || this.pilot);
+    return this.pictures.moving || Boolean(this.rate && this.pictures.now);
   }
 
-  async move() {
-    if (this.moving || !this.detector) return;
-    this.moving = true;
-    const detector = this.detector;
+  /** Compute anew what is shown: once, or frame after frame where pictures move. */
+  async update() {
+    if (!this.network) return;
+    if (!this.live) {
+      this.rest();
+      await this.detect();
+      await this.compare();
+    } else if (this.frames) this.frames.hurry();
+    else this.move(this.network);
+  }
+
+  /** @param {Network} network */
+  move(network) {
+    const frames = new Frames();
+    this.frames = frames;
     /** @type {number[]} when frames were shown */
-    const shown = [];
-    try {
-      while (this.moving && this.live && this.detector === detector) {
-        const began = performance.now();
-        const picture = await this.frame();
-        if (!picture) break;
-        const pilot = this.pilot;
-        const depths = /** @type {Depths} */ (this.depths);
-        const controls = /** @type {DepthControls} */ (this.controls);
-        if (pilot) controls.show(depths.ladder[pilot.choose()]);
-        const row = controls.row;
-        const found = await detector.detect(picture.pixels, this.options(row));
-        if (this.detector !== detector) break;
-        this.show(picture, row, found);
-        const took = performance.now() - began;
-        pilot?.report(took);
-        shown.push(performance.now());
-        if (shown.length > FRAMES) shown.shift();
-        view.showRate(shown, pilot);
-        // A rate that super keeps is not exceeded; and the page has a moment for everything else.
-        const spare = pilot ? pilot.target - took : 0;
-        await new Promise((resolve) => setTimeout(resolve, Math.max(0, spare)));
-      }
-    } catch (error) {
-      if (this.detector === detector) view.fail(error);
-      this.letGo();
-      this.stopCamera();
-    }
-    this.moving = false;
-    if (this.detector === detector) await this.again();
+    let times = [];
+    /** @type {Rate | undefined} */
+    let before;
+    frames.start({
+      rate: () => this.rate,
+      frame: async (rate) => {
+        const compares = this.compared;
+        await this.frame(frames, network, rate);
+        if (frames.ended) return false;
+        if (rate !== before) times = []; // they would tell of both
+        before = rate;
+        times = [...times, performance.now()].slice(-FRAMES);
+        view.showRate(times, this.rate?.pilot);
+        return !compares && !this.compared;
+      },
+      onFailure: (error) => {
+        this.frames = undefined;
+        this.letGo();
+        this.pictures.endCamera();
+        view.fail(error);
+      },
+    });
   }
 
-  /** @returns {Promise<Picture | undefined>} */
-  async frame() {
-    if (!this.endCamera) return this.picture;
-    const pixels = await pixelsOf(byId("video"));
-    this.picture = { pixels, bitmap: await createImageBitmap(pixels), name: "camera" };
-    return this.picture;
+  /** Pictures move no more. */
+  rest() {
+    this.frames?.end();
+    this.frames = undefined;
   }
 
+  /**
+   * @param {Frames} frames
+   * @param {Network} network
+   * @param {Rate | undefined} rate
+   */
+  async frame(frames, { detector, depths, controls, shown }, rate) {
+    await this.pictures.look(() => !frames.ended);
+    const { threshold } = this;
+    const picture = this.pictures.now;
+    if (frames.ended || !picture) return;
+    if (rate && rate === this.rate) controls.show(depths.ladder[rate.choose()]);
+    const { row } = controls;
+    const found = await detector.detect(picture.pixels, { row: row.row, threshold });
+    if (frames.ended || picture !== this.pictures.now) return;
+    shown.show({ picture, threshold, row, found }, true);
+    this.drawCurve();
+    this.tidy();
+    const latest = this.compared ?? shown.both;
+    const isLatest = latest?.picture.source === picture.source && latest?.threshold === threshold;
+    if (!isLatest) this.compare();
+  }
+
+  /** Only pictures that may be drawn again are kept. */
+  tidy() {
+    const shown = this.network?.shown;
+    this.pictures.keep(this.compared?.picture, shown?.one?.picture, shown?.both?.picture);
+  }
+
+  /** A person switches the rate on or off, or changes it. */
   hold() {
     const rate = Number(byId("rate").value);
-    const on = byId("hold").checked;
-    if (on && !(rate > 0 && Number.isFinite(rate))) {
+    if (byId("hold").checked && !(rate > 0 && Number.isFinite(rate))) {
       view.fail("The frame rate must be a number above 0.");
       byId("hold").checked = false;
-    }
-    this.pilot = undefined;
+    } else if (byId("hold").checked) view.clearFailure();
+    const before = this.rate;
+    this.rate = undefined;
     view.showRate([], undefined);
-    if (!byId("hold").checked || !this.depths) return;
-    view.clearFailure();
-    this.pilot = new Pilot(this.depths.ladder.map((rung) => rung.macs), rate);
-    this.move();
+    if (byId("hold").checked && this.network) {
+      this.rate = new Rate(this.network.depths.ladder.map((rung) => rung.macs), rate);
+    }
+    if (before || this.rate) this.update();
   }
 
   /** The depth is a person's again. */
   letGo() {
     byId("hold").checked = false;
-    this.pilot = undefined;
+    this.rate = undefined;
     view.showRate([], undefined);
   }
 
@@ -254,106 +270,65 @@ class App {
   /** A person has chosen a depth. */
   chosen() {
     this.letGo();
-    if (!this.moving) this.detect();
+    if (this.frames) this.update();
+    else this.detect();
   }
 
   setThreshold() {
     this.threshold = Number(byId("threshold").value);
     view.showThreshold(this.threshold);
-    if (!this.moving) this.again();
+    this.update();
   }
 
-  /** @param {Row} row */
-  options(row) {
-    return { row: row.row, threshold: this.threshold };
-  }
-
-  /** Everything of the picture anew. */
-  async again() {
-    if (this.moving || !this.picture || !this.detector) return;
-    await this.detect();
-    await this.compare();
-  }
-
-  /** The picture at the depth that is chosen now; of many calls meanwhile, the last one counts. */
-  async detect() {
-    this.wanted = true;
-    if (this.busy) return;
-    this.busy = true;
-    while (this.wanted) {
-      this.wanted = false;
-      const { detector, picture, controls } = this;
-      if (!detector || !picture || !controls) break;
-      const row = controls.row;
-      try {
-        const found = await detector.detect(picture.pixels, this.options(row));
-        if (this.detector === detector && this.picture === picture) this.show(picture, row, found);
-      } catch (error) {
-        if (this.detector === detector) view.fail(error);
-      }
-    }
-    this.busy = false;
-  }
-
-  /**
-   * @param {Picture} picture
-   * @param {Row} row
-   * @param {Found} found
-   */
-  show(picture, row, found) {
-    const depths = /** @type {Depths} */ (this.depths);
-    this.found = found;
-    if (this.warmed === this.detector) this.measures.add(row.row, found.milliseconds.network);
-    view.showFound(picture, found, this.names ?? []);
-    view.showFigures(depths, row, found, this.measures, this.both?.[0]);
-    this.drawCurve();
-    const now = performance.now();
-    if (this.live && now - this.told < QUIET) return;
-    this.told = now;
-    const milliseconds = found.milliseconds.network.toFixed(1);
-    view.tell(
-      `${depths.called(row)}: ${inWords(this.names ?? [], found)}, ${milliseconds} milliseconds, ` +
-        `${shownMacs(row.macs)} multiply-adds`,
-    );
-  }
-
-  async compare() {
-    const { detector, depths, picture } = this;
-    if (!detector || !depths || !picture) return;
+  /** The picture of now at the depth of now. */
+  async #detect() {
+    const { network, threshold } = this;
+    const picture = this.pictures.now;
+    if (!network || !picture || this.frames) return;
+    const { detector, controls, shown } = network;
+    const { row } = controls;
     try {
-      const whole = await detector.detect(picture.pixels, this.options(depths.super));
-      const least = await detector.detect(picture.pixels, this.options(depths.base));
-      if (this.detector !== detector || this.picture !== picture) return;
-      this.both = [whole, least];
-      this.showBoth();
-      if (this.controls && this.found) {
-        view.showFigures(depths, this.controls.row, this.found, this.measures, whole);
-      }
+      const found = await detector.detect(picture.pixels, { row: row.row, threshold });
+      if (this.network !== network || this.pictures.now !== picture || this.frames) return;
+      shown.show({ picture, threshold, row, found }, false);
+      this.drawCurve();
+      this.tidy();
     } catch (error) {
-      if (this.detector === detector) view.fail(error);
+      if (this.network === network) view.fail(error);
     }
   }
 
-  showBoth() {
-    if (!this.both || !this.picture) return;
-    const [whole, least] = this.both;
-    const lacked = /** @type {[Set<number>, Set<number>]} */ ([
-      lackedBy(whole, least),
-      lackedBy(least, whole),
-    ]);
-    view.showBoth(this.picture, this.both, lacked, this.names ?? []);
+  /** The picture of now at super and at base; of a camera, by the time others have followed. */
+  async #compare() {
+    const { network, threshold } = this;
+    const picture = this.pictures.now;
+    if (!network || !picture) return;
+    const { detector, depths, shown } = network;
+    this.compared = { picture, threshold };
+    try {
+      /** @type {(row: number) => Promise<Found>} */
+      const foundAt = (row) => detector.detect(picture.pixels, { row, threshold });
+      const whole = await foundAt(depths.super.row);
+      const least = await foundAt(depths.base.row);
+      if (this.network !== network || this.pictures.now?.source !== picture.source) return;
+      shown.compare({ picture, threshold, found: [whole, least] });
+    } catch (error) {
+      if (this.network === network) view.fail(error);
+    } finally {
+      this.compared = undefined;
+      this.tidy();
+    }
   }
 
   redraw() {
-    if (this.picture && this.found) view.showFound(this.picture, this.found, this.names ?? []);
-    this.showBoth();
+    this.network?.shown.redraw();
     this.drawCurve();
   }
 
   drawCurve() {
-    if (this.depths && this.controls) {
-      view.showCurve(this.depths, this.controls.row, this.measures);
-    }
+    if (!this.network) return;
+    const { depths, controls, shown } = this.network;
+    view.showCurve(depths, controls.row, shown.measures);
   }
 }
 
@@ -366,21 +341,11 @@ function wantedThreads() {
 
 async function start() {
   view.reached();
-  let site;
   try {
-    const response = await fetch("site.json");
-    if (!response.ok) throw new Error(`the server says ${response.status}`);
-    site = await response.json();
+    new App(await readSite());
   } catch (error) {
-    view.failOpening(
-      new Error(
-        `site.json, which says what this page shows, cannot be read ` +
-          `(${error instanceof Error ? error.message : error}): write the page again.`,
-      ),
-    );
-    return;
+    view.failOpening(error);
   }
-  new App(site);
 }
 
 start();

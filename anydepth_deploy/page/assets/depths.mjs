@@ -19,6 +19,9 @@
 export class Depths {
   /** @param {any} description what `page.json` says */
   constructor({ gates, ladder, depths }) {
+    if (![gates, ladder, depths].every(Array.isArray) || !ladder.length) {
+      throw new Error("page.json does not say which depths there are: write the page again.");
+    }
     /** @type {Gate[]} */
     this.gates = gates;
     /** @type {Row[]} from base to super */
@@ -38,7 +41,9 @@ export class Depths {
    * @param {number} setting
    */
   changed(row, gate, setting) {
-    return this.bySettings.get(row.settings.with(gate, setting).join());
+    const settings = [...row.settings];
+    settings[gate] = setting;
+    return this.bySettings.get(settings.join());
   }
 
   /**

@@ -49,6 +49,7 @@
 
 /**
  * @typedef {object} Description
+ * @property {number} schema_version
  * @property {string} model name of the gated graph's file, beside `page.json`
  * @property {Manifest} manifest
  */
@@ -61,6 +62,9 @@
  * @property {Int32Array} labels (N), indices into the manifest's `classes`
  */
 
+/** Of `page.json` and `site.json`. */
+const SCHEMA_VERSION = 1;
+
 /**
  * Throw an `Error` with a sentence for people where the description asks for what is not known
  * here: a page must not show boxes that another program would not find.
@@ -72,6 +76,7 @@ export function checked(said) {
   if (typeof said?.model !== "string" || !Array.isArray(recipe?.size)) {
     throw new Error("page.json does not describe a network: write the page again.");
   }
+  checkVersion("page.json", said);
   /** @type {[string, unknown, unknown[]][]} */
   const known = [
     ["resize", recipe.resize, ["stretch", "letterbox"]],
@@ -89,4 +94,19 @@ export function checked(said) {
     }
   }
   return said;
+}
+
+/**
+ * Throw an `Error` with a sentence for people for a file of another version.
+ * @param {string} name of the file
+ * @param {any} said what it holds
+ */
+export function checkVersion(name, said) {
+  const found = said?.schema_version;
+  if (found !== SCHEMA_VERSION) {
+    throw new Error(
+      `${name} is of another version than this page (schema_version ${JSON.stringify(found)}, ` +
+        `expected ${SCHEMA_VERSION}): write the page again.`,
+    );
+  }
 }

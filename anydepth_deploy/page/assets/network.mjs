@@ -159,7 +159,7 @@ async function download(address, onBytes) {
   for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
     parts.push(part.value);
     loaded += part.value.length;
-    onBytes(loaded, Math.max(total, loaded));
+    onBytes(loaded, total && Math.max(total, loaded));
   }
   const whole = new Uint8Array(loaded);
   let at = 0;

@@ -1,7 +1,10 @@
 // @ts-check
-/** Where pictures come from: files chosen, dropped and pasted, addresses, samples, the camera. */
+/** Where pictures come from: files chosen, dropped and pasted, addresses, samples. */
 
 import { byId, element } from "./dom.mjs";
+
+/** Inputs that letters are typed into: others, like sliders, do nothing with what is pasted. */
+const TYPED = ["url", "number", "text"];
 
 /**
  * Call `onPicture` with a picture's file or address, and what to call it, whenever one is given;
@@ -36,7 +39,8 @@ export function listen({ onPicture, onFailure }) {
   });
   document.addEventListener("paste", (event) => {
     // A text field takes its text itself.
-    const typing = event.target instanceof HTMLInputElement && !event.clipboardData?.files.length;
+    const field = event.target instanceof HTMLInputElement && TYPED.includes(event.target.type);
+    const typing = field && !event.clipboardData?.files.length;
     if (!typing) given(event.clipboardData, "What was pasted is neither a picture nor its address.");
   });
 
@@ -75,37 +79,4 @@ export function markSample(name) {
   for (const button of byId("samples").children) {
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-label") === name));
   }
-}
-
-/**
- * Open the camera into `video`; what ends it. Rejects with an `Error` whose message is a sentence.
- * @param {HTMLVideoElement} video
- * @returns {Promise<() => void>}
- */
-export async function openCamera(video) {
-  if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error("This page may not use the camera: it must come from https or from this machine.");
-  }
-  let stream;
-  try {
-    const wanted = { facingMode: "environment", width: { ideal: 1280 } };
-    stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
-  } catch (error) {
-    const name = error instanceof DOMException ? error.name : "";
-    if (name === "NotAllowedError") throw new Error("The camera was not allowed: the browser can be asked again beside the address.");
-    if (name === "NotFoundError") throw new Error("There is no camera here.");
-    throw new Error("The camera cannot be opened: another program may be using it.");
-  }
-  const end = () => {
-    for (const track of stream.getTracks()) track.stop();
-    video.srcObject = null;
-  };
-  video.srcObject = stream;
-  try {
-    await video.play();
-  } catch {
-    end();
-    throw new Error("The camera gives no pictures.");
-  }
-  return end;
 }

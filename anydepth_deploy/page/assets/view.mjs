@@ -44,11 +44,29 @@ export function reached() {
 
 export function startOpening() {
   clearFailure();
+  forget();
+  byId("main").inert = true; // nothing there has a network
   byId("warming").textContent = "";
+  byId("warming-progress").hidden = true;
   byId("starting-text").textContent = "Loading the network…";
   byId("starting").hidden = false;
   byId("progress").hidden = false;
   byId("progress").removeAttribute("value");
+}
+
+/** What was found by an earlier network. */
+function forget() {
+  for (const id of ["canvas", "super-canvas", "base-canvas"]) {
+    const canvas = byId(id);
+    canvas.width = canvas.width; // which empties it
+    canvas.setAttribute("aria-label", "Nothing found yet");
+  }
+  for (const id of ["only-super", "only-base", "found-rows"]) byId(id).replaceChildren();
+  for (const id of ["milliseconds", "macs", "objects"]) {
+    byId(id).textContent = "–";
+    byId(`${id}-super`).textContent = "";
+  }
+  byId("compare-told").textContent = "";
 }
 
 /** @param {import("./network.mjs").Progress} progress */
@@ -76,6 +94,7 @@ export function failOpening(error) {
 export function endOpening(description, threads) {
   byId("starting").hidden = true;
   byId("main").hidden = false;
+  byId("main").inert = false;
   const { name, family, depths, manifest } = description;
   const [height, width] = manifest.preprocess.size;
   byId("subtitle").textContent =
@@ -111,6 +130,10 @@ export function showWarming(text, part) {
   byId("warming").textContent = text;
   byId("warming-progress").hidden = false;
   byId("warming-progress").value = part;
+}
+
+export function pauseWarming() {
+  byId("warming").textContent = "Paused while pictures move: warming up goes on afterwards.";
 }
 
 /** @param {number} threads */
@@ -198,6 +221,11 @@ export function showCurve(depths, now, measures) {
 }
 
 // --- pictures
+
+/** @param {boolean} on asked for, or open */
+export function showCamera(on) {
+  byId("camera").setAttribute("aria-pressed", String(on));
+}
 
 /** CSS pixels that a picture may be tall. */
 function highest() {

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from anydepth_deploy.bench.report.accuracies import DataSet, average_precision, main_data_set
+from anydepth_deploy.annotations.evaluations import DataSet
+from anydepth_deploy.bench.report.accuracies import average_precision, main_data_set
 from anydepth_deploy.bench.report.facts import labels, macs_ratio, printable
 from anydepth_deploy.bench.report.merge import interval
 from anydepth_deploy.bench.results import BenchResult, DepthResult

@@ -348,7 +348,7 @@ def test_json_is_the_result_without_samples(program: Path, bundle: Bundle, tmp_p
     content = json.loads(out.read_text())
     for row in content["depths"]:
         del row["samples"]
-    assert json.loads(done.stdout) == content
+    assert json.loads(done.stdout) == {"schema_version": 1, **content}
     assert not list(tmp_path.glob("*.partial"))
 
 

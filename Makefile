@@ -55,7 +55,10 @@ page-demo: $(STAMP)
 
 # What the tests of the page need and pip has not, on Debian and as root.
 browser:
-	apt-get update && apt-get install --yes --no-install-recommends chromium npm
+	@missing=; \
+	command -v chromium > /dev/null || missing="chromium fonts-dejavu"; \
+	command -v npm > /dev/null || missing="$$missing npm"; \
+	test -z "$$missing" || { apt-get update && apt-get install --yes --no-install-recommends $$missing; }
 
 # The C++ library, its tool and its example, with the runtimes of the environment (docs/cpp.md).
 cpp: $(STAMP)

@@ -114,7 +114,7 @@ release: $(STAMP)
 	$(BIN)/python -m release $(ARGS)
 
 # The deployment half and the C++ library on aarch64, emulated; Debian's and PyPI's packages are unpacked
-# into build/aarch64, nothing is installed. 8 minutes on two cores.
+# into build/aarch64, nothing is installed. 7 minutes on two cores.
 aarch64: $(STAMP)
 	$(BIN)/python -m release.aarch64 $(ARGS)
 

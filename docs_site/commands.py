@@ -9,7 +9,7 @@ import typer
 
 from anydepth_deploy.cli import COMMANDS, app
 
-__all__ = ["command_page"]
+__all__ = ["command_page", "every_command"]
 
 OWN = frozenset("\\`*_<>&|[]")
 """Letters that mean something to Markdown."""
@@ -26,15 +26,21 @@ standard output.
 
 def command_page() -> str:
     """Markdown: a section for each command, a table for each of its groups of options."""
+    parts = [INTRODUCTION]
+    for name, command, above in every_command():
+        with typer.Context(command, info_name=name, parent=above) as context:
+            parts.append("\n".join(_command(name, command, context)))
+    return "\n".join(parts)
+
+
+def every_command() -> Iterator[tuple[str, Any, Any]]:
+    """Name, command and the context above it, as a call would have them: the command is loaded, not
+    only listed."""
     group: Any = typer.main.get_command(app)
     above = typer.Context(group, info_name="anydepth-deploy")
-    parts = [INTRODUCTION]
     for row in COMMANDS:
-        # As a call would have it: the command is loaded, not only listed.
         _, command, _ = group.resolve_command(above, [row.name])
-        with typer.Context(command, info_name=row.name, parent=above) as context:
-            parts.append("\n".join(_command(row.name, command, context)))
-    return "\n".join(parts)
+        yield row.name, command, above
 
 
 def _command(name: str, command: Any, context: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROOT", "TOLD", "Environment", "FailedError", "interpreters", "make_environment", "run"]
+__all__ = ["ROOT", "Environment", "FailedError", "interpreters", "make_environment", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from release.aarch64.packages import Suite
-from release.environments import ROOT, TOLD, FailedError, run
+from release.environments import ROOT, run
 
 __all__ = ["Machine", "make_machine"]
 
@@ -34,32 +32,13 @@ class Machine:
     work: Path
 
     def run(self, program: Path, *words: object, libraries: Path | None = None) -> str:
-        """What a program for aarch64 prints. Raises :class:`FailedError`."""
+        """What a program for aarch64 prints. Raises
+        :class:`~release.environments.FailedError`."""
         emulator = self.tools / "usr" / "bin" / "qemu-aarch64-static"
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
-        }
-        environment |= {"PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1"}
-        environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         seen = [] if libraries is None else ["-E", f"LD_LIBRARY_PATH={libraries}"]
-        command = [str(emulator), "-L", str(self.root), *seen, str(program), *map(str, words)]
-        told = " ".join(map(str, [program.name, *words]))
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.work,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise FailedError(f"on aarch64, {told} was not done in {LIMIT} s") from None
-        if done.returncode:
-            end = f"{done.stdout[-TOLD:]}{done.stderr[-TOLD:]}"
-            raise FailedError(f"on aarch64, {told} ended with {done.returncode}:\n{end}")
-        return done.stdout
+        command: list[str | Path] = [emulator, "-L", self.root, *seen, program, *map(str, words)]
+        settings = {"PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        return run(command, self.work, limit=LIMIT, environment=settings)
 
     def python(self, *words: object) -> str:
         return self.run(self.root / "usr" / "bin" / f"python{PYTHON}", *words)

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from killing_store import KillingStore
-from many_pictures import COUNT, assert_as_one_process, draw_photos, rows_of
+from many_pictures import COUNT, assert_as_one_process, photos, rows_of
 
 import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.predict.run import predict
 from anydepth_deploy.ray import Detect, predict_many, write_coco
+
+__all__ = ["photos"]  # fixtures
 
 # Ray Data warns of its own settings when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:ray")
@@ -61,11 +63,6 @@ def cluster() -> Iterator[Any]:
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_photos(tmp_path_factory.mktemp("photos"))
 
 
 def test_a_folder_interrupted_and_taken_up_again(

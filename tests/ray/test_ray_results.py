@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from local_ray import LocalRay, stand_in
-from many_pictures import COUNT, assert_as_one_process, draw_photos, rows_of
+from local_ray import LocalRay, ray
+from many_pictures import COUNT, assert_as_one_process, photos, rows_of
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import AnyDepthError, ImageError
@@ -20,19 +20,11 @@ from anydepth_deploy.ray.parts import Part, written
 from anydepth_deploy.ray.places import place_of
 from anydepth_deploy.ray.results import with_record
 
+__all__ = ["photos", "ray"]  # fixtures
+
 JOB: dict[str, Any] = {"depth": "base", "threshold": 0.0, "workers": 1}
 
 RECORD = {"classes": ["circle", "square"]}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> LocalRay:
-    return stand_in(monkeypatch)
 
 
 def test_pictures_that_failed_are_looked_at_again(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from killing_store import KillingStore
-from many_pictures import COUNT, assert_as_one_process, draw_photos, rows_of
+from many_pictures import COUNT, assert_as_one_process, photos, rows_of
 
 from anydepth_deploy.annotations.coco import read_coco
 from anydepth_deploy.bundle.bundle import Bundle
@@ -32,10 +32,7 @@ from anydepth_deploy.ray.tables import groups_of
 from anydepth_deploy.ray.work import work_of
 from anydepth_deploy.ray.writer import PartWriter
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_photos(tmp_path_factory.mktemp("photos"))
+__all__ = ["photos"]  # fixtures
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from local_ray import LocalRay, stand_in
-from many_pictures import draw_photos, rows_of
+from local_ray import LocalRay, ray
+from many_pictures import photos, rows_of
 
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.errors import AnyDepthError, ImageError, UsageError
@@ -18,17 +18,9 @@ from anydepth_deploy.ray.parts import Part
 from anydepth_deploy.ray.places import Place
 from anydepth_deploy.ray.workers import resources_of, room
 
+__all__ = ["photos", "ray"]  # fixtures
+
 JOB: dict[str, Any] = {"depth": "base", "workers": 2, "part": 2}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> LocalRay:
-    return stand_in(monkeypatch)
 
 
 def test_how_many_workers_there_is_room_for(caplog: pytest.LogCaptureFixture) -> None:

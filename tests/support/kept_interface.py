@@ -10,11 +10,9 @@ import inspect
 import json
 from typing import Any
 
-import typer
-
 import anydepth_deploy as ad
 import anydepth_deploy.ray as on_ray
-from anydepth_deploy.cli import COMMANDS, app
+from docs_site.commands import every_command
 
 __all__ = ["interface"]
 
@@ -63,14 +61,10 @@ def _parameters(found: Any) -> list[list[Any]] | None:
 
 
 def _options() -> dict[str, list[str]]:
-    group: Any = typer.main.get_command(app)
-    above = typer.Context(group, info_name="anydepth-deploy")
     found = {}
-    for row in COMMANDS:
-        # As a call would have it: the command is loaded, not only listed.
-        _, command, _ = group.resolve_command(above, [row.name])
+    for name, command, _ in every_command():
         words = [one.opts + one.secondary_opts for one in command.params]
-        found[row.name] = sorted({word for some in words for word in some if word[0] == "-"})
+        found[name] = sorted({word for some in words for word in some if word[0] == "-"})
     return found
 
 

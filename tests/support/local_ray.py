@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["LocalRay", "stand_in"]
+__all__ = ["LocalRay", "ray", "stand_in"]
 
 
 class RayError(Exception):
@@ -112,3 +112,8 @@ def stand_in(patch: pytest.MonkeyPatch, **options: Any) -> LocalRay:
     patch.setattr("anydepth_deploy.ray.job._ray", lambda: ray)
     patch.delenv("RAY_ADDRESS", raising=False)
     return ray
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> LocalRay:
+    return stand_in(monkeypatch)

@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 import anydepth_deploy as ad
 from anydepth_deploy.bundle.bundle import Bundle
 from anydepth_deploy.pictures.shapes import write_coco
 
-__all__ = ["COUNT", "assert_as_one_process", "draw_photos", "rows_of"]
+__all__ = ["COUNT", "assert_as_one_process", "photos", "rows_of"]
 
 COUNT = 7
 
 
-def draw_photos(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """COUNT pictures with shapes, one of them of another size in a folder below, and one that is
     none, ``broken.jpg``."""
+    folder = tmp_path_factory.mktemp("photos")
     write_coco(folder, COUNT, seed=3)
     (folder / "annotations.json").unlink()
     (folder / "below").mkdir()

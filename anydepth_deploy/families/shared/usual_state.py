@@ -59,9 +59,8 @@ def usual_state() -> Iterator[None]:
 def _on_cpu(torch: Any) -> bool:
     try:
         return bool(torch.get_default_device().type == "cpu")
-    except (AssertionError, RuntimeError):  # it is one that this machine does not have
-        return False
-    except AttributeError:  # torch before 2.9, where a default was set and taken back
+    # One that this machine does not have; torch 2.8: one that was set and taken back.
+    except (AssertionError, RuntimeError, AttributeError):
         return False
 
 
